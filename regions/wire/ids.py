@@ -1,0 +1,84 @@
+"""Identifiers: TypeIDs over UUIDv7, with the call's cell inside.
+
+Decides how an id is written and read, and where the cell and the creation time stand in it. Leaves the clock
+and the random source to the caller, so that a simulator can own both.
+
+A TypeID is ``<prefix>_<26 characters of Crockford base32>`` (TypeID specification 0.3) over a UUIDv7 (RFC 9562):
+48 bits of Unix milliseconds, then, in the 12 bits of ``rand_a``, the number of the cell (0 to 4095) in which
+the object lives, then 62 random bits. Tables are partitioned by the creation time that the id carries.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+__all__ = [
+    "CALL",
+    "EDGE",
+    "EVENT",
+    "KEY",
+    "PROJECT",
+    "WEBHOOK",
+    "IdError",
+    "cell_of",
+    "created_ms",
+    "decode",
+    "encode",
+    "uuid7",
+]
+
+CALL = "call"
+EVENT = "evt"
+EDGE = "edge"
+KEY = "key"
+PROJECT = "prj"
+WEBHOOK = "whk"
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUE = {c: i for i, c in enumerate(_ALPHABET)}
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+CELL_MAX = 0xFFF
+
+
+class IdError(ValueError):
+    """An id that is not of the expected kind; the text says what was expected and never repeats the input."""
+
+
+def uuid7(now_ms: int, random64: int, cell: int = 0) -> UUID:
+    """A UUIDv7 of `now_ms` (Unix milliseconds) in `cell`, with the low 62 bits of `random64`."""
+    if not 0 <= cell <= CELL_MAX:
+        raise IdError(f"a cell number is 0 to {CELL_MAX}")
+    value = (
+        (now_ms & 0xFFFFFFFFFFFF) << 80 | 0x7 << 76 | cell << 64 | 0b10 << 62 | (random64 & ((1 << 62) - 1))
+    )
+    return UUID(int=value)
+
+
+def encode(prefix: str, value: UUID) -> str:
+    n = value.int
+    # 130 bits, two characters at a time from the left: 13 pairs of 10 bits.
+    return prefix + "_" + "".join([_PAIRS[(n >> shift) & 0x3FF] for shift in range(120, -10, -10)])
+
+
+def decode(prefix: str, text: str) -> UUID:
+    """The UUID behind `text`; raises `IdError` unless it is exactly a TypeID with this prefix."""
+    head, sep, tail = text.rpartition("_")
+    if not sep or head != prefix or len(tail) != 26 or tail[0] > "7":
+        raise IdError(f"expected an id of the form {prefix}_ followed by 26 characters of base32")
+    n = 0
+    try:
+        for c in tail:
+            n = n << 5 | _VALUE[c]
+    except KeyError:
+        raise IdError(f"expected an id of the form {prefix}_ followed by 26 characters of base32") from None
+    return UUID(int=n)
+
+
+def cell_of(value: UUID) -> int:
+    """The cell in which the object lives (the `rand_a` field of the UUIDv7)."""
+    return (value.int >> 64) & CELL_MAX
+
+
+def created_ms(value: UUID) -> int:
+    """The creation time in Unix milliseconds."""
+    return value.int >> 80

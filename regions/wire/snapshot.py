@@ -1,0 +1,93 @@
+"""The recent conversation of a call, in two keepings: the tail (regional memory) and the snapshot (the caller's hands).
+
+Decides what a successor needs to go on, how much of it is kept and how it is cut. Leaves sealing to `ticket.seal`
+(the snapshot under the call's key) and transport to others.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from regions.wire.events import EdgeEvent
+from regions.wire.media import Position
+from regions.wire.ticket import Agent
+
+TURNS_MAX = 64
+TAIL_BYTES_MAX = 48 * 1024
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of the conversation. `role`: ``caller``, ``agent`` or ``tool``. A tool entry has `id`, `name`, `arguments`,
+    and `result` once there is one; `interrupted` marks an agent turn of which only `text` was played."""
+
+    role: str
+    text: str = ""
+    interrupted: bool = False
+    id: str | None = None
+    name: str | None = None
+    arguments: msgspec.Raw | None = None
+    result: msgspec.Raw | None = None
+    at_ms: int = 0
+
+
+class Unacked(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that its owner had numbered and not seen acknowledged: `event.n` within `epoch`."""
+
+    epoch: int
+    event: EdgeEvent
+
+
+class CallSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a standby needs. `epoch`/`acked_n`: up to where the log was known to be durable.
+
+    `turns` already contain what `unacked` says. `playing`: the agent utterance in progress and the text announced for it,
+    so that the successor can write what was heard. `answered_at_ms`: 0 until answered.
+    """
+
+    call: str
+    epoch: int
+    acked_n: int
+    last_n: int
+    turns: list[Turn]
+    unacked: list[Unacked]
+    playing: Position = Position()
+    playing_text: str = ""
+    utterance: int = 0
+    answered_at_ms: int = 0
+    stream_sid: str = ""
+    agent: Agent | None = None
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """What the control plane keeps per call in the memory of its regions: ``tail:{call id}`` in Valkey, JSON.
+
+    `seq` is the newest event folded in; (`epoch`, `n`) the newest acknowledged of the owner. A tail with a higher `seq`
+    replaces a lower one, never the other way round.
+    """
+
+    call: str
+    seq: int
+    epoch: int
+    n: int
+    turns: list[Turn]
+
+
+def tail_key(call: str) -> str:
+    return f"tail:{call}"
+
+
+snapshot_decoder = msgspec.json.Decoder(CallSnapshot)
+tail_decoder = msgspec.json.Decoder(Tail)
+
+
+def bounded(turns: list[Turn], bytes_max: int = TAIL_BYTES_MAX, turns_max: int = TURNS_MAX) -> list[Turn]:
+    """The newest turns that fit in `bytes_max` of JSON and in `turns_max`; the oldest go first."""
+    kept: list[Turn] = []
+    size = 2
+    for turn in reversed(turns[-turns_max:]):
+        size += len(msgspec.json.encode(turn)) + 1
+        if size > bytes_max:
+            break
+        kept.append(turn)
+    kept.reverse()
+    return kept

@@ -1,0 +1,191 @@
+"""The ticket: what lets a caller attach, on the primary and on two standbys, without anyone being asked.
+
+Decides its claims, how its private part is sealed, and when a grant may be used (`admit`, pure: `now` is a
+parameter). Leaves signing to the control plane and the verification of the signature to `read`.
+
+A ticket is a JWT signed with Ed25519 (RFC 8037, RFC 8725: one algorithm, explicit `typ`). The caller sees its
+claims; what only edges may know (the backend's address, its parameters, the call's snapshot key) is sealed under
+a fleet key with AES-256-GCM, bound to the call's id.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import jwt
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+TICKET_TYP = "vx-ticket+jwt"
+TICKET_AUDIENCE = "voxplane.edge"
+TICKET_ISSUER = "voxplane"
+TICKET_BYTES_MAX = 16 * 1024
+CLOCK_SKEW_S = 10
+
+
+class TicketError(Exception):
+    """A ticket that does not admit. `code` is stable; `fix` says what the holder can do."""
+
+    def __init__(self, code: str, detail: str, fix: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.fix = fix
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True, rename={"epoch": "e", "incarnation": "i"}):
+    """One epoch for one (edge, incarnation). `url` is the edge's media listener, ``ws(s)://host:port``."""
+
+    epoch: int
+    edge: str
+    incarnation: str
+    region: str
+    url: str
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The customer's AI backend, as the call asked for it. `parameters` reach it as `start.customParameters`."""
+
+    url: str
+    dialect: str = "twilio"
+    parameters: dict[str, str] = {}
+    fallback_url: str | None = None
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`."""
+
+    agent: Agent
+    snapshot_key: str
+    local_targets: bool = False
+
+
+class Claims(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"call": "sub", "project": "prj", "grants": "g", "sealed": "x"},
+):
+    """`iat`/`exp` in Unix seconds: the ticket resumes until `exp` (the maximum duration), attaches first until `attach_by`.
+
+    `max_s`: the call's maximum duration in seconds. `x`: ``<fleet key id>.<nonce and ciphertext, base64url>``.
+    """
+
+    iss: str
+    aud: str
+    call: str
+    project: str
+    jti: str
+    iat: int
+    exp: int
+    attach_by: int
+    max_s: int
+    grants: list[Grant]
+    sealed: str
+    kind: str = "websocket"
+
+
+class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
+    kid: str
+    key: Ed25519PublicKey
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def seal(plain: bytes, *, key_id: str, key: bytes, nonce: bytes, bound_to: str) -> str:
+    """``<key id>.<base64url(nonce + ciphertext)>``: AES-256-GCM with a 12-byte nonce; `bound_to` is authenticated."""
+    return key_id + "." + b64(nonce + AESGCM(key).encrypt(nonce, plain, bound_to.encode()))
+
+
+def unseal(text: str, *, keys: dict[str, bytes], bound_to: str) -> bytes:
+    """The plain bytes; raises `TicketError` ``unknown_fleet_key`` or ``forged``."""
+    key_id, _, body = text.partition(".")
+    key = keys.get(key_id)
+    if key is None:
+        raise TicketError(
+            "unknown_fleet_key", "this was sealed under a key this edge does not hold", "ask for a new ticket"
+        )
+    try:
+        raw = unb64(body)
+        return AESGCM(key).decrypt(raw[:12], raw[12:], bound_to.encode())
+    except (InvalidTag, ValueError):
+        raise TicketError(
+            "forged", "what was sealed for edges was changed on the way", "use the ticket as it was issued"
+        ) from None
+
+
+def sign(claims: Claims, *, kid: str, key: Ed25519PrivateKey) -> str:
+    payload: dict[str, Any] = msgspec.to_builtins(claims)
+    return jwt.encode(payload, key, algorithm="EdDSA", headers={"kid": kid, "typ": TICKET_TYP})
+
+
+def read(token: str, *, keys: dict[str, Ed25519PublicKey]) -> Claims:
+    """The claims of a genuine ticket, whatever its age; raises `TicketError` ``malformed``, ``unknown_key`` or ``forged``."""
+    if len(token) > TICKET_BYTES_MAX:
+        raise TicketError(
+            "malformed", "the ticket is too long", "send the ticket as POST /v1/calls returned it"
+        )
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError:
+        raise TicketError(
+            "malformed", "this is not a ticket", "send the ticket as POST /v1/calls returned it"
+        ) from None
+    if header.get("typ") != TICKET_TYP or header.get("alg") != "EdDSA":
+        raise TicketError(
+            "malformed", "this is not a ticket", "send the ticket as POST /v1/calls returned it"
+        )
+    key = keys.get(str(header.get("kid")))
+    if key is None:
+        raise TicketError(
+            "unknown_key", "the ticket is signed with a key this edge does not know", "ask for a new ticket"
+        )
+    try:
+        payload = jwt.decode(
+            token,
+            key,
+            algorithms=["EdDSA"],
+            audience=TICKET_AUDIENCE,
+            issuer=TICKET_ISSUER,
+            options={"verify_exp": False, "verify_iat": False, "require": ["exp", "iat", "sub", "jti"]},
+        )
+        return msgspec.convert(payload, Claims)
+    except (jwt.PyJWTError, msgspec.ValidationError):
+        raise TicketError(
+            "forged", "the ticket's signature or claims are not ours", "use the ticket as it was issued"
+        ) from None
+
+
+def admit(claims: Claims, *, epoch: int, edge: str, incarnation: str, now_s: float, resuming: bool) -> Grant:
+    """The grant under which this (edge, incarnation) may own the call at `epoch`, or a `TicketError`.
+
+    1. Expired for resuming, or for a first attach: ``expired``.
+    2. No grant at this epoch: ``no_such_epoch``.
+    3. Granted to another edge: ``wrong_edge``.
+    4. Granted to an earlier life of this edge, which a restart ended: ``restarted``.
+    """
+    if now_s > claims.exp + CLOCK_SKEW_S:
+        raise TicketError("expired", "the ticket has expired", "create a new call")
+    if not resuming and now_s > claims.attach_by + CLOCK_SKEW_S:
+        raise TicketError("expired", "the time to attach for the first time has passed", "create a new call")
+    grant = next((g for g in claims.grants if g.epoch == epoch), None)
+    if grant is None:
+        raise TicketError(
+            "no_such_epoch", f"the ticket grants no epoch {epoch}", "use an epoch of the ticket's grants"
+        )
+    if grant.edge != edge:
+        raise TicketError("wrong_edge", "this epoch is granted to another edge", f"attach at {grant.url}")
+    if grant.incarnation != incarnation:
+        raise TicketError(
+            "restarted", "this edge has restarted and owns nothing of before", "take the next standby"
+        )
+    return grant

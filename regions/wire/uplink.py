@@ -1,0 +1,203 @@
+"""The uplink: one WebSocket per edge to the control plane, JSON text frames, one struct per message.
+
+Decides the messages and their limits. Leaves to the two ends when to send them. The edge opens
+``/edge/v1/uplink`` with ``Authorization: Bearer <token it signed itself>`` and says `Hello`; the control plane
+answers `Welcome` or closes with a `Goodbye`. Everything after it may come in any order, from either side.
+
+A newer uplink of the same (edge, incarnation) voids the older one: the control plane numbers them (`generation`).
+Nothing on the uplink is lost when it drops: the edge keeps every durable event until it is acknowledged and sends
+it again, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from regions.wire.events import EdgeEvent
+
+FRAME_BYTES_MAX = 1 << 20
+CALLS_PER_BATCH_MAX = 500
+EVENTS_PER_BATCH_MAX = 1_000
+HEARTBEAT_S = 1.0
+BATCHES_IN_FLIGHT_MAX = 4
+
+REGISTER_TYP = "vx-enrol+jwt"
+"""`typ` of the enrolment token: signed by the control plane, for one region, single use, at most 5 minutes."""
+EDGE_TOKEN_TYP = "vx-edge+jwt"
+"""`typ` of the tokens an enrolled edge signs itself (EdDSA), at most 60 s, single use."""
+EDGE_TOKEN_AUDIENCE = "voxplane.control"
+
+
+class EdgeListeners(msgspec.Struct, frozen=True, kw_only=True):
+    """The two listeners of an edge, as callers reach them: ``ws(s)://host:port`` and ``http(s)://host:port``, no path."""
+
+    media_url: str
+    http_url: str
+
+
+class RegisterRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /edge/v1/register``. The bearer token is an enrolment token, or one the edge signed itself.
+
+    `name` is unique within the region and stays with the edge over restarts; `incarnation` is new at every start
+    (a UUID as text). `public_key` is the raw Ed25519 key, base64url without padding.
+    """
+
+    name: str
+    region: str
+    incarnation: str
+    listeners: EdgeListeners
+    capacity_calls: int
+    public_key: str
+    version: str = ""
+
+
+class RegisterResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """`edge_id` is an ``edge_`` TypeID; `uplink_urls` are tried in order."""
+
+    edge_id: str
+    region: str
+    uplink_urls: list[str]
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge carries right now. `lateness_p99_ms`: of the pacer; `cpu`: share of one core, 0 to 1."""
+
+    calls: int
+    capacity_calls: int
+    cpu: float = 0.0
+    lateness_p99_ms: float = 0.0
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A call that this edge owns: its ``call_`` id and the epoch."""
+
+    call: str
+    epoch: int
+
+
+# --- edge to control plane -------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """First frame. `desired_version` is the newest command version carried out (0: none)."""
+
+    incarnation: str
+    desired_version: int
+    load: Load
+    held: list[Held] = []
+    version: str = ""
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    at_ms: int
+    load: Load
+    draining: bool = False
+
+
+class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of one owner's events, `n` ascending without a gap."""
+
+    call: str
+    epoch: int
+    events: list[EdgeEvent]
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True, tag="events"):
+    """A batch to append. `batch` is the edge's own number, echoed in the `Ack`. A call stands at most once in it."""
+
+    batch: int
+    calls: list[CallEvents]
+
+
+class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag="volatile"):
+    """A live-only event (partial transcripts, playback ticks): fanned out, never stored, never acknowledged."""
+
+    call: str
+    epoch: int
+    type: str
+    at_ms: int
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """Every command up to `version` has been carried out."""
+
+    version: int
+
+
+# --- control plane to edge -------------------------------------------------------------------------------------
+
+
+class FleetKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A 32-byte key (base64url) under which the control plane seals what tickets carry for edges."""
+
+    id: str
+    key: str
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
+    """The keys an edge needs to admit a caller without asking anyone. `jwks` is an RFC 7517 key set (OKP, Ed25519)."""
+
+    fleet_keys: list[FleetKey]
+    jwks: msgspec.Raw
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    generation: int
+    heartbeat_s: float
+    keys: Keys
+    redis_url: str | None = None
+
+
+class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a run. The meaning of `status`:
+
+    ``durable``   everything up to `durable_n` is stored for good; `seq` is the call's newest.
+    ``gap``       the run does not follow `durable_n`: send from there on.
+    ``busy``      the call is locked by another writer, or the outcome is unknown: send the same again.
+    ``fenced``    another owner has taken over, or the call is over: what was not stored is kept as `late`; send no more.
+    ``conflict``  the same (epoch, n) was stored with another content: a fault of the edge; nothing changed.
+    ``refused``   this edge was never granted the epoch, or the call is unknown; `detail` says which.
+    """
+
+    call: str
+    epoch: int
+    status: str
+    durable_n: int
+    seq: int = 0
+    detail: str = ""
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
+    batch: int
+    results: list[AppendStatus]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``drain``, ``undrain``. Idempotent."""
+
+    version: int
+    kind: str
+    call: str | None = None
+    body: dict[str, str] = {}
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
+    """Commands in ascending version; the edge answers `Done` with the newest version carried out."""
+
+    commands: list[Command]
+
+
+class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
+    """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``, ``unauthorized``."""
+
+    code: str
+    detail: str
+    fix: str = ""
+
+
+FromEdge = Hello | Heartbeat | Events | Volatile | Done
+ToEdge = Welcome | Keys | Ack | Desired | Goodbye
+
+from_edge_decoder = msgspec.json.Decoder(FromEdge)
+to_edge_decoder = msgspec.json.Decoder(ToEdge)
