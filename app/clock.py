@@ -1,0 +1,38 @@
+"""Time as a parameter: whoever decides takes a `now`; only the edges of the program ask this clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "at_ms", "rfc3339"]
+
+
+class Clock(Protocol):
+    """Wall time for records, monotonic time for waits. The wall clock may jump; nothing waits by it."""
+
+    def now(self) -> datetime: ...
+    def now_ms(self) -> int: ...
+    def monotonic_s(self) -> float: ...
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+def at_ms(ms: int) -> datetime:
+    """Unix milliseconds as an aware UTC datetime, exact to the millisecond."""
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+
+
+def rfc3339(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds and `Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

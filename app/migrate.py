@@ -1,0 +1,22 @@
+"""Brings a database to the newest schema. Decides where the scripts are and what to call; Alembic does the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import migrations
+from alembic import command
+from alembic.config import Config
+
+
+def _config(database_url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config.attributes["database_url"] = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    return config
+
+
+async def migrate(database_url: str) -> None:
+    """Upgrades to the newest revision; doing it twice, or on several instances at once, changes nothing."""
+    await asyncio.to_thread(command.upgrade, _config(database_url), "head")

@@ -1,0 +1,37 @@
+"""Alembic's environment: one online upgrade over asyncpg, under an advisory lock so that instances may race."""
+
+from __future__ import annotations
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+LOCK = 7423000
+
+
+def upgrade(connection: Connection) -> None:
+    connection.execute(text(f"select pg_advisory_lock({LOCK})"))
+    try:
+        connection.commit()
+        context.configure(connection=connection, target_metadata=None)
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text(f"select pg_advisory_unlock({LOCK})"))
+        connection.commit()
+
+
+async def run() -> None:
+    url = context.config.attributes["database_url"]
+    engine = create_async_engine(url, connect_args={"timeout": 10})
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(upgrade)
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(run())

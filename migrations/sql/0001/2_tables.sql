@@ -1,0 +1,280 @@
+set role vx_owner;
+
+-- ---------------------------------------------------------------------------------------------- tenants and keys
+
+create table vx.projects (
+  id          uuid primary key,
+  name        text not null,
+  mode        text not null check (mode in ('live', 'test')),
+  settings    jsonb not null default '{}',
+  version     integer not null default 1,
+  created_at  timestamptz not null default now()
+);
+
+create table vx.api_keys (
+  id            uuid primary key,
+  project_id    uuid not null references vx.projects,
+  name          text not null,
+  role          text not null,
+  scopes        text[] not null default '{}',
+  secret_hash   bytea not null unique,              -- SHA-256 of the whole secret
+  hint          text not null,                      -- the last four characters, to recognise it by
+  created_at    timestamptz not null default now(),
+  expires_at    timestamptz,
+  revoked_at    timestamptz,
+  last_used_at  timestamptz
+);
+create index on vx.api_keys (project_id, id);
+
+-- Keys under which content is stored; each is wrapped by the key provider's master key.
+create table vx.content_keys (
+  id          uuid primary key,
+  project_id  uuid not null references vx.projects,
+  wrapped     bytea,                                -- null once destroyed
+  created_at  timestamptz not null default now()
+);
+create index on vx.content_keys (project_id, id);
+
+create table vx.idempotency (
+  project_id  uuid not null,
+  route       text not null,
+  key         text not null,
+  body_hash   bytea not null,
+  call_id     uuid not null,
+  created_at  timestamptz not null default now(),
+  primary key (project_id, route, key)
+);
+create index on vx.idempotency (created_at);
+
+-- --------------------------------------------------------------------------------------------------------- fleet
+
+create table vx.regions (
+  id            text primary key check (id ~ '^[a-z][a-z0-9-]{1,30}$'),
+  name          text not null default '',
+  jurisdiction  text not null,
+  latitude      double precision not null default 0,
+  longitude     double precision not null default 0,
+  admin_state   text not null default 'active' check (admin_state in ('active', 'cordoned', 'draining')),
+  version       integer not null default 1,
+  created_at    timestamptz not null default now()
+);
+
+create table vx.edges (
+  id               uuid primary key,
+  region           text not null references vx.regions,
+  name             text not null,
+  incarnation      uuid not null,
+  public_key       bytea not null,
+  media_url        text not null,
+  http_url         text not null,
+  capacity_calls   integer not null,
+  admin_state      text not null default 'active' check (admin_state in ('active', 'cordoned', 'draining')),
+  generation       bigint not null default 0,       -- of its uplink: an older one's word is void
+  desired_version  bigint not null default 0,
+  done_version     bigint not null default 0,
+  calls            integer not null default 0,
+  load             jsonb not null default '{}',
+  software         text not null default '',
+  version          integer not null default 1,
+  registered_at    timestamptz not null default now(),
+  seen_at          timestamptz not null default now(),
+  unique (region, name)
+);
+
+-- Commands to an edge are desired state: carried by whichever instance holds its uplink, acknowledged by version.
+create table vx.desired (
+  edge_id     uuid not null references vx.edges,
+  version     bigint not null,
+  kind        text not null,
+  call_id     uuid,
+  body        jsonb not null default '{}',
+  created_at  timestamptz not null default now(),
+  primary key (edge_id, version)
+);
+
+create table vx.used_tokens (
+  jti         text primary key,
+  expires_at  timestamptz not null
+);
+
+create table vx.signing_keys (
+  kid         text primary key,
+  public_key  bytea not null,
+  wrapped     bytea not null,
+  created_at  timestamptz not null default now(),
+  retired_at  timestamptz
+);
+
+create table vx.fleet_keys (
+  id          text primary key,
+  wrapped     bytea not null,
+  created_at  timestamptz not null default now(),
+  retired_at  timestamptz
+);
+
+-- One row per writer of the durable horizon (see docs/explanation/log.md).
+create table vx.horizon (
+  writer  uuid primary key,
+  xid     bigint not null,
+  at      timestamptz not null
+);
+
+-- ------------------------------------------------------------------------------------------------------- the log
+-- Partitioned by the time of the call's creation, which the call's id carries: a UUIDv7 sorts by it.
+
+create table vx.calls (
+  id                  uuid not null primary key,
+  project_id          uuid not null,
+  state               text not null,
+  epoch               integer not null,             -- of the owner; above every grant once the call has ended
+  epoch_granted       integer not null,
+  grant_edges         uuid[] not null,              -- subscript = epoch: a number is granted once
+  grant_incarnations  uuid[] not null,
+  grants_expire_at    timestamptz not null,
+  attach_by           timestamptz not null,
+  n                   integer not null default 0,   -- newest of the owner's events within its epoch
+  seq                 integer not null,
+  feed_xid            bigint not null,
+  region              text,
+  edge_id             uuid,
+  webhook_id          uuid,
+  request             jsonb not null,
+  placement           jsonb not null,
+  metadata            jsonb not null default '{}',
+  max_duration_s      integer not null,
+  created_at          timestamptz not null,
+  answered_at         timestamptz,
+  ended_at            timestamptz,
+  end_reason          text
+) partition by range (id);
+create index on vx.calls (project_id, id desc);
+create index on vx.calls (attach_by) where ended_at is null;
+
+create table vx.events (
+  call_id       uuid not null,
+  seq           integer not null,
+  project_id    uuid not null,
+  id            uuid not null,
+  type          text not null,
+  epoch         integer not null,
+  source        text not null,                      -- edge, control, project
+  source_key    text,                               -- deterministic, for control-plane and project writes
+  origin_epoch  integer,                            -- who first numbered it, and how
+  origin_n      integer,
+  region        text,
+  at            timestamptz not null,
+  data          jsonb,                              -- null where the data are content
+  content       bytea,                              -- ciphertext
+  content_key   uuid,
+  hash          bytea not null,                     -- keyed: tells a duplicate from a conflict
+  feed_xid      bigint not null,
+  stored_at     timestamptz not null default now(),
+  primary key (call_id, seq)
+) partition by range (call_id);
+create unique index on vx.events (call_id, origin_epoch, origin_n) where origin_n is not null;
+create unique index on vx.events (call_id, source_key) where source_key is not null;
+create index on vx.events (project_id, feed_xid, call_id, seq);
+
+-- What an owner wrote after it had been succeeded, or after the call had ended: shown, and without effect.
+create table vx.late_events (
+  call_id       uuid not null,
+  origin_epoch  integer not null,
+  origin_n      integer not null,
+  project_id    uuid not null,
+  id            uuid not null,
+  type          text not null,
+  edge_id       uuid not null,
+  region        text,
+  at            timestamptz not null,
+  data          jsonb,
+  content       bytea,
+  content_key   uuid,
+  hash          bytea not null,
+  stored_at     timestamptz not null default now(),
+  primary key (call_id, origin_epoch, origin_n)
+) partition by range (call_id);
+
+-- ------------------------------------------------------------------------------------------------------ webhooks
+
+create table vx.webhooks (
+  id               uuid primary key,
+  project_id       uuid not null references vx.projects,
+  scope            text not null default 'project' check (scope in ('project', 'call')),
+  url              text not null,
+  types            text[],                          -- null: all
+  secrets          jsonb not null,                  -- [{id, wrapped, created_at, expires_at}], newest first
+  enabled          boolean not null default true,
+  disabled_reason  text,
+  failing_since    timestamptz,
+  version          integer not null default 1,
+  created_at       timestamptz not null default now(),
+  deleted_at       timestamptz
+);
+create index on vx.webhooks (project_id) where deleted_at is null;
+create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
+
+create table vx.deliveries (
+  call_id        uuid not null,
+  webhook_id     uuid not null,
+  seq            integer not null,
+  project_id     uuid not null,
+  state          text not null default 'pending',   -- pending, in_flight, parked, delivered, failed
+  attempts       integer not null default 0,
+  next_at        timestamptz not null default now(),
+  claimed_by     uuid,
+  claimed_until  timestamptz,
+  first_at       timestamptz,
+  done_at        timestamptz,
+  overtook       boolean not null default false,
+  last_status    integer,
+  last_error     text,
+  created_at     timestamptz not null default now(),
+  primary key (call_id, webhook_id, seq)
+) partition by range (call_id);
+create index on vx.deliveries (next_at) where state in ('pending', 'parked');
+create index on vx.deliveries (claimed_until) where state = 'in_flight';
+create index on vx.deliveries (webhook_id, call_id, seq);
+
+create table vx.delivery_attempts (
+  call_id      uuid not null,
+  webhook_id   uuid not null,
+  seq          integer not null,
+  attempt      integer not null,
+  project_id   uuid not null,
+  at           timestamptz not null,
+  duration_ms  integer not null,
+  status       integer,
+  error        text,
+  excerpt      text,
+  primary key (call_id, webhook_id, seq, attempt)
+) partition by range (call_id);
+
+-- Weekly partitions ahead, and a default one that catches what a clock far off would write.
+create function vx.ensure_partitions(p_from timestamptz, p_weeks integer) returns integer
+language plpgsql security definer set search_path = vx, pg_temp as $$
+declare
+  t text; week timestamptz; made integer := 0; part text;
+begin
+  perform pg_advisory_xact_lock(7423001);
+  foreach t in array array['calls', 'events', 'late_events', 'deliveries', 'delivery_attempts'] loop
+    for i in 0 .. p_weeks - 1 loop
+      week := date_trunc('week', p_from at time zone 'UTC') at time zone 'UTC' + make_interval(weeks => i);
+      part := t || to_char(week at time zone 'UTC', '_IYYY"w"IW');
+      if to_regclass('vx.' || part) is null then
+        execute format('create table vx.%I partition of vx.%I for values from (%L) to (%L)',
+                       part, t, vx.first_uuid_at(week), vx.first_uuid_at(week + interval '7 days'));
+        made := made + 1;
+      end if;
+    end loop;
+    if to_regclass('vx.' || t || '_default') is null then
+      execute format('create table vx.%I partition of vx.%I default', t || '_default', t);
+    end if;
+  end loop;
+  return made;
+end $$;
+
+create function vx.first_uuid_at(p_at timestamptz) returns uuid language sql immutable as $$
+  select (lpad(to_hex((extract(epoch from p_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+reset role;

@@ -1,0 +1,71 @@
+set role vx_owner;
+
+-- A project's concurrent creates, in one round trip: idempotency record, call, first event and webhook deliveries.
+-- Security invoker: the caller's row-level security holds in here. It names the project first; a set_config in a CTE
+-- would come too late for the policies.
+-- Answers one row per new call and one per key that was there before (`replayed`), with the record to answer from.
+create function vx.create_calls(
+  p_project uuid, p_route text, p_now timestamptz,
+  p_key text[], p_body_hash bytea[], p_call uuid[], p_event uuid[], p_request jsonb[], p_placement jsonb[], p_metadata jsonb[],
+  p_region text[], p_edge_1 uuid[], p_incarnation_1 uuid[], p_edge_2 uuid[], p_incarnation_2 uuid[],
+  p_edge_3 uuid[], p_incarnation_3 uuid[], p_webhook uuid[], p_max_duration_s integer[], p_attach_by timestamptz[],
+  p_expire_at timestamptz[], p_data jsonb[], p_hash bytea[])
+returns table (key text, call_id uuid, body_hash bytea, replayed boolean)
+language plpgsql security invoker set search_path = vx, pg_temp as $$
+#variable_conflict use_column
+declare
+  xid bigint := pg_current_xact_id()::text::bigint;
+  made integer;
+begin
+  perform set_config('vx.project', p_project::text, true);
+  return query
+  with given as (
+    select * from unnest(p_key, p_body_hash, p_call, p_event, p_request, p_placement, p_metadata, p_region,
+                         p_edge_1, p_incarnation_1, p_edge_2, p_incarnation_2, p_edge_3, p_incarnation_3,
+                         p_webhook, p_max_duration_s, p_attach_by, p_expire_at, p_data, p_hash)
+      as g(key, body_hash, call_id, event_id, request, placement, metadata, region, e1, i1, e2, i2, e3, i3,
+           webhook_id, max_duration_s, attach_by, expire_at, data, hash)
+  ), claimed as (
+    -- in key order, so that two instances that hold some of the same keys wait for each other in one direction only
+    insert into vx.idempotency as i (project_id, route, key, body_hash, call_id, created_at)
+    select p_project, p_route, g.key, g.body_hash, g.call_id, p_now from given g order by g.key
+    on conflict do nothing
+    returning i.key, i.call_id, i.body_hash
+  ), fresh as (
+    select g.* from given g join claimed c on c.call_id = g.call_id
+  ), made_calls as (
+    insert into vx.calls (id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at,
+                          attach_by, n, seq, feed_xid, region, edge_id, webhook_id, request, placement, metadata,
+                          max_duration_s, created_at)
+    select f.call_id, p_project, 'ringing', 1, cardinality(array_remove(array[f.e1, f.e2, f.e3], null)),
+           array_remove(array[f.e1, f.e2, f.e3], null), array_remove(array[f.i1, f.i2, f.i3], null), f.expire_at,
+           f.attach_by, 0, 1, xid, f.region, f.e1, f.webhook_id, f.request, f.placement, f.metadata, f.max_duration_s, p_now
+      from fresh f
+  ), made_events as (
+    insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, hash, feed_xid)
+    select f.call_id, 1, p_project, f.event_id, 'call.created', 1, 'control', 'create', f.region, p_now, f.data, f.hash, xid
+      from fresh f
+  ), made_deliveries as (
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id, next_at)
+    select f.call_id, w.id, 1, p_project, p_now
+      from fresh f join vx.webhooks w
+        on w.project_id = p_project and w.deleted_at is null and w.enabled
+       and (w.id = f.webhook_id or w.scope = 'project') and (w.types is null or 'call.created' = any(w.types))
+  )
+  select c.key, c.call_id, c.body_hash, false from claimed c;
+
+  get diagnostics made = row_count;
+  if made < cardinality(p_key) then
+    -- a new statement sees what the winners have committed
+    return query
+    select i.key, i.call_id, i.body_hash, true
+      from vx.idempotency i
+     where i.project_id = p_project and i.route = p_route and i.key = any(p_key) and not i.call_id = any(p_call);
+  end if;
+end $$;
+
+grant execute on function vx.create_calls(uuid, text, timestamptz, text[], bytea[], uuid[], uuid[], jsonb[], jsonb[], jsonb[],
+  text[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], integer[], timestamptz[], timestamptz[], jsonb[], bytea[])
+  to vx_api;
+
+reset role;

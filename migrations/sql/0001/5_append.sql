@@ -1,0 +1,223 @@
+set role vx_owner;
+
+-- The state a call is in after its newest event that says something about it; null: the event says nothing.
+create function vx.state_after(p_type text, p_reason text, p_answered boolean) returns text language sql immutable as $$
+  select case p_type
+    when 'call.ringing' then 'ringing'
+    when 'call.answered' then 'in_progress'
+    when 'call.reconnecting' then 'reconnecting'
+    when 'call.reconnected' then 'in_progress'
+    when 'call.moved' then 'in_progress'
+    when 'call.ended' then case
+      when p_reason in ('no_answer', 'busy') then p_reason
+      when p_reason = 'canceled' or (p_reason = 'ended_by_api' and not p_answered) then 'canceled'
+      when p_reason in ('caller_hung_up', 'agent_hung_up', 'ended_by_api', 'max_duration') then 'completed'
+      else 'failed' end
+    end
+$$;
+
+-- Appends runs of events, one run per call, from one edge. It locks the calls in id order and skips the locked ones (`busy`).
+-- Per call, in this order:
+--   1. unknown call; epoch never granted, or granted to another (edge, incarnation); a run that is not dense   -> refused
+--   2. locked by another writer                                                                                -> busy
+--   3. below the call's epoch (an owner that was succeeded, or a call that has ended): durable where all of the run is
+--      stored under its origin, else                                                                           -> fenced
+--      and what was not stored is kept as late
+--   4. a number that is stored with another hash                                                               -> conflict
+--   5. does not follow the newest number                                                                       -> gap
+--   6. stored                                                                                                  -> durable
+-- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
+-- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
+create function vx.append(
+  p_edge uuid, p_incarnation uuid, p_region text,
+  p_call uuid[], p_epoch integer[], p_n integer[], p_event uuid[], p_type text[], p_at timestamptz[], p_data jsonb[],
+  p_content bytea[], p_content_key uuid[], p_hash bytea[], p_origin_epoch integer[], p_origin_n integer[])
+returns table (call_id uuid, status text, durable_n integer, seq integer, detail text)
+language plpgsql security definer set search_path = vx, pg_temp as $$
+#variable_conflict use_column
+declare
+  xid bigint := pg_current_xact_id()::text::bigint;
+  locked uuid[];
+begin
+  locked := array(select c.id from vx.calls c
+                   where c.id = any(array(select distinct u from unnest(p_call) u))
+                   order by c.id for no key update skip locked);
+
+  -- a statement of its own: its snapshot is taken after the locks
+  return query
+  with given as (
+    select g.*, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n
+      from unnest(p_call, p_epoch, p_n, p_event, p_type, p_at, p_data, p_content, p_content_key, p_hash, p_origin_epoch, p_origin_n)
+        as g(call_id, epoch, n, event_id, type, at, data, content, content_key, hash, oe, o_n)
+  ), runs as (
+    select g.call_id, min(g.epoch) as epoch, max(g.epoch) as epoch_top, min(g.n) as n_first, max(g.n) as n_last,
+           count(*) as k, count(distinct g.n) as k_distinct,
+           min(g.n) filter (where g.type = 'call.ended') as n_final
+      from given g group by g.call_id
+  ), stored as (
+    select e.call_id, e.origin_epoch, e.origin_n, e.hash
+      from given g join vx.events e
+        on e.call_id = g.call_id and e.origin_epoch = g.origin_epoch and e.origin_n = g.origin_n
+     where e.origin_n is not null
+  ), seen as (
+    select g.call_id, count(s.call_id) as k, coalesce(bool_or(s.hash <> g.hash), false) as other
+      from given g left join stored s
+        on s.call_id = g.call_id and s.origin_epoch = g.origin_epoch and s.origin_n = g.origin_n
+     group by g.call_id
+  ), verdicts as (
+    select r.*, c.project_id, c.seq as seq_before, c.feed_xid as xid_before, c.epoch as epoch_before, c.epoch_granted,
+           c.webhook_id, c.answered_at,
+           case when r.epoch = c.epoch then c.n else 0 end as n_before,
+           case
+             when c.id is null then 'refused'
+             when r.epoch <> r.epoch_top or r.k <> r.k_distinct or r.n_last - r.n_first + 1 <> r.k or r.n_first < 1
+               or r.n_final < r.n_last then 'refused'
+             when r.epoch < 1 or r.epoch > c.epoch_granted
+               or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation then 'refused'
+             when not c.id = any(locked) then 'busy'
+             when r.epoch < c.epoch then case when s.k = r.k and not s.other then 'durable' else 'fenced' end
+             when s.other then 'conflict'
+             when r.n_first > case when r.epoch = c.epoch then c.n else 0 end + 1 then 'gap'
+             else 'durable'
+           end as verdict,
+           case
+             when c.id is null then 'no such call'
+             when r.epoch <> r.epoch_top or r.k <> r.k_distinct or r.n_last - r.n_first + 1 <> r.k or r.n_first < 1
+               then 'the run is not dense'
+             when r.n_final < r.n_last then 'events after the final one'
+             when r.epoch < 1 or r.epoch > c.epoch_granted
+               or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation
+               then 'this epoch was not granted to this edge and incarnation'
+             else ''
+           end as why
+      from runs r left join vx.calls c on c.id = r.call_id left join seen s on s.call_id = r.call_id
+  ), fresh as (
+    select g.*, v.project_id, v.n_before, v.epoch_granted, v.webhook_id, v.xid_before,
+           v.seq_before + row_number() over (partition by g.call_id order by g.n) as seq
+      from given g join verdicts v on v.call_id = g.call_id
+     where v.verdict = 'durable' and v.epoch >= v.epoch_before and g.n > v.n_before
+       and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
+                                                and s.origin_n = g.origin_n)
+  ), put_events as (
+    insert into vx.events (call_id, seq, project_id, id, type, epoch, source, origin_epoch, origin_n, region, at, data,
+                           content, content_key, hash, feed_xid)
+    select f.call_id, f.seq, f.project_id, f.event_id, f.type,
+           case when f.type = 'call.ended' then f.epoch_granted + 1 else f.epoch end,
+           'edge', f.origin_epoch, f.origin_n, p_region, f.at, f.data, f.content, f.content_key, f.hash,
+           greatest(xid, f.xid_before)
+      from fresh f
+  ), put_deliveries as (
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id)
+    select f.call_id, w.id, f.seq, f.project_id
+      from fresh f join vx.webhooks w
+        on w.project_id = f.project_id and w.deleted_at is null and w.enabled
+       and (w.id = f.webhook_id or w.scope = 'project') and (w.types is null or f.type = any(w.types))
+  ), put_late as (
+    insert into vx.late_events (call_id, origin_epoch, origin_n, project_id, id, type, edge_id, region, at, data, content,
+                                content_key, hash)
+    select g.call_id, g.origin_epoch, g.origin_n, v.project_id, g.event_id, g.type, p_edge, p_region, g.at, g.data,
+           g.content, g.content_key, g.hash
+      from given g join verdicts v on v.call_id = g.call_id
+     where v.verdict = 'fenced'
+       and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
+                                                and s.origin_n = g.origin_n)
+    on conflict do nothing
+  ), folds as (
+    select v.call_id, max(f.seq) as seq,
+           (array_agg(f.type order by f.n desc) filter (where f.type like 'call.%'))[1] as state_type,
+           min(f.at) filter (where f.type = 'call.answered') as answered_at,
+           min(f.at) filter (where f.type = 'call.ended') as ended_at,
+           min(f.data ->> 'end_reason') filter (where f.type = 'call.ended') as end_reason
+      from verdicts v left join fresh f on f.call_id = v.call_id
+     where v.verdict = 'durable' and v.epoch >= v.epoch_before
+     group by v.call_id
+  ), put_calls as (
+    update vx.calls c
+       set n = greatest(v.n_last, v.n_before),
+           epoch = case when d.ended_at is not null then c.epoch_granted + 1 else v.epoch end,
+           seq = coalesce(d.seq, c.seq),
+           feed_xid = greatest(xid, c.feed_xid),
+           region = p_region, edge_id = p_edge,
+           answered_at = coalesce(c.answered_at, d.answered_at),
+           ended_at = coalesce(c.ended_at, d.ended_at),
+           end_reason = coalesce(c.end_reason, d.end_reason),
+           state = coalesce(vx.state_after(d.state_type, d.end_reason,
+                                           coalesce(c.answered_at, d.answered_at) is not null), c.state)
+      from folds d join verdicts v on v.call_id = d.call_id
+     where c.id = d.call_id and (d.seq is not null or v.n_last > v.n_before or v.epoch > v.epoch_before)
+    returning c.id, c.seq
+  )
+  select v.call_id, v.verdict,
+         case when v.verdict = 'durable' then greatest(v.n_last, case when v.epoch >= v.epoch_before then v.n_before end)::integer
+              when v.verdict = 'gap' then v.n_before else 0 end,
+         coalesce(p.seq, v.seq_before, 0), v.why
+    from verdicts v left join put_calls p on p.id = v.call_id;
+end $$;
+
+-- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
+-- `stored`, `duplicate` (same key), `conflict` (same key, other content), `ended` (the call has its final event),
+-- `unknown` (no such call in this project). A final event takes the epoch above every grant.
+create function vx.append_control(
+  p_project uuid, p_call uuid, p_source text, p_source_key text, p_event uuid, p_type text, p_at timestamptz, p_data jsonb,
+  p_content bytea, p_content_key uuid, p_hash bytea)
+returns table (status text, seq integer)
+language plpgsql security definer set search_path = vx, pg_temp as $$
+#variable_conflict use_column
+declare
+  xid bigint := pg_current_xact_id()::text::bigint;
+  c vx.calls;
+  before vx.events;
+  final boolean := p_type = 'call.ended';
+begin
+  select * into c from vx.calls k where k.id = p_call and k.project_id = p_project for no key update;
+  if not found then
+    return query select 'unknown', 0; return;
+  end if;
+  select * into before from vx.events e where e.call_id = p_call and e.source_key = p_source_key;
+  if found then
+    return query select case when before.hash = p_hash then 'duplicate' else 'conflict' end, before.seq; return;
+  end if;
+  if c.ended_at is not null then
+    return query select 'ended', c.seq; return;
+  end if;
+  insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, content, content_key,
+                         hash, feed_xid)
+  values (p_call, c.seq + 1, c.project_id, p_event, p_type, case when final then c.epoch_granted + 1 else c.epoch end,
+          p_source, p_source_key, c.region, p_at, p_data, p_content, p_content_key, p_hash, greatest(xid, c.feed_xid));
+  insert into vx.deliveries (call_id, webhook_id, seq, project_id)
+  select p_call, w.id, c.seq + 1, c.project_id from vx.webhooks w
+   where w.project_id = c.project_id and w.deleted_at is null and w.enabled
+     and (w.id = c.webhook_id or w.scope = 'project') and (w.types is null or p_type = any(w.types));
+  update vx.calls k
+     set seq = c.seq + 1, feed_xid = greatest(xid, c.feed_xid),
+         epoch = case when final then c.epoch_granted + 1 else c.epoch end,
+         ended_at = case when final then p_at end,
+         end_reason = case when final then p_data ->> 'end_reason' end,
+         state = coalesce(vx.state_after(p_type, p_data ->> 'end_reason', c.answered_at is not null), c.state)
+   where k.id = p_call;
+  return query select 'stored', c.seq + 1;
+end $$;
+
+-- A fresh set of epochs above all that were granted before; null where the call has ended or is not the project's.
+create function vx.grant_epochs(p_project uuid, p_call uuid, p_edges uuid[], p_incarnations uuid[], p_expire_at timestamptz)
+returns integer language plpgsql security definer set search_path = vx, pg_temp as $$
+declare first integer;
+begin
+  update vx.calls c
+     set grant_edges = c.grant_edges || p_edges, grant_incarnations = c.grant_incarnations || p_incarnations,
+         epoch_granted = c.epoch_granted + cardinality(p_edges), grants_expire_at = greatest(c.grants_expire_at, p_expire_at)
+   where c.id = p_call and c.project_id = p_project and c.ended_at is null
+  returning c.epoch_granted - cardinality(p_edges) + 1 into first;
+  return first;
+end $$;
+
+grant execute on function vx.state_after(text, text, boolean) to vx_owner;
+grant execute on function vx.append(uuid, uuid, text, uuid[], integer[], integer[], uuid[], text[], timestamptz[], jsonb[],
+  bytea[], uuid[], bytea[], integer[], integer[]) to vx_append;
+grant execute on function vx.append_control(uuid, uuid, text, text, uuid, text, timestamptz, jsonb, bytea, uuid, bytea)
+  to vx_api, vx_worker;
+grant execute on function vx.grant_epochs(uuid, uuid, uuid[], uuid[], timestamptz) to vx_api;
+
+select vx.ensure_partitions(now() - interval '7 days', 5);
+
+reset role;
