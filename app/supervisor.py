@@ -72,7 +72,7 @@ class Supervisor:
             steady = loop.call_later(STEADY_S, self._mark_steady, running)
             try:
                 await running.worker(self._stop)
-            except Exception as error:  # noqa: BLE001  the one place where a worker's end is caught: it is started again
+            except Exception as error:
                 running.failures = 1 if loop.time() - began > STEADY_S else running.failures + 1
                 log.error("worker.failed", worker=running.name, failures=running.failures, exc_info=error)
             else:

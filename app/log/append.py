@@ -1,0 +1,222 @@
+"""Writes events to the log and says what became of them.
+
+Decides how a frame of runs becomes one call of ``vx.append`` and how its answer, or its silence, is told to the edge.
+The verdicts themselves are reached in the database, under the call's lock. A time-out, a lost connection or a warning on
+commit is *unknown*: it is answered ``busy``, and the edge sends the same numbers again. What an edge sent is bounded and
+checked for shape by the uplink; nothing in here raises because of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.clock import Clock, at_ms
+from app.db import Database
+from app.ids import new_id
+from app.log.facts import CallFacts, FactsReader
+from app.vault import ContentKey, Vault
+from regions.wire import ids
+from regions.wire.events import EVENT_TYPES, EdgeEvent, Source
+from regions.wire.uplink import AppendStatus, CallEvents
+
+log = structlog.get_logger()
+
+APPEND = "select * from vx.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+APPEND_CONTROL = "select * from vx.append_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+DEADLINE_S = 5.0
+
+UNKNOWN_OUTCOME = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Waker(Protocol):
+    def wake(self, topic: str) -> None:
+        """Wakes whoever waits for `topic`, on any instance; never blocks, never raises."""
+        ...
+
+
+class TailFeed(Protocol):
+    def feed(self, call: UUID, facts: CallFacts, status: AppendStatus, events: list[EdgeEvent]) -> None:
+        """Takes what has become durable; never blocks, never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeIdentity:
+    """Who writes: known from the uplink, never from a frame."""
+
+    edge_id: UUID
+    incarnation: UUID
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOutcome:
+    """`status`: ``stored``, ``duplicate``, ``conflict``, ``ended`` or ``unknown`` (no such call in this project)."""
+
+    status: str
+    seq: int
+
+
+class Appender:
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        clock: Clock,
+        facts: FactsReader,
+        hints: Waker,
+        tails: TailFeed | None = None,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._clock = clock
+        self._facts = facts
+        self._hints = hints
+        self._tails = tails
+
+    async def append(self, edge: EdgeIdentity, runs: list[CallEvents]) -> list[AppendStatus]:
+        """One status per run, in the order of `runs`. ``durable`` is said after the commit was acknowledged, never before."""
+        try:
+            calls = [ids.decode(ids.CALL, run.call) for run in runs]
+            facts = await self._facts.of(calls)
+            keys = {f.project_id: await self._vault.for_project(f.project_id) for f in facts.values()}
+            columns = _Columns()
+            for call, run in zip(calls, runs, strict=True):
+                known = facts.get(call)
+                if known is not None:
+                    columns.add(call, run, keys[known.project_id])
+            rows = await self._call(edge, columns) if columns.call else []
+        except UNKNOWN_OUTCOME as error:
+            log.warning("append.unknown", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
+            return [
+                _status(run, "busy", detail="the outcome is unknown: send the same again") for run in runs
+            ]
+        answers = {row["call_id"]: row for row in rows}
+        return [
+            self._answer(call, run, facts.get(call), answers.get(call))
+            for call, run in zip(calls, runs, strict=True)
+        ]
+
+    async def _call(self, edge: EdgeIdentity, c: _Columns) -> list[Any]:
+        async with asyncio.timeout(DEADLINE_S), self._db.pool("append").acquire() as connection:
+            return await connection.fetch(  # type: ignore[no-any-return]
+                APPEND, edge.edge_id, edge.incarnation, edge.region, c.call, c.epoch, c.n, c.event, c.type, c.at, c.data,
+                c.content, c.content_key, c.hash, c.origin_epoch, c.origin_n,
+            )  # fmt: skip
+
+    def _answer(self, call: UUID, run: CallEvents, facts: CallFacts | None, row: Any) -> AppendStatus:
+        if facts is None or row is None:
+            return _status(run, "refused", detail="no such call")
+        status = AppendStatus(
+            call=run.call,
+            epoch=run.epoch,
+            status=row["status"],
+            durable_n=row["durable_n"],
+            seq=row["seq"],
+            detail=row["detail"],
+        )
+        if status.status == "durable":
+            self._hints.wake(f"feed:{facts.project_id}")
+            self._hints.wake("deliveries")
+            if self._tails is not None:
+                self._tails.feed(call, facts, status, run.events)
+        elif status.status != "busy":
+            log.warning(
+                "append.not_stored",
+                call=run.call,
+                epoch=run.epoch,
+                status=status.status,
+                detail=status.detail,
+            )
+        return status
+
+    async def control(
+        self,
+        project_id: UUID,
+        call_id: UUID,
+        *,
+        type: str,
+        data: dict[str, Any],
+        source: Source,
+        source_key: str,
+    ) -> ControlOutcome:
+        """One event of the control plane or the project, once per `source_key`. Raises what the driver raises: unknown."""
+        raw = msgspec.json.encode(data, order="deterministic")
+        key = await self._vault.for_project(project_id)
+        event_id = new_id(self._db.cell)
+        content = EVENT_TYPES[type].content
+        async with asyncio.timeout(DEADLINE_S), self._db.pool("api").acquire() as connection:
+            row = await connection.fetchrow(
+                APPEND_CONTROL,
+                project_id,
+                call_id,
+                source.value,
+                source_key,
+                event_id,
+                type,
+                self._clock.now(),
+                None if content else raw.decode(),
+                key.seal(raw, event_id) if content else None,
+                key.id if content else None,
+                key.hash(type.encode(), raw),
+            )
+        if row["status"] == "stored":
+            self._hints.wake(f"feed:{project_id}")
+            self._hints.wake("deliveries")
+        return ControlOutcome(row["status"], row["seq"])
+
+
+class _Columns:
+    """The runs as parallel arrays, one entry per event."""
+
+    __slots__ = (
+        "at", "call", "content", "content_key", "data", "epoch", "event", "hash", "n", "origin_epoch", "origin_n", "type",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, [])
+
+    call: list[UUID]
+    epoch: list[int]
+    n: list[int]
+    event: list[UUID]
+    type: list[str]
+    at: list[Any]
+    data: list[str | None]
+    content: list[bytes | None]
+    content_key: list[UUID | None]
+    hash: list[bytes]
+    origin_epoch: list[int | None]
+    origin_n: list[int | None]
+
+    def add(self, call: UUID, run: CallEvents, key: ContentKey) -> None:
+        for event in run.events:
+            event_id = ids.decode(ids.EVENT, event.id)
+            raw = bytes(event.data)
+            content = EVENT_TYPES[event.type].content
+            self.call.append(call)
+            self.epoch.append(run.epoch)
+            self.n.append(event.n)
+            self.event.append(event_id)
+            self.type.append(event.type)
+            self.at.append(at_ms(event.at_ms))
+            self.data.append(None if content else raw.decode())
+            self.content.append(key.seal(raw, event_id) if content else None)
+            self.content_key.append(key.id if content else None)
+            self.hash.append(
+                key.hash(event_id.bytes, event.type.encode(), event.at_ms.to_bytes(8, "big"), raw)
+            )
+            self.origin_epoch.append(event.origin.epoch if event.origin else None)
+            self.origin_n.append(event.origin.n if event.origin else None)
+
+
+def _status(run: CallEvents, status: str, *, detail: str) -> AppendStatus:
+    return AppendStatus(call=run.call, epoch=run.epoch, status=status, durable_n=0, detail=detail)
