@@ -154,7 +154,7 @@ class Acked(msgspec.Struct, frozen=True, kw_only=True, tag="acked"):
     n: int
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", rename={"type": "event"}):
     """A call event the caller may want to show (`call.reconnected`, `playback.interrupted`, …)."""
 
     type: str

@@ -109,7 +109,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, tag="events"):
     calls: list[CallEvents]
 
 
-class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag="volatile"):
+class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag="volatile", rename={"type": "event"}):
     """A live-only event (partial transcripts, playback ticks): fanned out, never stored, never acknowledged."""
 
     call: str
