@@ -1,0 +1,1 @@
+"""The call: from the request for one to its final event."""

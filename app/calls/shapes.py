@@ -1,0 +1,172 @@
+"""The call on the wire of the REST API: what a create may say and what a call looks like."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Region = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9-]{1,30}$", description="Id of a region, such as `us-east`.")
+]
+Milliseconds = Annotated[float, Meta(gt=0, le=10_000)]
+Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+ShortText = Annotated[str, Meta(max_length=512)]
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class CallerRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Who calls. `websocket` attaches with the ticket; `from` and `to` are E.164 numbers, `tel:` or `sip:` URIs."""
+
+    kind: Literal["websocket", "webrtc", "phone"] = "websocket"
+    from_: Annotated[str, Meta(max_length=256)] | None = msgspec.field(name="from", default=None)
+    to: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The customer's AI backend: a WebSocket that the edge dials. `parameters` reach it as `start.customParameters`."""
+
+    url: Url
+    dialect: Literal["twilio", "teler", "exotel", "native"] = "twilio"
+    parameters: Annotated[dict[Name, ShortText], Meta(max_length=32)] = {}
+    fallback_url: Url | None = None
+
+
+class LatencyRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A round trip that the caller measured. `loss` is a share from 0 to 1."""
+
+    region: Region
+    rtt_ms: Milliseconds
+    jitter_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    at: datetime | None = None
+
+
+class RegionsRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    allow: Annotated[list[Region], Meta(max_length=64)] = []
+    prefer: Annotated[list[Region], Meta(max_length=64)] = []
+    pin: Region | None = None
+    jurisdictions: Annotated[
+        list[Annotated[str, Meta(min_length=2, max_length=16)]], Meta(max_length=32)
+    ] = []
+    rtt_ms_max: Milliseconds | None = None
+
+
+class CreateCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Body of ``POST /v1/calls``."""
+
+    agent: AgentRequest
+    caller: CallerRequest = CallerRequest()
+    latencies: Annotated[list[LatencyRequest], Meta(max_length=100)] = []
+    regions: RegionsRequest = RegionsRequest()
+    webhook_url: Url | None = None
+    metadata: Annotated[dict[Name, ShortText], Meta(max_length=32)] = {}
+    max_duration_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600
+
+
+class EndCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/calls/{id}/end``; it may be empty."""
+
+
+class TicketRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/calls/{id}/ticket``: the old ticket is the credential."""
+
+    ticket: Annotated[str, Meta(max_length=16_384)]
+
+
+class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One region as the choice saw it; `reason` is ``chosen`` or why it was not."""
+
+    region: str
+    reason: str
+    source: str
+    rtt_ms: float
+    jitter_ms: float
+    load: float
+    cost_ms: float
+    health: str
+
+
+class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
+    region: str
+    edge: str
+    url: str
+
+
+class PlacementView(msgspec.Struct, frozen=True, kw_only=True):
+    """The recorded decision. `protection`: ``full``, ``reduced`` or ``none``, with the reason when not full."""
+
+    region: str
+    edge: str
+    url: str
+    standbys: list[PlaceView]
+    candidates: list[CandidateView]
+    protection: str
+    protection_reason: str = ""
+    panic: bool = False
+
+
+class CallView(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as customers see it."""
+
+    id: str
+    state: str
+    epoch: int
+    seq: int
+    region: str | None
+    edge: str | None
+    caller: CallerRequest
+    agent: AgentRequest
+    placement: PlacementView
+    metadata: dict[str, str]
+    webhook_url: str | None
+    max_duration_s: int
+    created_at: str
+    answered_at: str | None
+    ended_at: str | None
+    end_reason: str | None
+
+
+class CreatedCall(CallView, frozen=True, kw_only=True):
+    """The answer to a create: the call, its ticket, and where to attach, in order."""
+
+    ticket: str
+    attach: list[str]
+
+
+class NewTicket(msgspec.Struct, frozen=True, kw_only=True):
+    ticket: str
+    epoch: int
+    attach: list[str]
+
+
+class CallPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[CallView]
+    next_cursor: str | None
+
+
+class TurnView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    role: str
+    at: str
+    text: str = ""
+    interrupted: bool = False
+    id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+    result: Any = None
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """The fold of the call's durable events up to `seq`."""
+
+    call_id: str
+    seq: int
+    turns: list[TurnView]

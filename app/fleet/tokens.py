@@ -1,0 +1,113 @@
+"""The two tokens an edge shows: one to enrol with, then those it signs itself. Pure but for the signature's own randomness.
+
+RFC 8725: one algorithm (EdDSA), an explicit `typ`, audience and issuer checked, short lives, `jti` for single use (kept by
+the store). An enrolment token names its region; an edge's own token is verified with the key it registered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from app.errors import Unauthenticated
+from regions.wire.uplink import EDGE_TOKEN_AUDIENCE, EDGE_TOKEN_TYP, REGISTER_TYP
+
+ENROL_TTL_S = 300
+EDGE_TTL_MAX_S = 60
+SKEW_S = 30
+FIX = "Ask an operator for a new enrolment token, or let the edge sign a new token of its own."
+
+
+class EnrolClaims(msgspec.Struct, frozen=True, kw_only=True):
+    region: str
+    jti: str
+    iat: int
+    exp: int
+
+
+class EdgeClaims(msgspec.Struct, frozen=True, kw_only=True):
+    """`iss`: the edge's id; `sub`: its region; `inc`: its incarnation."""
+
+    iss: str
+    sub: str
+    inc: str
+    jti: str
+    iat: int
+    exp: int
+
+
+def make_enrol(region: str, *, jti: str, now_s: int, kid: str, key: Ed25519PrivateKey) -> str:
+    payload = {
+        "aud": EDGE_TOKEN_AUDIENCE,
+        "region": region,
+        "jti": jti,
+        "iat": now_s,
+        "exp": now_s + ENROL_TTL_S,
+    }
+    return jwt.encode(payload, key, algorithm="EdDSA", headers={"kid": kid, "typ": REGISTER_TYP})
+
+
+def header_of(token: str) -> dict[str, Any]:
+    """The unverified header of a token of a length we would read; raises `Unauthenticated`."""
+    if len(token) > 4_096:
+        raise Unauthenticated("The token is too long.", fix=FIX)
+    try:
+        return jwt.get_unverified_header(token)
+    except jwt.PyJWTError:
+        raise Unauthenticated("This is not a token an edge may use.", fix=FIX) from None
+
+
+def issuer_of(token: str) -> str:
+    """Who claims to have signed it: to find the key, and nothing else."""
+    try:
+        return str(jwt.decode(token, options={"verify_signature": False}).get("iss", ""))
+    except jwt.PyJWTError:
+        raise Unauthenticated("This is not a token an edge may use.", fix=FIX) from None
+
+
+def read_enrol(token: str, keys: dict[str, Ed25519PublicKey], *, now_s: float) -> EnrolClaims:
+    header = header_of(token)
+    key = keys.get(str(header.get("kid")))
+    if key is None:
+        raise Unauthenticated("The token is signed with an unknown key.", fix=FIX)
+    return _read(token, header, key, typ=REGISTER_TYP, into=EnrolClaims, ttl_s=ENROL_TTL_S, now_s=now_s)
+
+
+def read_edge(token: str, key: Ed25519PublicKey, *, now_s: float) -> EdgeClaims:
+    return _read(
+        token, header_of(token), key, typ=EDGE_TOKEN_TYP, into=EdgeClaims, ttl_s=EDGE_TTL_MAX_S, now_s=now_s
+    )
+
+
+T = TypeVar("T", EnrolClaims, EdgeClaims)
+
+
+def _read(
+    token: str,
+    header: dict[str, Any],
+    key: Ed25519PublicKey,
+    *,
+    typ: str,
+    into: type[T],
+    ttl_s: int,
+    now_s: float,
+) -> T:
+    if header.get("typ") != typ or header.get("alg") != "EdDSA":
+        raise Unauthenticated("The token is of another kind.", fix=FIX)
+    try:
+        payload = jwt.decode(
+            token,
+            key,
+            algorithms=["EdDSA"],
+            audience=EDGE_TOKEN_AUDIENCE,
+            options={"require": ["exp", "iat", "jti"], "verify_exp": False, "verify_iat": False},
+        )
+        claims = msgspec.convert(payload, into)
+    except (jwt.PyJWTError, msgspec.ValidationError):
+        raise Unauthenticated("The token's signature or claims do not hold.", fix=FIX) from None
+    if claims.exp < now_s - SKEW_S or claims.iat > now_s + SKEW_S or claims.exp - claims.iat > ttl_s:
+        raise Unauthenticated("The token has expired, or lives too long.", fix=FIX)
+    return claims
