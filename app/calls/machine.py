@@ -59,7 +59,7 @@ def state_after(
 
 
 def final_state(end_reason: str | None, *, answered: bool) -> CallState:
-    """1. nobody attached: `no_answer`; 2. called off before an answer: `canceled`; 3. ended by will: `completed`; 4. else `failed`."""
+    """1. nobody attached: `no_answer`. 2. Called off before an answer: `canceled`. 3. Ended by will: `completed`. 4. `failed`."""
     if end_reason in ("no_answer", "busy"):
         return CallState(end_reason)
     if end_reason == EndReason.CANCELED or (end_reason == EndReason.ENDED_BY_API and not answered):

@@ -64,9 +64,9 @@ class CreateCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Body of ``POST /v1/calls``."""
 
     agent: AgentRequest
-    caller: CallerRequest = CallerRequest()
+    caller: CallerRequest = msgspec.field(default_factory=CallerRequest)
     latencies: Annotated[list[LatencyRequest], Meta(max_length=100)] = []
-    regions: RegionsRequest = RegionsRequest()
+    regions: RegionsRequest = msgspec.field(default_factory=RegionsRequest)
     webhook_url: Url | None = None
     metadata: Annotated[dict[Name, ShortText], Meta(max_length=32)] = {}
     max_duration_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600

@@ -1,0 +1,1 @@
+"""Events out: endpoints, signatures, deliveries that arrive in order per call and are tried until they do."""

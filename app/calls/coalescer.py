@@ -1,0 +1,93 @@
+"""Brings a project's concurrent creates together: what waits while one batch commits goes into the next.
+
+Decides who shares a round trip. One create alone is sent at once. Two creates with the same idempotency key never meet in
+a batch: the second waits outside until the first has its answer, then asks the database, which knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from app.calls.store import CallStore, Created, NewCall
+from app.clock import Clock
+from app.errors import QuotaExceeded
+
+BATCH_MAX = 64
+IN_FLIGHT_MAX = 2
+WAITING_MAX = 2_000
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One project's creates on this instance."""
+
+    waiting: deque[tuple[NewCall, asyncio.Future[Created]]] = field(default_factory=deque)
+    in_flight: int = 0
+    keys: dict[str, asyncio.Future[Created]] = field(default_factory=dict)
+
+
+class Coalescer:
+    def __init__(self, store: CallStore, clock: Clock, route: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._route = route
+        self._lanes: dict[UUID, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def create(self, project_id: UUID, call: NewCall) -> Created:
+        """The outcome for this key. Raises what the driver raises: the outcome is then unknown; the same key may be sent again."""
+        lane = self._lanes.setdefault(project_id, _Lane())
+        while (other := lane.keys.get(call.key)) is not None:
+            await asyncio.wait([other])
+        if len(lane.waiting) >= WAITING_MAX:
+            raise QuotaExceeded(
+                "Too many creates are waiting.", code="temporary-reduced-capacity", retry_after_s=1
+            )
+        future: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
+        lane.keys[call.key] = future
+        lane.waiting.append((call, future))
+        self._pump(project_id, lane)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            if future.done():
+                self._leave(project_id, lane, call.key, future)
+            else:
+                future.add_done_callback(lambda f: self._leave(project_id, lane, call.key, f))
+
+    def _leave(self, project_id: UUID, lane: _Lane, key: str, future: asyncio.Future[Created]) -> None:
+        if lane.keys.get(key) is future:
+            del lane.keys[key]
+        if not future.cancelled():
+            future.exception()
+        if not lane.keys and not lane.waiting and not lane.in_flight:
+            self._lanes.pop(project_id, None)
+
+    def _pump(self, project_id: UUID, lane: _Lane) -> None:
+        while lane.waiting and lane.in_flight < IN_FLIGHT_MAX:
+            batch = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), BATCH_MAX))]
+            lane.in_flight += 1
+            task = asyncio.create_task(self._send(project_id, lane, batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send(
+        self, project_id: UUID, lane: _Lane, batch: list[tuple[NewCall, asyncio.Future[Created]]]
+    ) -> None:
+        now: datetime = self._clock.now()
+        try:
+            answers = await self._store.create(project_id, self._route, now, [call for call, _ in batch])
+            for call, future in batch:
+                if not future.done():
+                    future.set_result(answers[call.key])
+        except BaseException as error:  # noqa: BLE001  each waiting create gets it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            lane.in_flight -= 1
+            self._pump(project_id, lane)

@@ -1,0 +1,76 @@
+"""What a create may ask for beyond its shape: addresses that may be dialled, numbers that exist, names that are free. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import phonenumbers
+from regions.wire.addresses import AddressError, check_url
+
+from app.calls.shapes import CallerRequest, CreateCall
+from app.errors import FieldError, Invalid, NotAvailable
+
+RESERVED_PARAMETER = "voxplane_"
+_SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")
+
+
+def check_create(body: CreateCall, *, local_targets: bool) -> None:
+    """Raises `Invalid` with every fault, or `NotAvailable` for what does not exist yet."""
+    faults = caller_faults(body.caller)
+    urls = [
+        ("/agent/url", body.agent.url, ("wss", "ws")),
+        ("/agent/fallback_url", body.agent.fallback_url, ("wss", "ws")),
+    ]
+    urls.append(("/webhook_url", body.webhook_url, ("https", "http")))
+    for pointer, url, schemes in urls:
+        if url is not None:
+            try:
+                check_url(url, schemes=schemes, local_targets=local_targets)
+            except AddressError as error:
+                faults.append(FieldError(pointer=pointer, detail=f"{error.detail}. {error.fix}"))
+    faults += [
+        FieldError(pointer=f"/agent/parameters/{name}", detail="names that begin with voxplane_ are taken")
+        for name in body.agent.parameters
+        if name.startswith(RESERVED_PARAMETER)
+    ]
+    if faults:
+        raise Invalid("The call cannot be created so.", errors=faults)
+    if body.caller.kind != "websocket":
+        raise NotAvailable(
+            f"Callers of kind {body.caller.kind} are not available yet.",
+            errors=[FieldError(pointer="/caller/kind", detail="only websocket is available")],
+            fix="Use caller.kind `websocket`.",
+        )
+    if body.agent.dialect != "twilio":
+        raise NotAvailable(
+            f"The dialect {body.agent.dialect} is not available yet.",
+            errors=[FieldError(pointer="/agent/dialect", detail="only twilio is available")],
+            fix="Use agent.dialect `twilio`.",
+        )
+
+
+def caller_faults(caller: CallerRequest) -> list[FieldError]:
+    return [
+        FieldError(
+            pointer=f"/caller/{name}",
+            detail="expected an E.164 number such as +14155550123, a tel: or a sip: URI",
+        )
+        for name, value in (("from", caller.from_), ("to", caller.to))
+        if value is not None and normalised(value) is None
+    ]
+
+
+def normalised(text: str) -> str | None:
+    """E.164 for numbers and tel: URIs, sip: URIs as they are; None for anything else."""
+    if text.startswith(("sip:", "sips:")):
+        return text if _SIP.fullmatch(text) else None
+    number = text.removeprefix("tel:")
+    if not number.startswith("+"):
+        return None
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(parsed):
+        return None
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)

@@ -1,0 +1,136 @@
+"""The call over HTTP. Decides nothing: parses, asks `Calls`, answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from litestar import Request, Response, get, post
+from litestar.params import Parameter
+
+from app import cursors
+from app.calls.conversation import read_conversation
+from app.calls.shapes import (
+    CallPage,
+    CallView,
+    Conversation,
+    CreateCall,
+    CreatedCall,
+    EndCall,
+    NewTicket,
+    TicketRequest,
+)
+from app.calls.store import to_view
+from app.control import Control
+from app.errors import BadRequest
+from app.ids import parse
+from app.projects.auth import Principal
+from regions.wire import ids
+
+LIMIT_DEFAULT, LIMIT_MAX = 50, 200
+StateFilter = Literal[
+    "queued", "ringing", "in_progress", "reconnecting", "completed", "failed", "busy", "no_answer", "canceled"
+]
+
+
+@post("/v1/calls", operation_id="createCall", tags=["calls"], summary="Create a call")
+async def create_call(
+    data: CreateCall,
+    request: Request[Any, Any, Any],
+    control: Control,
+    principal: Principal,
+    idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key", required=False)] = None,
+) -> Response[CreatedCall]:
+    principal.require("calls:write")
+    created, replayed = await control.calls.create(principal, idempotency_key, data)
+    headers = {"Location": f"/v1/calls/{created.id}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(created, status_code=201, headers=headers)
+
+
+@get("/v1/calls", operation_id="listCalls", tags=["calls"], summary="List calls, newest first")
+async def list_calls(
+    request: Request[Any, Any, Any],
+    control: Control,
+    principal: Principal,
+    with_state: Annotated[StateFilter | None, Parameter(query="state", required=False)] = None,
+    region: str | None = None,
+    limit: int = LIMIT_DEFAULT,
+    cursor: str | None = None,
+) -> CallPage:
+    principal.require("calls:read")
+    metadata = {
+        k.removeprefix("metadata."): v for k, v in request.query_params.items() if k.startswith("metadata.")
+    }
+    filters = repr((with_state, region, sorted(metadata.items())))
+    below = None
+    if cursor is not None:
+        text, made_for = cursors.decode("calls", cursor)
+        if made_for != filters:
+            raise BadRequest(
+                "The filters have changed since the cursor was made.", code="bad_cursor", fix=cursors.FIX
+            )
+        below = parse(ids.CALL, str(text))
+    limit = bounded(limit)
+    calls = await control.calls.store.page(
+        principal.project_id, below=below, state=with_state, region=region, metadata=metadata, limit=limit + 1
+    )
+    page = [to_view(c) for c in calls[:limit]]
+    more = cursors.encode("calls", page[-1].id, filters) if len(calls) > limit else None
+    return CallPage(data=page, next_cursor=more)
+
+
+@get("/v1/calls/{call_id:str}", operation_id="getCall", tags=["calls"], summary="Read a call")
+async def get_call(call_id: str, control: Control, principal: Principal) -> CallView:
+    principal.require("calls:read")
+    return to_view(await control.calls.get(principal, parse(ids.CALL, call_id)))
+
+
+@post(
+    "/v1/calls/{call_id:str}/end",
+    operation_id="endCall",
+    tags=["calls"],
+    summary="End a call",
+    status_code=200,
+)
+async def end_call(
+    call_id: str, control: Control, principal: Principal, data: EndCall | None = None
+) -> CallView:
+    principal.require("calls:write")
+    return to_view(await control.calls.end(principal, parse(ids.CALL, call_id)))
+
+
+@post(
+    "/v1/calls/{call_id:str}/ticket",
+    operation_id="renewTicket",
+    tags=["calls"],
+    summary="New epochs for a call; the old ticket is the credential",
+    status_code=200,
+    security=[{}],
+)
+async def new_ticket(call_id: str, data: TicketRequest, control: Control) -> NewTicket:
+    return await control.calls.new_ticket(call_id, data.ticket)
+
+
+@get(
+    "/v1/calls/{call_id:str}/conversation",
+    operation_id="getConversation",
+    tags=["calls"],
+    summary="What was said",
+)
+async def get_conversation(
+    call_id: str, control: Control, principal: Principal, min_seq: int = 0, limit: int = LIMIT_MAX
+) -> Conversation:
+    principal.require("conversation:read")
+    call = await control.calls.get(principal, parse(ids.CALL, call_id))
+    return await read_conversation(control, call, min_seq=min_seq, limit=bounded(limit))
+
+
+def bounded(limit: int) -> int:
+    """Too much is clamped; less than one is an error."""
+    if limit < 1:
+        raise BadRequest("`limit` must be at least 1.", code="bad_limit", fix=f"Use 1 to {LIMIT_MAX}.")
+    return min(limit, LIMIT_MAX)
+
+
+ROUTES: list[Any] = [create_call, list_calls, get_call, end_call, new_ticket, get_conversation]

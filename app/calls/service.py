@@ -1,0 +1,289 @@
+"""The call's use cases: create, read, end, a new ticket, its conversation. The glue between pure decisions and the stores."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.calls.coalescer import Coalescer
+from app.calls.machine import FINAL
+from app.calls.policy import check_create, normalised
+from app.calls.shapes import CreateCall, CreatedCall, LatencyRequest, NewTicket, RegionsRequest
+from app.calls.store import CallStore, NewCall, StoredCall, StoredRequest, view_fields
+from app.calls.tickets import TicketFor, expiry, make_ticket
+from app.clock import Clock, rfc3339
+from app.errors import BadRequest, Conflict, Invalid, NotFound, Unauthenticated
+from app.fleet.desired import Commands
+from app.fleet.keyring import Keyring
+from app.fleet.view import EdgeState, FleetView
+from app.hints import Hints
+from app.ids import new_id, parse
+from app.log.append import Appender
+from app.placement.service import place, view
+from app.projects.auth import Principal
+from app.telemetry import calls_created_total
+from app.vault import Vault
+from regions.wire import ids
+from regions.wire.events import EndReason, Source
+from regions.wire.ticket import Grant, TicketError, read
+
+log = structlog.get_logger()
+
+CREATE_ROUTE = "POST /v1/calls"
+KEY_CHARS_MAX = 255
+MEDIA_PATH = "/v1/media"
+
+
+class CallWebhooks(Protocol):
+    async def for_url(self, project_id: UUID, url: str) -> UUID:
+        """The hidden endpoint of this URL in the project, created where there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class Calls:
+    store: CallStore
+    coalescer: Coalescer
+    appender: Appender
+    vault: Vault
+    keyring: Keyring
+    fleet: FleetView
+    webhooks: CallWebhooks
+    commands: Commands
+    hints: Hints
+    clock: Clock
+    cell: int
+    attach_within_s: int
+    local_targets: bool
+
+    async def create(
+        self, principal: Principal, key: str | None, body: CreateCall
+    ) -> tuple[CreatedCall, bool]:
+        """The call and its ticket; True where the key had been used for the same body before."""
+        if not key:
+            raise BadRequest(
+                "A create needs an Idempotency-Key.",
+                code="idempotency_key_required",
+                fix="Send `Idempotency-Key: <a fresh UUID>`, and the same one when you send the same create again.",
+            )
+        if len(key) > KEY_CHARS_MAX or not key.isprintable():
+            raise BadRequest(
+                "The Idempotency-Key is too long.",
+                code="bad_idempotency_key",
+                fix="Use at most 255 characters.",
+            )
+        local = self.local_targets and principal.mode == "test"
+        check_create(body, local_targets=local)
+        now = self.clock.now()
+        placed = place(body, self.fleet.now, now)
+        webhook_id = (
+            await self.webhooks.for_url(principal.project_id, body.webhook_url) if body.webhook_url else None
+        )
+        content_key = await self.vault.for_project(principal.project_id)
+        attach_by = now + timedelta(seconds=self.attach_within_s)
+        caller = body.caller
+        if caller.from_ or caller.to:
+            caller = msgspec.structs.replace(
+                caller,
+                from_=normalised(caller.from_) if caller.from_ else None,
+                to=normalised(caller.to) if caller.to else None,
+            )
+        request = StoredRequest(
+            agent=body.agent,
+            caller=caller,
+            webhook_url=body.webhook_url,
+            latencies=msgspec.Raw(msgspec.json.encode(body.latencies)) if body.latencies else None,
+            regions=msgspec.Raw(msgspec.json.encode(body.regions))
+            if body.regions != RegionsRequest()
+            else None,
+        )
+        placement = view(placed)
+        event_data = msgspec.json.encode(
+            {
+                "caller": {"kind": caller.kind},
+                "region": placement.region,
+                "standbys": [s.region for s in placement.standbys],
+                "metadata": body.metadata,
+            }
+        )
+        new = NewCall(
+            key=key,
+            body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
+            call_id=new_id(self.cell),
+            event_id=new_id(self.cell),
+            request=msgspec.json.encode(request),
+            placement=msgspec.json.encode(placement),
+            metadata=msgspec.json.encode(body.metadata),
+            region=placed.region,
+            edges=tuple((e.id, e.incarnation) for e in placed.edges),
+            webhook_id=webhook_id,
+            max_duration_s=body.max_duration_s,
+            attach_by=attach_by,
+            expire_at=expiry(attach_by, body.max_duration_s),
+            event_data=event_data,
+            event_hash=content_key.hash(b"call.created", event_data),
+        )
+        outcome = await self.coalescer.create(principal.project_id, new)
+        if outcome.replayed:
+            return await self._replay(principal, outcome.call_id, outcome.body_hash == new.body_hash), True
+        self.hints.wake("deliveries")
+        self.hints.wake(f"feed:{principal.project_id}")
+        calls_created_total.labels(placed.region).inc()
+        grants = grants_of(1, placed.edges)
+        created = CreatedCall(
+            id=ids.encode(ids.CALL, new.call_id),
+            state="ringing",
+            epoch=1,
+            seq=1,
+            region=placed.region,
+            edge=placement.edge,
+            caller=caller,
+            agent=body.agent,
+            placement=placement,
+            metadata=body.metadata,
+            webhook_url=body.webhook_url,
+            max_duration_s=body.max_duration_s,
+            created_at=rfc3339(now),
+            answered_at=None,
+            ended_at=None,
+            end_reason=None,
+            ticket=make_ticket(
+                TicketFor(
+                    call_id=new.call_id,
+                    project_id=principal.project_id,
+                    issued_at=now,
+                    attach_by=attach_by,
+                    expire_at=new.expire_at,
+                    max_duration_s=body.max_duration_s,
+                    kind=caller.kind,
+                    agent=body.agent,
+                    grants=grants,
+                    local_targets=local,
+                ),
+                self.keyring,
+                content_key,
+            ),
+            attach=attach_urls(grants),
+        )
+        log.info("call.placed", call=created.id, region=placed.region, protection=placed.protection)
+        return created, False
+
+    async def _replay(self, principal: Principal, call_id: UUID, same_body: bool) -> CreatedCall:
+        if not same_body:
+            raise Invalid(
+                "This Idempotency-Key was used for another body.",
+                code="idempotency_key_reused",
+                fix="Use a fresh key for another call, or send the body you sent first.",
+            )
+        call = await self.get(principal, call_id)
+        content_key = await self.vault.for_project(call.project_id)
+        grants = self._grants_from_record(call)
+        local = self.local_targets and principal.mode == "test"
+        ticket = make_ticket(self._ticket_for(call, grants, local), self.keyring, content_key)
+        return CreatedCall(**view_fields(call), ticket=ticket, attach=attach_urls(grants))
+
+    async def get(self, principal: Principal, call_id: UUID | None) -> StoredCall:
+        call = await self.store.get(principal.project_id, call_id) if call_id is not None else None
+        if call is None:
+            raise NotFound("There is no such call.")
+        return call
+
+    async def end(self, principal: Principal, call_id: UUID | None) -> StoredCall:
+        """Ends the call now: the final event is stored above every grant, then the edge is told. Twice is as good as once."""
+        call = await self.get(principal, call_id)
+        if call.state in FINAL:
+            return call
+        await self.appender.control(
+            call.project_id,
+            call.id,
+            type="call.ended",
+            data={"end_reason": EndReason.ENDED_BY_API.value},
+            source=Source.CONTROL,
+            source_key="end",
+        )
+        await self.commands.end_call(call.id, set(call.grant_edges), EndReason.ENDED_BY_API)
+        return await self.get(principal, call_id)
+
+    async def new_ticket(self, text: str, old_ticket: str) -> NewTicket:
+        """Fresh epochs above all that were granted; the old ticket, still genuine and unexpired, is the credential."""
+        try:
+            claims = read(old_ticket, keys=self.keyring.public_keys)
+        except TicketError as error:
+            raise Unauthenticated(error.detail, fix=error.fix, code="bad_ticket") from None
+        call_id = parse(ids.CALL, text)
+        if claims.call != text or call_id is None:
+            raise NotFound("There is no such call.")
+        if claims.exp < self.clock.now().timestamp():
+            raise Unauthenticated("The ticket has expired.", code="bad_ticket", fix="Create a new call.")
+        call = await self.store.get_any(call_id)
+        if call is None or ids.encode(ids.PROJECT, call.project_id) != claims.project:
+            raise NotFound("There is no such call.")
+        if call.state in FINAL:
+            raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
+        body = CreateCall(agent=call.request.agent)
+        if call.request.regions is not None:
+            body = msgspec.structs.replace(
+                body, regions=msgspec.json.decode(call.request.regions, type=RegionsRequest)
+            )
+        if call.request.latencies is not None:
+            body = msgspec.structs.replace(
+                body, latencies=msgspec.json.decode(call.request.latencies, type=list[LatencyRequest])
+            )
+        placed = place(body, self.fleet.now, self.clock.now())
+        first = await self.store.grant(
+            call, [(e.id, e.incarnation) for e in placed.edges], call.grants_expire_at
+        )
+        if first is None:
+            raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
+        grants = grants_of(first, placed.edges)
+        content_key = await self.vault.for_project(call.project_id)
+        ticket = make_ticket(self._ticket_for(call, grants, self.local_targets), self.keyring, content_key)
+        return NewTicket(ticket=ticket, epoch=first, attach=attach_urls(grants))
+
+    def _ticket_for(self, call: StoredCall, grants: tuple[Grant, ...], local: bool) -> TicketFor:
+        return TicketFor(
+            call_id=call.id,
+            project_id=call.project_id,
+            issued_at=call.created_at,
+            attach_by=call.attach_by,
+            expire_at=call.grants_expire_at,
+            max_duration_s=call.max_duration_s,
+            kind=call.request.caller.kind,
+            agent=call.request.agent,
+            grants=grants,
+            local_targets=local,
+        )
+
+    def _grants_from_record(self, call: StoredCall) -> tuple[Grant, ...]:
+        """The first grants, as the create's answer had them."""
+        places = [(call.placement.region, call.placement.edge, call.placement.url)]
+        places += [(s.region, s.edge, s.url) for s in call.placement.standbys]
+        return tuple(
+            Grant(epoch=i, edge=edge, incarnation=str(incarnation), region=region, url=url)
+            for i, ((region, edge, url), incarnation) in enumerate(
+                zip(places, call.grant_incarnations, strict=False), start=1
+            )
+        )
+
+
+def grants_of(first: int, edges: tuple[EdgeState, ...]) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(
+            epoch=first + i,
+            edge=ids.encode(ids.EDGE, e.id),
+            incarnation=str(e.incarnation),
+            region=e.region,
+            url=e.media_url,
+        )
+        for i, e in enumerate(edges)
+    )
+
+
+def attach_urls(grants: tuple[Grant, ...]) -> list[str]:
+    return [g.url + MEDIA_PATH for g in grants]

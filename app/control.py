@@ -1,0 +1,151 @@
+"""One instance of the control plane, put together: every service that a route may use.
+
+Decides the order in which things open and close. What matters lives in PostgreSQL: an instance that dies takes nothing
+with it but its open sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.calls.coalescer import Coalescer
+from app.calls.reconciler import Reconciler
+from app.calls.service import CREATE_ROUTE, Calls
+from app.calls.store import CallStore
+from app.clock import Clock, SystemClock
+from app.db import Database
+from app.fleet.desired import Commands
+from app.fleet.keyring import Keyring
+from app.fleet.registration import Registration
+from app.fleet.store import FleetStore
+from app.fleet.uplink import Beats
+from app.fleet.view import FleetView
+from app.hints import Hints
+from app.housekeeping import Housekeeping
+from app.log.append import Appender
+from app.log.facts import FactsReader
+from app.log.feeds import Feeds
+from app.log.horizon import Horizon
+from app.log.tails import Tails
+from app.projects.auth import Authenticator
+from app.projects.service import Projects
+from app.settings import Settings
+from app.supervisor import Supervisor, Worker
+from app.vault import LocalKeys, Vault
+from app.webhooks.delivery import Delivery
+from app.webhooks.service import Webhooks
+
+MASTER_KEY_FILE = "master.key"
+
+
+@dataclass(slots=True, kw_only=True)
+class Control:
+    settings: Settings
+    clock: Clock
+    db: Database
+    vault: Vault
+    hints: Hints
+    supervisor: Supervisor
+    stopping: asyncio.Event
+    keyring: Keyring
+    fleet: FleetView
+    fleet_store: FleetStore
+    beats: Beats
+    registration: Registration
+    auth: Authenticator
+    projects: Projects
+    appender: Appender
+    feeds: Feeds
+    webhooks: Webhooks
+    calls: Calls
+
+
+@asynccontextmanager
+async def open_control(settings: Settings) -> AsyncIterator[Control]:
+    """Opens everything, starts the workers, and closes in the opposite order."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    provider = LocalKeys.from_file(settings.data / MASTER_KEY_FILE)
+    async with Database.open(settings.database_url, cell=settings.cell, urls=settings.database_urls) as db:
+        vault = Vault(db, provider)
+        hints = Hints(settings.redis_urls)
+        supervisor = Supervisor()
+        keyring = Keyring(db, provider)
+        await keyring.open()
+        fleet = FleetView(db)
+        await fleet.refresh()
+        fleet_store = FleetStore(db)
+        beats = Beats(fleet_store)
+        facts = FactsReader(db, clock)
+        tails = Tails(db, vault, settings.redis_urls, fleet.regions_of)
+        appender = Appender(db, vault, clock, facts, hints, tails)
+        auth = Authenticator(db, clock, settings.operator_key)
+        webhooks = Webhooks(db, vault, clock, local_targets=settings.local_targets)
+        store = CallStore(db)
+        control = Control(
+            settings=settings,
+            clock=clock,
+            db=db,
+            vault=vault,
+            hints=hints,
+            supervisor=supervisor,
+            stopping=asyncio.Event(),
+            keyring=keyring,
+            fleet=fleet,
+            fleet_store=fleet_store,
+            beats=beats,
+            registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
+            auth=auth,
+            projects=Projects(db, clock, hints, auth),
+            appender=appender,
+            feeds=Feeds(db, vault, hints, Horizon(db, clock)),
+            webhooks=webhooks,
+            calls=Calls(
+                store=store,
+                coalescer=Coalescer(store, clock, CREATE_ROUTE),
+                appender=appender,
+                vault=vault,
+                keyring=keyring,
+                fleet=fleet,
+                webhooks=webhooks,
+                commands=Commands(fleet_store, hints),
+                hints=hints,
+                clock=clock,
+                cell=settings.cell,
+                attach_within_s=settings.attach_within_s,
+                local_targets=settings.local_targets,
+            ),
+        )
+        hints.add_to(supervisor)
+        tails.add_to(supervisor)
+        supervisor.add("fleet.view", fleet.worker)
+        supervisor.add("fleet.beats", beats.worker)
+        supervisor.add("fleet.keys", keyring.worker)
+        supervisor.add("calls.reconciler", Reconciler(db, appender).worker)
+        supervisor.add(
+            "webhooks", Delivery(db, vault, hints, clock, local_targets=settings.local_targets).worker
+        )
+        supervisor.add("auth.revocations", _forget_on(hints, auth))
+        supervisor.add("housekeeping", Housekeeping(db).worker)
+        supervisor.start()
+        try:
+            yield control
+        finally:
+            control.stopping.set()
+            await supervisor.stop()
+
+
+def _forget_on(hints: Hints, auth: Authenticator) -> Worker:
+    async def worker(stop: asyncio.Event) -> None:
+        revoked = hints.subscribe("keys")
+        try:
+            while not stop.is_set():
+                if await revoked.wait(1.0):
+                    auth.forget()
+        finally:
+            revoked.close()
+
+    return worker

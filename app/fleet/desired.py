@@ -1,0 +1,26 @@
+"""Commands to edges as desired state: versioned rows, hinted, carried by whichever instance holds the uplink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from app.fleet.store import FleetStore
+from app.hints import Hints
+from regions.wire.events import EndReason
+
+
+def topic(edge_id: UUID) -> str:
+    return f"desired:{edge_id}"
+
+
+class Commands:
+    def __init__(self, store: FleetStore, hints: Hints) -> None:
+        self._store = store
+        self._hints = hints
+
+    async def end_call(self, call_id: UUID, edges: Iterable[UUID], reason: EndReason) -> None:
+        """Every edge that was granted an epoch drops the call and refuses its tickets from then on."""
+        for edge_id in edges:
+            await self._store.add_command(edge_id, "end", call_id, {"end_reason": reason.value})
+            self._hints.wake(topic(edge_id))

@@ -1,0 +1,88 @@
+"""What an edge may put in a frame. Pure: a frame comes in, a message or the reason it is nonsense comes out.
+
+An edge that talks nonsense is cut off alone, and nothing of that frame is kept.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from regions.wire import ids
+from regions.wire.events import DATA_BYTES_MAX, EVENT_TYPES, FINAL_TYPE, Source
+from regions.wire.uplink import (
+    CALLS_PER_BATCH_MAX,
+    EVENTS_PER_BATCH_MAX,
+    FRAME_BYTES_MAX,
+    CallEvents,
+    Events,
+    FromEdge,
+    Volatile,
+    from_edge_decoder,
+)
+
+AT_MS_MAX = 1 << 43
+
+
+class BadFrame(Exception):
+    """A frame that is not one; the text says why and repeats nothing of it."""
+
+
+def read_frame(frame: str | bytes | None) -> FromEdge:
+    """Raises `BadFrame`."""
+    if not isinstance(frame, str):
+        raise BadFrame("frames are JSON text")
+    if len(frame) > FRAME_BYTES_MAX:
+        raise BadFrame(f"a frame has at most {FRAME_BYTES_MAX} bytes")
+    try:
+        message: FromEdge = from_edge_decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        raise BadFrame(f"the frame does not fit: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadFrame("the frame is not JSON") from None
+    if isinstance(message, Events):
+        check_events(message)
+    elif isinstance(message, Volatile):
+        kind = EVENT_TYPES.get(message.type)
+        if kind is None or kind.durable or Source.EDGE not in kind.sources:
+            raise BadFrame("this type of event is not volatile")
+    return message
+
+
+def check_events(batch: Events) -> None:
+    if (
+        len(batch.calls) > CALLS_PER_BATCH_MAX
+        or sum(len(run.events) for run in batch.calls) > EVENTS_PER_BATCH_MAX
+    ):
+        raise BadFrame(f"a batch has at most {CALLS_PER_BATCH_MAX} calls and {EVENTS_PER_BATCH_MAX} events")
+    if len({run.call for run in batch.calls}) != len(batch.calls):
+        raise BadFrame("a call stands at most once in a batch")
+    for run in batch.calls:
+        _check_run(run)
+
+
+def _check_run(run: CallEvents) -> None:
+    if not run.events or not 1 <= run.epoch < 1 << 30:
+        raise BadFrame("a run has an epoch and at least one event")
+    try:
+        ids.decode(ids.CALL, run.call)
+        first = run.events[0].n
+        for i, event in enumerate(run.events):
+            kind = EVENT_TYPES.get(event.type)
+            if kind is None or not kind.durable or Source.EDGE not in kind.sources:
+                raise BadFrame("an edge may not write this type of event, or it is not a durable one")
+            if event.n != first + i or not 1 <= event.n < 1 << 30:
+                raise BadFrame("n ascends by one within a run")
+            if event.type == FINAL_TYPE and i + 1 < len(run.events):
+                raise BadFrame("nothing follows the final event")
+            raw = bytes(event.data)
+            if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or b"\\u0000" in raw:
+                raise BadFrame(f"data is a JSON object of at most {DATA_BYTES_MAX} bytes without NUL")
+            if not 0 <= event.at_ms < AT_MS_MAX:
+                raise BadFrame("at_ms is a time in Unix milliseconds")
+            if event.origin is not None and not (
+                1 <= event.origin.epoch < run.epoch and 1 <= event.origin.n < 1 << 30
+            ):
+                raise BadFrame("an origin is of an earlier epoch")
+            ids.decode(ids.EVENT, event.id)
+    except ids.IdError as error:
+        raise BadFrame(str(error)) from None

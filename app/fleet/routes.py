@@ -1,0 +1,275 @@
+"""Regions and edges over HTTP, and the uplink's socket."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Annotated, Any
+
+from litestar import Request, Response, WebSocket, get, patch, post, websocket
+from litestar.exceptions import WebSocketDisconnect
+from litestar.params import Parameter
+from sqlalchemy import insert, update
+from sqlalchemy.exc import IntegrityError
+
+from app.clock import rfc3339
+from app.control import Control
+from app.errors import (
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    PreconditionRequired,
+    Unauthenticated,
+    VoxplaneError,
+)
+from app.fleet import tokens
+from app.fleet.shapes import (
+    ChangeRegion,
+    CreateRegion,
+    EdgePage,
+    EdgeView,
+    EnrolToken,
+    ProbeTarget,
+    RegionPage,
+    RegionView,
+)
+from app.fleet.uplink import Uplink
+from app.fleet.view import EdgeState, Fleet, RegionState
+from app.ids import parse
+from app.log.append import EdgeIdentity
+from app.projects.auth import Operator, Principal
+from app.tables import regions
+from regions.wire import ids
+from regions.wire.ticket import b64
+from regions.wire.uplink import RegisterRequest, RegisterResponse
+
+TTL_S = 60
+PROBES_PER_REGION = 3
+UPLINK_PATH = "/edge/v1/uplink"
+
+
+@get(
+    "/v1/regions",
+    operation_id="listRegions",
+    tags=["regions"],
+    summary="Regions, their health and where to probe them",
+)
+async def list_regions(control: Control, principal: Principal) -> RegionPage:
+    principal.require("regions:read")
+    fleet = control.fleet.now
+    return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=TTL_S)
+
+
+@get("/admin/v1/regions", operation_id="adminListRegions", tags=["fleet"])
+async def admin_list_regions(control: Control, operator: Operator) -> RegionPage:
+    await control.fleet.refresh()
+    fleet = control.fleet.now
+    return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=0)
+
+
+@post("/admin/v1/regions", operation_id="adminCreateRegion", tags=["fleet"])
+async def admin_create_region(data: CreateRegion, control: Control, operator: Operator) -> RegionView:
+    try:
+        async with control.db.transaction("admin") as connection:
+            await connection.execute(
+                insert(regions).values(
+                    id=data.id,
+                    jurisdiction=data.jurisdiction,
+                    name=data.name,
+                    latitude=data.latitude,
+                    longitude=data.longitude,
+                )
+            )
+    except IntegrityError:
+        raise Conflict(
+            f"There is a region {data.id} already.", fix="PATCH it, or choose another id."
+        ) from None
+    await control.fleet.refresh()
+    return region_view(control.fleet.now, control.fleet.now.regions[data.id])
+
+
+@get("/admin/v1/regions/{region_id:str}", operation_id="adminGetRegion", tags=["fleet"])
+async def admin_get_region(region_id: str, control: Control, operator: Operator) -> Response[RegionView]:
+    await control.fleet.refresh()
+    return _with_etag(control, region_id)
+
+
+@patch("/admin/v1/regions/{region_id:str}", operation_id="adminChangeRegion", tags=["fleet"])
+async def admin_change_region(
+    region_id: str,
+    data: ChangeRegion,
+    control: Control,
+    operator: Operator,
+    if_match: Annotated[str | None, Parameter(header="If-Match", required=False)] = None,
+) -> Response[RegionView]:
+    if if_match is None:
+        raise PreconditionRequired("Changing a region needs If-Match.")
+    values: dict[str, Any] = {
+        k: v for k, v in (("name", data.name), ("admin_state", data.admin_state)) if v is not None
+    }
+    version = if_match.strip('"')
+    statement = update(regions).where(
+        regions.c.id == region_id, regions.c.version == (int(version) if version.isdigit() else -1)
+    )
+    async with control.db.transaction("admin") as connection:
+        changed = await connection.execute(statement.values(**values, version=regions.c.version + 1))
+    await control.fleet.refresh()
+    if changed.rowcount == 0:
+        if region_id not in control.fleet.now.regions:
+            raise NotFound("There is no such region.")
+        raise PreconditionFailed("The region has changed since you read it.")
+    return _with_etag(control, region_id)
+
+
+@post("/admin/v1/regions/{region_id:str}/enrol", operation_id="adminEnrolEdge", tags=["fleet"])
+async def admin_enrol(region_id: str, control: Control, operator: Operator) -> EnrolToken:
+    await control.fleet.refresh()
+    if region_id not in control.fleet.now.regions:
+        raise NotFound("There is no such region.")
+    now = control.clock.now()
+    kid, key = control.keyring.signer
+    token = tokens.make_enrol(
+        region_id, jti=b64(os.urandom(16)), now_s=int(now.timestamp()), kid=kid, key=key
+    )
+    return EnrolToken(token=token, expires_at=rfc3339(now + timedelta(seconds=tokens.ENROL_TTL_S)))
+
+
+@get("/admin/v1/edges", operation_id="adminListEdges", tags=["fleet"])
+async def admin_list_edges(control: Control, operator: Operator) -> EdgePage:
+    await control.fleet.refresh()
+    return EdgePage(data=[edge_view(e) for e in control.fleet.now.edges])
+
+
+@get("/admin/v1/edges/{edge_id:str}", operation_id="adminGetEdge", tags=["fleet"])
+async def admin_get_edge(edge_id: str, control: Control, operator: Operator) -> EdgeView:
+    await control.fleet.refresh()
+    found = parse(ids.EDGE, edge_id)
+    edge = control.fleet.now.edge(found) if found is not None else None
+    if edge is None:
+        raise NotFound("There is no such edge.")
+    return edge_view(edge)
+
+
+@post("/edge/v1/register", operation_id="registerEdge", tags=["edge"], status_code=200)
+async def register(
+    data: RegisterRequest, request: Request[Any, Any, Any], control: Control
+) -> RegisterResponse:
+    edge_id, region = await control.registration.register(bearer(request.headers.get("authorization")), data)
+    urls = [u + UPLINK_PATH for u in control.settings.uplink_urls] or [_own_url(request) + UPLINK_PATH]
+    return RegisterResponse(edge_id=ids.encode(ids.EDGE, edge_id), region=region, uplink_urls=urls)
+
+
+@websocket(UPLINK_PATH)
+async def uplink(socket: WebSocket[Any, Any, Any], control: Control) -> None:
+    """Refused before it is accepted where the token does not hold."""
+    try:
+        token = bearer(socket.headers.get("authorization"))
+        known, claims = await control.registration.edge_of(token, now_s=control.clock.now().timestamp())
+        await control.registration.use_once(claims.jti)
+        if str(known.incarnation) != claims.inc:
+            raise Unauthenticated("This incarnation is not the newest.", fix="Register again.")
+    except VoxplaneError:
+        await socket.close(code=4401, reason="unauthorized")
+        return
+    await socket.accept()
+    edge = EdgeIdentity(known.id, known.incarnation, known.region)
+    await Uplink(
+        _LitestarSocket(socket),
+        edge,
+        store=control.fleet_store,
+        appender=control.appender,
+        keyring=control.keyring,
+        hints=control.hints,
+        beats=control.beats,
+        redis_url=control.settings.redis_urls.get(known.region),
+        stop=control.stopping,
+    ).run()
+
+
+class _LitestarSocket:
+    def __init__(self, socket: WebSocket[Any, Any, Any]) -> None:
+        self._socket = socket
+
+    async def receive(self) -> str | bytes | None:
+        try:
+            event: Any = await self._socket.receive()
+        except WebSocketDisconnect:
+            return None
+        if event["type"] == "websocket.disconnect":
+            return None
+        text: str | None = event.get("text")
+        binary: bytes | None = event.get("bytes")
+        return text if text is not None else binary
+
+    async def send(self, text: str) -> None:
+        try:
+            await self._socket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ConnectionError("the uplink has closed") from error
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            await self._socket.close(code=code, reason=reason)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ConnectionError("the uplink has closed") from error
+
+
+def bearer(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("The request carries no bearer token.", fix=tokens.FIX)
+    return token
+
+
+def region_view(fleet: Fleet, region: RegionState) -> RegionView:
+    edges = [e for e in fleet.edges if e.region == region.id and e.health == "healthy"][:PROBES_PER_REGION]
+    return RegionView(
+        id=region.id,
+        name=region.name,
+        jurisdiction=region.jurisdiction,
+        health=region.health,
+        admin_state=region.admin_state,
+        latitude=region.latitude,
+        longitude=region.longitude,
+        probes=[ProbeTarget(ws=e.media_url + "/probe", http=e.http_url + "/probe") for e in edges],
+    )
+
+
+def edge_view(edge: EdgeState) -> EdgeView:
+    return EdgeView(
+        id=ids.encode(ids.EDGE, edge.id),
+        region=edge.region,
+        name=edge.name,
+        health=edge.health,
+        admin_state=edge.admin_state,
+        media_url=edge.media_url,
+        http_url=edge.http_url,
+        calls=edge.calls,
+        capacity_calls=edge.capacity_calls,
+    )
+
+
+def _with_etag(control: Control, region_id: str) -> Response[RegionView]:
+    region = control.fleet.now.regions.get(region_id)
+    if region is None:
+        raise NotFound("There is no such region.")
+    return Response(region_view(control.fleet.now, region), headers={"ETag": f'"{region.version}"'})
+
+
+def _own_url(request: Request[Any, Any, Any]) -> str:
+    base = str(request.base_url).rstrip("/")
+    return base.replace("http://", "ws://", 1).replace("https://", "wss://", 1)
+
+
+ROUTES: list[Any] = [
+    list_regions,
+    admin_list_regions,
+    admin_create_region,
+    admin_get_region,
+    admin_change_region,
+    admin_enrol,
+    admin_list_edges,
+    admin_get_edge,
+    register,
+    uplink,
+]

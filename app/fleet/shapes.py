@@ -1,0 +1,76 @@
+"""Regions and edges on the wire of the REST API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+RegionId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
+Latitude = Annotated[float, Meta(ge=-90, le=90)]
+Longitude = Annotated[float, Meta(ge=-180, le=180)]
+Jurisdiction = Annotated[str, Meta(min_length=2, max_length=16, pattern=r"^[a-z][a-z0-9-]*$")]
+
+
+class CreateRegion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: RegionId
+    jurisdiction: Jurisdiction
+    name: Annotated[str, Meta(max_length=128)] = ""
+    latitude: Latitude = 0.0
+    longitude: Longitude = 0.0
+
+
+class ChangeRegion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is left out stays."""
+
+    name: Annotated[str, Meta(max_length=128)] | None = None
+    admin_state: Literal["active", "cordoned", "draining"] | None = None
+
+
+class ProbeTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to measure the round trip to a region: a WebSocket echo and an HTTP 204."""
+
+    ws: str
+    http: str
+
+
+class RegionView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    jurisdiction: str
+    health: str
+    admin_state: str
+    latitude: float
+    longitude: float
+    probes: list[ProbeTarget]
+
+
+class RegionPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[RegionView]
+    ttl_s: int
+    next_cursor: str | None = None
+
+
+class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    region: str
+    name: str
+    health: str
+    admin_state: str
+    media_url: str
+    http_url: str
+    calls: int
+    capacity_calls: int
+
+
+class EdgePage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[EdgeView]
+    next_cursor: str | None = None
+
+
+class EnrolToken(msgspec.Struct, frozen=True, kw_only=True):
+    """For one edge of this region, once, within five minutes."""
+
+    token: str
+    expires_at: str

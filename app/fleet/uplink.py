@@ -1,0 +1,292 @@
+"""One edge's uplink on this instance: from its handshake to its goodbye.
+
+Decides the order of things on the socket and how much may be under way. Batches of one uplink are appended in the order
+they came, one after the other in each of a few lanes by call, and acknowledged as they finish; while too much is under
+way the socket is not read. An older uplink of the same edge, here or on another instance, finds its generation gone at
+its next heartbeat and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.fleet.desired import topic
+from app.fleet.frames import BadFrame, read_frame
+from app.fleet.keyring import Keyring
+from app.fleet.store import Beat, FleetStore
+from app.hints import Hints
+from app.log.append import Appender, EdgeIdentity
+from app.supervisor import wait_for_stop
+from app.telemetry import events_appended_total, uplinks
+from regions.wire import ids
+from regions.wire.uplink import (
+    BATCHES_IN_FLIGHT_MAX,
+    HEARTBEAT_S,
+    Ack,
+    Desired,
+    Done,
+    Events,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Keys,
+    Load,
+    ToEdge,
+    Volatile,
+    Welcome,
+)
+
+log = structlog.get_logger()
+
+HELLO_WITHIN_S = 5.0
+SEND_DEADLINE_S = 10.0
+POLL_S = 1.0
+POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
+
+
+class Socket(Protocol):
+    """The server's side of a WebSocket. `receive` gives text, bytes, or None once the other side has closed."""
+
+    async def receive(self) -> str | bytes | None: ...
+    async def send(self, text: str) -> None: ...
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Beats:
+    """The heartbeats of all uplinks of this instance, written together once a second."""
+
+    store: FleetStore
+    newest: dict[tuple[UUID, int], Beat] = field(default_factory=dict)
+    superseded: dict[tuple[UUID, int], asyncio.Event] = field(default_factory=dict)
+
+    async def worker(self, stop: asyncio.Event) -> None:
+        while not await wait_for_stop(stop, HEARTBEAT_S / 2):
+            if not self.newest:
+                continue
+            beats = list(self.newest.values())
+            self.newest.clear()
+            alive = await self.store.heartbeats(beats)
+            for beat in beats:
+                gone = self.superseded.get((beat.edge_id, beat.generation))
+                if beat.edge_id not in alive and gone is not None:
+                    gone.set()
+
+
+class Uplink:
+    def __init__(
+        self,
+        socket: Socket,
+        edge: EdgeIdentity,
+        *,
+        store: FleetStore,
+        appender: Appender,
+        keyring: Keyring,
+        hints: Hints,
+        beats: Beats,
+        redis_url: str | None,
+        stop: asyncio.Event,
+    ) -> None:
+        self._socket = socket
+        self._edge = edge
+        self._store = store
+        self._appender = appender
+        self._keyring = keyring
+        self._hints = hints
+        self._beats = beats
+        self._redis_url = redis_url
+        self._stop = stop
+        self._generation = 0
+        self._sent_version = 0
+        self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT_MAX)
+        self._sending = asyncio.Lock()
+        self._runs: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Serves until either side has had enough. Never raises for what the edge sent."""
+        try:
+            hello = await self._hello()
+            generation = await self._store.next_generation(
+                self._edge.edge_id, self._edge.incarnation, hello.load.calls
+            )
+            if generation is None:
+                raise _Closed("unauthorized", "this incarnation is not the newest", "register again")
+            self._generation = generation
+            await self._serve(hello)
+        except _Closed as closed:
+            await self._goodbye(closed)
+        except (ConnectionError, TimeoutError):
+            log.info("uplink.lost", edge=str(self._edge.edge_id))
+
+    async def _hello(self) -> Hello:
+        try:
+            async with asyncio.timeout(HELLO_WITHIN_S):
+                message = read_frame(await self._socket.receive())
+        except TimeoutError:
+            raise _Closed("bad_frame", "no hello came", "say hello first") from None
+        except BadFrame as error:
+            raise _Closed("bad_frame", str(error), "say hello first") from None
+        if not isinstance(message, Hello):
+            raise _Closed("bad_frame", "the first frame is a hello", "say hello first")
+        return message
+
+    async def _serve(self, hello: Hello) -> None:
+        gone = asyncio.Event()
+        key = (self._edge.edge_id, self._generation)
+        self._beats.superseded[key] = gone
+        self._sent_version = hello.desired_version
+        uplinks.inc()
+        log.info(
+            "uplink.up", edge=str(self._edge.edge_id), region=self._edge.region, generation=self._generation
+        )
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            await self._send(
+                Welcome(
+                    generation=self._generation,
+                    heartbeat_s=HEARTBEAT_S,
+                    keys=self._keys(),
+                    redis_url=self._redis_url,
+                )
+            )
+            tasks = {
+                asyncio.create_task(self._read(), name="read"),
+                asyncio.create_task(self._carry_commands(), name="commands"),
+                asyncio.create_task(
+                    self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
+                ),
+                asyncio.create_task(
+                    self._leave_on(self._stop, _Closed("shutting_down", "this instance stops", "reconnect"))
+                ),
+            }
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            uplinks.dec()
+            self._beats.superseded.pop(key, None)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while True:
+            frame = await self._socket.receive()
+            if frame is None:
+                log.info("uplink.down", edge=str(self._edge.edge_id))
+                return
+            try:
+                message = read_frame(frame)
+            except BadFrame as error:
+                raise _Closed(
+                    "bad_frame", str(error), "mend the edge; nothing of this frame was kept"
+                ) from None
+            match message:
+                case Heartbeat():
+                    self._beat(message.load)
+                case Events():
+                    await self._in_flight.acquire()
+                    self._append(message)
+                case Done():
+                    await self._store.commands_done(self._edge.edge_id, message.version)
+                case Volatile():
+                    pass  # live feeds take these where somebody listens
+                case Hello():
+                    raise _Closed("bad_frame", "one hello is enough", "reconnect to say it again")
+
+    def _beat(self, load: Load) -> None:
+        self._beats.newest[(self._edge.edge_id, self._generation)] = Beat(
+            self._edge.edge_id, self._generation, load
+        )
+
+    def _append(self, batch: Events) -> None:
+        """Runs of a call never overtake each other: a batch waits for those before it that hold one of its calls."""
+        before = {task for run in batch.calls if (task := self._runs.get(run.call)) is not None}
+        task = asyncio.create_task(self._append_after(before, batch))
+        for run in batch.calls:
+            self._runs[run.call] = task
+
+    async def _append_after(self, before: set[asyncio.Task[None]], batch: Events) -> None:
+        me = asyncio.current_task()
+        try:
+            if before:
+                await asyncio.wait(before)
+            began = time.perf_counter()
+            results = await self._appender.append(self._edge, batch.calls)
+            for result in results:
+                events_appended_total.labels(result.status).inc()
+            await self._send(Ack(batch=batch.batch, results=results))
+            took_ms = (time.perf_counter() - began) * 1000
+            if took_ms > 1000:
+                log.warning("append.slow", ms=round(took_ms), calls=len(batch.calls))
+        except (ConnectionError, TimeoutError):
+            pass  # the socket has gone: the edge sends the batch again, with the same numbers
+        finally:
+            self._in_flight.release()
+            for run in batch.calls:
+                if self._runs.get(run.call) is me:
+                    del self._runs[run.call]
+
+    async def _carry_commands(self) -> None:
+        subscription = self._hints.subscribe(topic(self._edge.edge_id))
+        keys = self._keys()
+        try:
+            while True:
+                commands = await self._store.commands(self._edge.edge_id, self._sent_version)
+                if commands:
+                    named = [
+                        msgspec.structs.replace(command, call=ids.encode(ids.CALL, call_id))
+                        if call_id
+                        else command
+                        for command, call_id in commands
+                    ]
+                    await self._send(Desired(commands=named))
+                    self._sent_version = named[-1].version
+                present = self._keys()
+                if present.fleet_keys != keys.fleet_keys or bytes(present.jwks) != bytes(keys.jwks):
+                    keys = present
+                    await self._send(keys)
+                await subscription.wait(POLL_S)
+        finally:
+            subscription.close()
+
+    async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
+        await event.wait()
+        raise closed
+
+    def _keys(self) -> Keys:
+        return Keys(
+            fleet_keys=self._keyring.fleet_keys, jwks=msgspec.Raw(msgspec.json.encode(self._keyring.jwks()))
+        )
+
+    async def _send(self, message: ToEdge) -> None:
+        text = msgspec.json.encode(message).decode()
+        async with self._sending, asyncio.timeout(SEND_DEADLINE_S):
+            await self._socket.send(text)
+
+    async def _goodbye(self, closed: _Closed) -> None:
+        log.warning("uplink.closed", edge=str(self._edge.edge_id), code=closed.code, detail=closed.detail)
+        try:
+            await self._send(Goodbye(code=closed.code, detail=closed.detail, fix=closed.fix))
+            await self._socket.close(
+                SERVICE_RESTART if closed.code == "shutting_down" else POLICY_VIOLATION, closed.code
+            )
+        except (ConnectionError, TimeoutError):
+            return
+
+
+class _Closed(Exception):
+    """Why this side ends the uplink."""
+
+    def __init__(self, code: str, detail: str, fix: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.fix = fix

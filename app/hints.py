@@ -1,0 +1,134 @@
+"""Wake-ups between instances. Decides nothing: whoever is woken looks at the database, and would look anyway, later.
+
+A wake is delivered to this process at once and to the others through every region's Valkey (publish/subscribe), each with
+its own supervised connection. A Valkey that is away costs nothing; with none at all, hints stay in the process and the
+others find out when they poll. Repeated wakes of a topic within a few milliseconds are one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import redis.asyncio as redis
+import structlog
+from redis.exceptions import RedisError
+
+from app.supervisor import Supervisor, wait_for_stop
+
+log = structlog.get_logger()
+
+CHANNEL = "vx:hints"
+RETRY_S = 0.5
+TOPICS_WAITING_MAX = 1_000
+
+
+class Subscription:
+    """Wakes of one topic. Wakes that come while nobody waits are kept as one."""
+
+    def __init__(self, hints: Hints, topic: str) -> None:
+        self._hints = hints
+        self._topic = topic
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """True when woken, False after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+    def close(self) -> None:
+        self._hints.drop(self._topic, self)
+
+
+class Hints:
+    def __init__(self, redis_urls: dict[str, str]) -> None:
+        self._redis_urls = redis_urls
+        self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
+        self._waiting: dict[str, set[str]] = {region: set() for region in redis_urls}
+        self._due: dict[str, asyncio.Event] = {region: asyncio.Event() for region in redis_urls}
+
+    def add_to(self, supervisor: Supervisor) -> None:
+        for region, url in self._redis_urls.items():
+            supervisor.add(f"hints.send.{region}", self._sender(region, url))
+            supervisor.add(f"hints.hear.{region}", self._hearer(region, url))
+
+    def wake(self, topic: str) -> None:
+        """Never blocks, never raises."""
+        self._local(topic)
+        for region, waiting in self._waiting.items():
+            if len(waiting) < TOPICS_WAITING_MAX:
+                waiting.add(topic)
+                self._due[region].set()
+
+    def subscribe(self, topic: str) -> Subscription:
+        subscription = Subscription(self, topic)
+        self._subscriptions[topic].add(subscription)
+        return subscription
+
+    def drop(self, topic: str, subscription: Subscription) -> None:
+        self._subscriptions[topic].discard(subscription)
+        if not self._subscriptions[topic]:
+            del self._subscriptions[topic]
+
+    def _local(self, topic: str) -> None:
+        for subscription in tuple(self._subscriptions.get(topic, ())):
+            subscription.notify()
+
+    def _sender(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
+        async def send(stop: asyncio.Event) -> None:
+            client = redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+            due, waiting = self._due[region], self._waiting[region]
+            try:
+                while not stop.is_set():
+                    try:
+                        async with asyncio.timeout(0.5):
+                            await due.wait()
+                    except TimeoutError:
+                        continue
+                    due.clear()
+                    topics = tuple(waiting)
+                    waiting.clear()
+                    try:
+                        await client.publish(CHANNEL, "\n".join(topics))
+                    except (RedisError, OSError, TimeoutError):
+                        await wait_for_stop(stop, RETRY_S)
+            finally:
+                await client.aclose()
+
+        return send
+
+    def _hearer(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
+        async def hear(stop: asyncio.Event) -> None:
+            away = False
+            while not stop.is_set():
+                client = redis.from_url(url, socket_timeout=3.0, socket_connect_timeout=1.0)
+                try:
+                    async with client.pubsub(ignore_subscribe_messages=True) as channel:
+                        await channel.subscribe(CHANNEL)
+                        if away:
+                            log.info("hints.back", region=region)
+                        away = False
+                        while not stop.is_set():
+                            message = await channel.get_message(timeout=1.0)
+                            if message is not None:
+                                for topic in message["data"].decode().split("\n"):
+                                    self._local(topic)
+                except (RedisError, OSError, TimeoutError):
+                    if not away:
+                        log.warning("hints.away", region=region)
+                    away = True
+                    await wait_for_stop(stop, RETRY_S)
+                finally:
+                    await client.aclose()
+
+        return hear

@@ -1,0 +1,32 @@
+"""What time leaves behind: partitions are made ahead, idempotency records and used tokens are dropped when they are old."""
+
+from __future__ import annotations
+
+import asyncio
+
+from app.db import Database
+from app.supervisor import wait_for_stop
+
+EVERY_S = 600.0
+WEEKS_AHEAD = 4
+IDEMPOTENCY_KEPT = "48 hours"
+BATCH = 10_000
+
+DROP_RECORDS = f"""
+delete from vx.idempotency where ctid = any(array(
+  select ctid from vx.idempotency where created_at < now() - interval '{IDEMPOTENCY_KEPT}' limit {BATCH}))
+"""
+DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
+
+
+class Housekeeping:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def worker(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            pool = self._db.pool("worker")
+            await pool.execute("select vx.ensure_partitions(now(), $1)", WEEKS_AHEAD)
+            await pool.execute(DROP_RECORDS)
+            await pool.execute(DROP_TOKENS)
+            await wait_for_stop(stop, EVERY_S)

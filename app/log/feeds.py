@@ -1,0 +1,116 @@
+"""Reads events in the order that never skips: (feed_xid, call, seq), below the durable horizon.
+
+A position is the last event a reader has got. The same position serves every instance and every kind of feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app import cursors
+from app.db import Database
+from app.errors import BadRequest
+from app.hints import Hints
+from app.ids import parse
+from app.log.horizon import Horizon
+from app.log.rows import EVENT_COLUMNS, to_public
+from app.vault import Vault
+from regions.wire import ids
+from regions.wire.events import PublicEvent
+
+CURSOR_KIND = "feed"
+PAGE_MAX = 200
+POLL_S = 1.0
+ZERO = UUID(int=0)
+
+SELECT_FEED = f"""
+select {EVENT_COLUMNS} from vx.events
+ where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
+   and ($6::text[] is null or type = any($6))
+ order by feed_xid, call_id, seq limit $7
+"""
+SELECT_CALL_EVENTS = f"""
+select {EVENT_COLUMNS} from vx.events where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4
+"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """After this event; (0, zero, 0) is the beginning."""
+
+    feed_xid: int = 0
+    call_id: UUID = ZERO
+    seq: int = 0
+
+    def cursor(self) -> str:
+        return cursors.encode(CURSOR_KIND, self.feed_xid, ids.encode(ids.CALL, self.call_id), self.seq)
+
+
+def position_of(cursor: str) -> Position:
+    """Raises `BadRequest` ``bad_cursor``."""
+    match cursors.decode(CURSOR_KIND, cursor):
+        case [int(feed_xid), str(call), int(seq)] if 0 <= feed_xid < 1 << 62 and 0 <= seq < 1 << 31:
+            call_id = parse(ids.CALL, call)
+            if call_id is not None:
+                return Position(feed_xid, call_id, seq)
+    raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)
+
+
+class Feeds:
+    def __init__(self, db: Database, vault: Vault, hints: Hints, horizon: Horizon) -> None:
+        self._db = db
+        self._vault = vault
+        self._hints = hints
+        self._horizon = horizon
+
+    async def newest(self) -> Position:
+        """Where a reader stands that wants only what comes."""
+        return Position(await self._horizon.read() - 1, UUID(int=(1 << 128) - 1), (1 << 31) - 1)
+
+    async def page(
+        self, project_id: UUID, after: Position, *, types: list[str] | None = None, limit: int = PAGE_MAX
+    ) -> list[tuple[Position, PublicEvent]]:
+        horizon = await self._horizon.read()
+        async with self._db.project_driver(project_id) as connection:
+            rows: list[Any] = await connection.fetch(
+                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit
+            )
+        events = await to_public(self._vault, rows)
+        return [
+            (Position(r["feed_xid"], r["call_id"], r["seq"]), e) for r, e in zip(rows, events, strict=True)
+        ]
+
+    async def of_call(
+        self, project_id: UUID, call_id: UUID, *, after_seq: int, limit: int
+    ) -> list[PublicEvent]:
+        horizon = await self._horizon.read()
+        async with self._db.project_driver(project_id) as connection:
+            rows = await connection.fetch(SELECT_CALL_EVENTS, call_id, after_seq, horizon, limit)
+        return await to_public(self._vault, rows)
+
+    async def follow(
+        self, project_id: UUID, after: Position, *, types: list[str] | None, heartbeat_s: float
+    ) -> AsyncIterator[tuple[Position, PublicEvent] | None]:
+        """Every event after `after`, as it becomes durable; None when nothing came for `heartbeat_s`."""
+        wakes = self._hints.subscribe(f"feed:{project_id}")
+        idle_s = 0.0
+        try:
+            while True:
+                found = await self.page(project_id, after, types=types)
+                for position, event in found:
+                    yield position, event
+                    after = position
+                if found:
+                    idle_s = 0.0
+                    continue
+                # a writer that is still running may hold the horizon back: look again soon after a wake
+                woken = await wakes.wait(POLL_S if idle_s else 0.02)
+                idle_s = 0.0001 if woken else idle_s + POLL_S
+                if idle_s >= heartbeat_s:
+                    idle_s = 0.0001
+                    yield None
+        finally:
+            wakes.close()

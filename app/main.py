@@ -1,0 +1,153 @@
+"""The only composition root of the control plane: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, Contact, SecurityScheme
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import system
+from app.calls import routes as calls
+from app.control import Control, open_control
+from app.errors import Forbidden
+from app.fleet import routes as fleet
+from app.log import routes as log_routes
+from app.problems import EXCEPTION_HANDLERS
+from app.projects import routes as projects
+from app.projects.auth import Operator, Principal
+from app.settings import Settings
+from app.telemetry import request_id, requests_total
+from app.webhooks import routes as webhooks
+
+log = structlog.get_logger()
+
+BODY_BYTES_MAX = 256 * 1024
+SLOW_MS = 1_000
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+async def provide_control(state: State) -> Control:
+    control: Control = state.control
+    return control
+
+
+async def provide_principal(request: Connection, control: Control) -> Principal:
+    who = await control.auth.authenticate(request.headers.get("authorization"))
+    if isinstance(who, Operator):
+        raise Forbidden("This is a project's resource.", fix="Use a project's key (vx_live_… or vx_test_…).")
+    return who
+
+
+async def provide_operator(request: Connection, control: Control) -> Operator:
+    who = await control.auth.authenticate(request.headers.get("authorization"))
+    if isinstance(who, Principal):
+        raise Forbidden("This is for the platform's operators.", fix="Use the operator key (vx_op_…).")
+    return who
+
+
+class RequestId:
+    """Gives every request an id, counts its answer, and writes a line for those that failed or took long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        given = next((v for k, v in scope["headers"] if k == b"request-id"), b"")
+        rid = given.decode("latin-1") if 0 < len(given) <= 64 and given.isalnum() else uuid4().hex
+        token = request_id.set(rid)
+        began = time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"request-id", rid.encode())]
+                status = message["status"]
+                requests_total.labels(f"{status // 100}xx").inc()
+                took_ms = (time.perf_counter() - began) * 1000
+                if status >= 500 or took_ms > SLOW_MS:
+                    log.info(
+                        "request.answered",
+                        method=scope.get("method"),
+                        path=scope["path"],
+                        status=status,
+                        ms=round(took_ms),
+                    )
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            request_id.reset(token)
+
+
+def openapi_config() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Voxplane",
+        version="1",
+        description="Places calls on the nearest healthy region, carries them, and moves them when a region dies.",
+        contact=Contact(name="Voxplane"),
+        components=Components(
+            security_schemes={
+                "key": SecurityScheme(
+                    type="http", scheme="bearer", description="`vx_live_…`, `vx_test_…` or `vx_op_…`"
+                )
+            }
+        ),
+        security=[{"key": []}],
+        render_plugins=[JsonRenderPlugin(path="/json")],
+        path="/openapi",
+        use_handler_docstrings=True,
+    )
+
+
+def create_app(settings: Settings) -> Litestar:
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with open_control(settings) as control:
+            app.state.control = control
+            log.info("control.ready", port=settings.port, regions=len(control.fleet.now.regions))
+            yield
+        log.info("control.stopped")
+
+    return Litestar(
+        route_handlers=[
+            *system.ROUTES,
+            *projects.ROUTES,
+            *calls.ROUTES,
+            *log_routes.ROUTES,
+            *webhooks.ROUTES,
+            *fleet.ROUTES,
+        ],
+        dependencies={
+            "control": Provide(provide_control),
+            "principal": Provide(provide_principal),
+            "operator": Provide(provide_operator),
+        },
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=openapi_config(),
+        request_max_body_size=BODY_BYTES_MAX,
+        type_encoders={msgspec.Raw: bytes},
+        debug=False,
+    )
+
+
+def create_asgi(settings: Settings) -> ASGIApp:
+    """What a server runs: the application with a request id around everything, routing errors included."""
+    return RequestId(create_app(settings))

@@ -1,0 +1,175 @@
+"""Every error as RFC 9457 problem+json. The one mapper from exceptions to answers; no traceback and no input leaves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+import msgspec
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    SerializationException,
+    ValidationException,
+)
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.errors import (
+    BadRequest,
+    FieldError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    VoxplaneError,
+)
+from app.telemetry import request_id
+
+log = structlog.get_logger()
+
+PROBLEM = "application/problem+json"
+_PATH = re.compile(r"\s*-? ?at `(?:key in )?\$((?:\.|\[)[^`]*)?`")
+_UNKNOWN = re.compile(r"unknown field `([^`]{1,64})`")
+_SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+Handler = Any
+
+
+class MalformedJson(BadRequest):
+    code, title = "malformed_json", "The body is not JSON"
+    fix = "Send a JSON object with `Content-Type: application/json`."
+
+
+class MethodNotAllowed(VoxplaneError):
+    code, status, title = "method_not_allowed", 405, "This resource does not take that method"
+    fix = "Use one of the methods in the Allow header."
+
+
+class UnsupportedMediaType(VoxplaneError):
+    code, status, title = "unsupported_media_type", 415, "The body is of another type"
+    fix = "Send JSON with `Content-Type: application/json`."
+
+
+def problem_body(error: VoxplaneError) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "type": f"urn:voxplane:problem:{error.stable_code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.stable_code,
+        "errors": msgspec.to_builtins(error.errors),
+        "request_id": request_id.get(),
+        "fix": error.mend,
+    }
+    return body | error.extra
+
+
+def problem(error: VoxplaneError, headers: Mapping[str, str] | None = None) -> Response[dict[str, Any]]:
+    sent = dict(headers or {})
+    if error.retry_after_s is not None:
+        sent["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthenticated):
+        sent["WWW-Authenticate"] = 'Bearer realm="voxplane"'
+    return Response(problem_body(error), status_code=error.status, media_type=PROBLEM, headers=sent)
+
+
+def pointer_of(text: str) -> tuple[str, str]:
+    """A msgspec message as (JSON pointer, detail): ``Expected `int` - at `$.a[0]``` → ("/a/0", "Expected `int`")."""
+    found = _PATH.search(text)
+    if found is None:
+        return "", text
+    segments = [(m.group(1) or m.group(2)) for m in _SEGMENT.finditer(found.group(1) or "")]
+    pointer = "".join("/" + s.replace("~", "~0").replace("/", "~1") for s in segments)
+    return pointer, _PATH.sub("", text).strip()
+
+
+def invalid_from(text: str) -> Invalid:
+    pointer, detail = pointer_of(text)
+    return Invalid("The body does not fit.", errors=[FieldError(pointer=pointer, detail=detail)])
+
+
+def _from_voxplane(_: Request[Any, Any, Any], error: VoxplaneError) -> Response[Any]:
+    return problem(error)
+
+
+def _from_validation(_: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+    faults: list[FieldError] = []
+    for entry in error.extra if isinstance(error.extra, list) else []:
+        pointer, detail = pointer_of(str(entry.get("message", "")))
+        key = str(entry.get("key", ""))
+        if entry.get("source") == "body" or key == "data":
+            key = key.removeprefix("data").removeprefix(".")
+        if key and not pointer:
+            pointer = "/" + key.replace(".", "/").replace("[", "/").replace("]", "")
+        if (unknown := _UNKNOWN.search(detail)) is not None:
+            pointer += "/" + unknown.group(1)
+        faults.append(FieldError(pointer=pointer, detail=detail))
+    return problem(Invalid("The request does not fit.", errors=faults))
+
+
+def _from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    cause = error.__cause__
+    if isinstance(cause, msgspec.ValidationError):
+        return problem(invalid_from(str(cause)))
+    if isinstance(cause, msgspec.DecodeError | UnicodeDecodeError | SerializationException):
+        inner = cause.__cause__
+        if isinstance(inner, msgspec.ValidationError):
+            return problem(invalid_from(str(inner)))
+        return problem(MalformedJson())
+    if isinstance(error, NotFoundException):
+        return problem(NotFound("There is no such route.", fix="GET /openapi.json lists the routes."))
+    if isinstance(error, MethodNotAllowedException):
+        return problem(MethodNotAllowed(), error.headers)
+    if error.status_code == 413:
+        return problem(TooLarge())
+    if error.status_code == 415:
+        return problem(UnsupportedMediaType())
+    if error.status_code < 500:
+        return problem(BadRequest(error.detail if error.status_code != 400 else "The request is malformed."))
+    return _unexpected(request, error)
+
+
+def _from_serialization(_: Request[Any, Any, Any], error: SerializationException) -> Response[Any]:
+    cause = error.__cause__
+    if isinstance(cause, msgspec.ValidationError):
+        return problem(invalid_from(str(cause)))
+    return problem(MalformedJson())
+
+
+def _from_database(_: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    log.warning("database.unavailable", error=type(error).__name__)
+    return problem(Unavailable("The database cannot be reached at the moment.", retry_after_s=1))
+
+
+def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    log.error("request.failed", error=type(error).__name__, exc_info=error)
+    return problem(VoxplaneError("This should not have happened."))
+
+
+EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
+    VoxplaneError: _from_voxplane,
+    ValidationException: _from_validation,
+    SerializationException: _from_serialization,
+    HTTPException: _from_http,
+    asyncpg.PostgresConnectionError: _from_database,
+    asyncpg.CannotConnectNowError: _from_database,
+    asyncpg.TooManyConnectionsError: _from_database,
+    asyncpg.QueryCanceledError: _from_database,
+    asyncpg.ReadOnlySQLTransactionError: _from_database,
+    asyncpg.InterfaceError: _from_database,
+    OperationalError: _from_database,
+    InterfaceError: _from_database,
+    PoolTimeout: _from_database,
+    TimeoutError: _from_database,
+    OSError: _from_database,
+    Exception: _unexpected,
+}
+
+JSON = MediaType.JSON

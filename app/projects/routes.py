@@ -1,0 +1,62 @@
+"""Projects (for operators) and keys (for projects) over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import delete, get, post
+
+from app.control import Control
+from app.projects.auth import Operator, Principal
+from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyPage, ProjectPage, ProjectView
+
+
+@post("/admin/v1/projects", operation_id="adminCreateProject", tags=["projects"])
+async def create_project(data: CreateProject, control: Control, operator: Operator) -> ProjectView:
+    return await control.projects.create(data)
+
+
+@get("/admin/v1/projects", operation_id="adminListProjects", tags=["projects"])
+async def list_projects(control: Control, operator: Operator) -> ProjectPage:
+    return ProjectPage(data=await control.projects.all())
+
+
+@get("/admin/v1/projects/{project_id:str}", operation_id="adminGetProject", tags=["projects"])
+async def get_project(project_id: str, control: Control, operator: Operator) -> ProjectView:
+    return await control.projects.get(project_id)
+
+
+@post("/admin/v1/projects/{project_id:str}/keys", operation_id="adminCreateKey", tags=["projects"])
+async def admin_create_key(
+    project_id: str, data: CreateKey, control: Control, operator: Operator
+) -> CreatedKey:
+    return await control.projects.create_key_as_operator(project_id, data)
+
+
+@post("/v1/keys", operation_id="createKey", tags=["keys"], summary="Create a key; its secret is shown once")
+async def create_key(data: CreateKey, control: Control, principal: Principal) -> CreatedKey:
+    principal.require("keys:write")
+    return await control.projects.create_key(principal, data)
+
+
+@get("/v1/keys", operation_id="listKeys", tags=["keys"])
+async def list_keys(control: Control, principal: Principal) -> KeyPage:
+    principal.require("keys:read")
+    return KeyPage(data=await control.projects.list_keys(principal))
+
+
+@delete("/v1/keys/{key_id:str}", operation_id="revokeKey", tags=["keys"], summary="Revoke a key")
+async def revoke_key(key_id: str, control: Control, principal: Principal) -> None:
+    principal.require("keys:write")
+    await control.projects.revoke_key(principal, key_id)
+
+
+ROUTES: list[Any] = [
+    create_project,
+    list_projects,
+    get_project,
+    admin_create_key,
+    create_key,
+    list_keys,
+    revoke_key,
+]

@@ -1,0 +1,65 @@
+"""Projects and keys on the wire of the REST API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+RoleName = Literal["owner", "admin", "developer", "viewer"]
+
+
+class CreateProject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`mode`: projects of mode ``test`` never dial out and keep their data apart."""
+
+    name: Name
+    mode: Literal["live", "test"] = "test"
+
+
+class ProjectView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    mode: str
+    created_at: str
+
+
+class ProjectPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[ProjectView]
+    next_cursor: str | None = None
+
+
+class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`scopes` narrows what the role allows; empty means all of it."""
+
+    name: Name
+    role: RoleName = "developer"
+    scopes: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)] = []
+    expires_at: datetime | None = None
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """`hint`: the last four characters of the secret."""
+
+    id: str
+    name: str
+    role: str
+    scopes: list[str]
+    hint: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class CreatedKey(KeyView, frozen=True, kw_only=True):
+    """`secret` is shown this once."""
+
+    secret: str
+
+
+class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[KeyView]
+    next_cursor: str | None = None

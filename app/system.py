@@ -1,0 +1,55 @@
+"""What machines ask an instance: is it alive, is it ready, its metrics, its public keys."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from litestar import Request, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.control import Control
+from app.telemetry import registry
+
+READY_DEADLINE_S = 2.0
+
+
+@get("/healthz", operation_id="health", tags=["system"], security=[{}])
+async def healthz() -> dict[str, str]:
+    """Alive: the process answers. It says nothing of what it depends on, so that an outage restarts no one."""
+    return {"status": "ok"}
+
+
+@get("/readyz", operation_id="readiness", tags=["system"], security=[{}])
+async def readyz(control: Control) -> Response[dict[str, Any]]:
+    """Ready for requests: the database answers and no worker is failing."""
+    reasons = [f"worker {name}" for name in control.supervisor.unhealthy]
+    try:
+        async with asyncio.timeout(READY_DEADLINE_S):
+            await control.db.pool("api").fetchval("select 1")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        reasons.append(f"database: {type(error).__name__}")
+    return Response(
+        {"status": "ready" if not reasons else "not_ready", "reasons": reasons},
+        status_code=503 if reasons else 200,
+    )
+
+
+@get("/metrics", operation_id="metrics", tags=["system"], security=[{}], media_type="text/plain")
+async def metrics() -> Response[bytes]:
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@get("/.well-known/jwks.json", operation_id="jwks", tags=["system"], security=[{}])
+async def jwks(control: Control) -> Response[dict[str, Any]]:
+    """The keys that tickets are signed with (RFC 7517)."""
+    return Response(control.keyring.jwks(), headers={"Cache-Control": "public, max-age=300"})
+
+
+@get("/openapi.json", operation_id="openapi", tags=["system"], security=[{}], include_in_schema=False)
+async def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return request.app.openapi_schema.to_schema()
+
+
+ROUTES: list[Any] = [healthz, readyz, metrics, jwks, openapi]

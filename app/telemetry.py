@@ -1,0 +1,54 @@
+"""Logs and metrics. Decides how a line looks and which request lines are worth one; outcomes log themselves.
+
+One wide line per outcome. What people said, phone numbers, keys and tickets are never given to a logger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+registry = CollectorRegistry()
+requests_total = Counter("voxplane_http_requests", "Requests by status class.", ["status"], registry=registry)
+calls_created_total = Counter("voxplane_calls_created", "Calls placed.", ["region"], registry=registry)
+events_appended_total = Counter("voxplane_events_appended", "Runs by outcome.", ["status"], registry=registry)
+webhook_attempts_total = Counter(
+    "voxplane_webhook_attempts", "Delivery attempts by outcome.", ["outcome"], registry=registry
+)
+uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=registry)
+
+
+def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    current = request_id.get()
+    if current:
+        event["request_id"] = current
+    return event
+
+
+def configure(log_format: str = "json", level: int = logging.INFO) -> None:
+    """`log_format`: ``json`` (one object per line) or ``console``."""
+    last: Any = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _with_request_id,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,206 @@
+"""Delivers: claims what is due, sends it, writes what came of it. Any number of instances share the work.
+
+The event table is the outbox: a delivery is written with its event, in one transaction. A claim commits before the first
+byte leaves, so nothing is sent of an event that is not durable, and a worker that dies is followed when its claim has run
+out. First in, first out per (endpoint, call): the claim takes only deliveries with none before them; a parked one does
+not hold the others up, and those that overtake it say so. An endpoint has a bounded number of deliveries in flight here,
+so one that hangs fills no one else's lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.clock import Clock
+from app.db import Database
+from app.hints import Hints
+from app.ids import new_id
+from app.log.rows import EVENT_COLUMNS, to_public
+from app.telemetry import webhook_attempts_total
+from app.vault import Vault
+from app.webhooks.retry import Attempt, Verdict, judge
+from app.webhooks.sender import DEADLINE_S, Answer, Sender
+from app.webhooks.signature import headers
+from regions.wire import ids
+
+log = structlog.get_logger()
+
+CLAIM_S = DEADLINE_S + 5
+BATCH = 64
+PER_ENDPOINT_MAX = 8
+IN_FLIGHT_MAX = 128
+POLL_S = 0.5
+
+CLAIM = f"""
+with due as (
+  select p.call_id, p.webhook_id, p.seq,
+         exists (select from vx.deliveries b where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
+                    and b.state = 'parked') as overtakes
+    from vx.deliveries p
+   where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and not p.webhook_id = any($2::uuid[])
+     and not exists (select from vx.deliveries b
+                      where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
+                        and b.state in ('pending', 'in_flight'))
+   order by p.next_at limit $3
+   for no key update of p skip locked
+)
+update vx.deliveries d
+   set state = 'in_flight', claimed_by = $1, claimed_until = clock_timestamp() + interval '{CLAIM_S} seconds',
+       attempts = d.attempts + 1, first_at = coalesce(d.first_at, clock_timestamp()), overtook = d.overtook or due.overtakes
+  from due
+ where d.call_id = due.call_id and d.webhook_id = due.webhook_id and d.seq = due.seq
+returning d.call_id, d.webhook_id, d.seq, d.attempts, d.first_at, d.overtook
+"""
+
+EVENTS_OF = f"""
+select {", ".join("e." + c.strip() for c in EVENT_COLUMNS.split(","))}
+  from unnest($1::uuid[], $2::int[]) k(call_id, seq) join vx.events e on e.call_id = k.call_id and e.seq = k.seq
+"""
+ENDPOINTS = """
+select w.id, w.url, w.secrets, w.enabled and w.deleted_at is null as open, w.project_id
+  from vx.webhooks w where w.id = any($1::uuid[])
+"""
+RELEASE_EXPIRED = """
+update vx.deliveries set state = 'pending', claimed_by = null, next_at = clock_timestamp()
+ where state = 'in_flight' and claimed_until < clock_timestamp()
+"""
+SETTLE = """
+with attempt as (
+  insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing
+)
+update vx.deliveries set state = $11, next_at = $12, claimed_by = null, last_status = $8, last_error = $9,
+       done_at = case when $11 in ('delivered', 'failed') then clock_timestamp() end
+ where call_id = $1 and webhook_id = $2 and seq = $3 and claimed_by = $13 and attempts = $4
+"""
+DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
+
+
+class Delivery:
+    def __init__(
+        self, db: Database, vault: Vault, hints: Hints, clock: Clock, *, local_targets: bool
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._hints = hints
+        self._clock = clock
+        self._local_targets = local_targets
+        self._me = new_id(db.cell)
+        self._chance = random.Random()
+        self._in_flight: Counter[UUID] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def worker(self, stop: asyncio.Event) -> None:
+        due = self._hints.subscribe("deliveries")
+        sender = Sender()
+        released_s = 0.0
+        try:
+            while not stop.is_set():
+                if self._clock.monotonic_s() - released_s > 1.0:
+                    await self._db.pool("worker").execute(RELEASE_EXPIRED)
+                    released_s = self._clock.monotonic_s()
+                claimed = await self._claim()
+                for claim, event, endpoint in claimed:
+                    self._in_flight[claim["webhook_id"]] += 1
+                    task = asyncio.create_task(self._deliver(sender, claim, event, endpoint))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                if not claimed:
+                    await due.wait(POLL_S)
+                while len(self._tasks) >= IN_FLIGHT_MAX and not stop.is_set():
+                    await asyncio.wait(self._tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.close()
+            if self._tasks:
+                # the last writes are let through: what was sent is written as sent
+                await asyncio.wait(self._tasks, timeout=3.0)
+            for task in self._tasks:
+                task.cancel()
+            await sender.close()
+
+    async def _claim(self) -> list[tuple[Any, Any, Any]]:
+        saturated = [webhook for webhook, n in self._in_flight.items() if n >= PER_ENDPOINT_MAX]
+        pool = self._db.pool("worker")
+        claims = await pool.fetch(CLAIM, self._me, saturated, min(BATCH, IN_FLIGHT_MAX - len(self._tasks)))
+        if not claims:
+            return []
+        rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])
+        events = {
+            (row["call_id"], row["seq"]): event
+            for row, event in zip(rows, await to_public(self._vault, rows), strict=True)
+        }
+        endpoints = {
+            row["id"]: row for row in await pool.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
+        }
+        return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
+
+    async def _deliver(self, sender: Sender, claim: Any, event: Any, endpoint: Any) -> None:
+        webhook_id: UUID = claim["webhook_id"]
+        try:
+            if not endpoint["open"]:
+                answer, verdict = (
+                    Answer(status=None, duration_ms=0, error="disabled"),
+                    Verdict(outcome="failed"),
+                )
+            else:
+                answer = await self._send(sender, event, endpoint)
+                failing_s = (self._clock.now() - claim["first_at"]).total_seconds()
+                attempt = Attempt(
+                    number=claim["attempts"],
+                    status=answer.status,
+                    timed_out=answer.timed_out,
+                    retry_after_s=answer.retry_after_s,
+                    failing_s=failing_s,
+                )
+                verdict = judge(attempt, draw=self._chance.random())
+            await asyncio.shield(self._settle(claim, endpoint, answer, verdict))
+            webhook_attempts_total.labels(verdict.outcome).inc()
+            log.info(
+                "webhook.attempted",
+                webhook=ids.encode(ids.WEBHOOK, webhook_id),
+                event_id=event.id,
+                attempt=claim["attempts"],
+                outcome=verdict.outcome,
+                status=answer.status,
+                error=answer.error,
+                ms=answer.duration_ms,
+            )
+        finally:
+            self._in_flight[webhook_id] -= 1
+            if self._in_flight[webhook_id] <= 0:
+                del self._in_flight[webhook_id]
+            self._hints.wake("deliveries")
+
+    async def _send(self, sender: Sender, event: Any, endpoint: Any) -> Answer:
+        body = msgspec.json.encode(event)
+        now = self._clock.now()
+        secrets = [
+            self._vault.provider.unwrap(base64.b64decode(s["wrapped"]), f"webhook:{endpoint['id']}")
+            for s in msgspec.json.decode(endpoint["secrets"])
+            if s["expires_at"] is None or datetime.fromisoformat(s["expires_at"]) > now
+        ]
+        sent = headers(event.id, int(now.timestamp()), body, secrets)
+        return await sender.post(endpoint["url"], body, sent, local_targets=self._local_targets)
+
+    async def _settle(self, claim: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
+        now = self._clock.now()
+        state = {"delivered": "delivered", "gone": "failed", "failed": "failed"}.get(
+            verdict.outcome, "parked" if verdict.park else "pending"
+        )
+        pool = self._db.pool("worker")
+        await pool.execute(
+            SETTLE, claim["call_id"], claim["webhook_id"], claim["seq"], claim["attempts"], endpoint["project_id"], now,
+            answer.duration_ms, answer.status, answer.error, answer.excerpt[:1_000] or None, state,
+            now + timedelta(seconds=verdict.pause_s), self._me,
+        )  # fmt: skip
+        if verdict.outcome == "gone":
+            await pool.execute(DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone")
