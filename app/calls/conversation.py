@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -46,9 +46,6 @@ async def read_conversation(control: Control, call: StoredCall, *, min_seq: int,
 
 
 def _view(turn: Turn) -> TurnView:
-    def value(raw: msgspec.Raw | None) -> Any:
-        return None if raw is None else msgspec.json.decode(raw)
-
     return TurnView(
         role=turn.role,
         at=rfc3339(at_ms(turn.at_ms)),
@@ -56,6 +53,6 @@ def _view(turn: Turn) -> TurnView:
         interrupted=turn.interrupted,
         id=turn.id,
         name=turn.name,
-        arguments=value(turn.arguments),
-        result=value(turn.result),
+        arguments=turn.arguments,
+        result=turn.result,
     )

@@ -14,7 +14,7 @@ import structlog
 from app.calls.coalescer import Coalescer
 from app.calls.machine import FINAL
 from app.calls.policy import check_create, normalised
-from app.calls.shapes import CreateCall, CreatedCall, LatencyRequest, NewTicket, RegionsRequest
+from app.calls.shapes import CreateCall, CreatedCall, NewTicket
 from app.calls.store import CallStore, NewCall, StoredCall, StoredRequest, view_fields
 from app.calls.tickets import TicketFor, expiry, make_ticket
 from app.clock import Clock, rfc3339
@@ -98,10 +98,8 @@ class Calls:
             agent=body.agent,
             caller=caller,
             webhook_url=body.webhook_url,
-            latencies=msgspec.Raw(msgspec.json.encode(body.latencies)) if body.latencies else None,
-            regions=msgspec.Raw(msgspec.json.encode(body.regions))
-            if body.regions != RegionsRequest()
-            else None,
+            latencies=body.latencies,
+            regions=body.regions,
         )
         placement = view(placed)
         event_data = msgspec.json.encode(
@@ -226,15 +224,9 @@ class Calls:
             raise NotFound("There is no such call.")
         if call.state in FINAL:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
-        body = CreateCall(agent=call.request.agent)
-        if call.request.regions is not None:
-            body = msgspec.structs.replace(
-                body, regions=msgspec.json.decode(call.request.regions, type=RegionsRequest)
-            )
-        if call.request.latencies is not None:
-            body = msgspec.structs.replace(
-                body, latencies=msgspec.json.decode(call.request.latencies, type=list[LatencyRequest])
-            )
+        body = CreateCall(
+            agent=call.request.agent, latencies=call.request.latencies, regions=call.request.regions
+        )
         placed = place(body, self.fleet.now, self.clock.now())
         first = await self.store.grant(
             call, [(e.id, e.incarnation) for e in placed.edges], call.grants_expire_at

@@ -10,7 +10,14 @@ from uuid import UUID
 
 import msgspec
 
-from app.calls.shapes import AgentRequest, CallerRequest, CallView, PlacementView
+from app.calls.shapes import (
+    AgentRequest,
+    CallerRequest,
+    CallView,
+    LatencyRequest,
+    PlacementView,
+    RegionsRequest,
+)
 from app.clock import rfc3339
 from app.db import Database
 from regions.wire import ids
@@ -41,8 +48,8 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     agent: AgentRequest
     caller: CallerRequest
     webhook_url: str | None = None
-    latencies: msgspec.Raw | None = None
-    regions: msgspec.Raw | None = None
+    latencies: list[LatencyRequest] = []
+    regions: RegionsRequest = msgspec.field(default_factory=RegionsRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

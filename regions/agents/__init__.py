@@ -1,0 +1,1 @@
+"""Egress: the dialects in which an edge speaks to the customer's AI backend."""

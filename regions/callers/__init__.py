@@ -1,0 +1,1 @@
+"""Ingress: the ways in which a caller reaches an edge."""

@@ -1,0 +1,1 @@
+"""The edge process: registration, uplink, leases, and the calls it holds."""

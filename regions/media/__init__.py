@@ -1,0 +1,1 @@
+"""Audio: codecs, buffers, playback, voice activity and the clock that paces them."""

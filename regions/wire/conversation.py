@@ -6,6 +6,8 @@ to the same turns. Only `turn.ended`, `turn.interrupted`, `tool.called` and `too
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from regions.wire.snapshot import Turn
@@ -21,8 +23,8 @@ class _TurnData(msgspec.Struct):
 class _ToolData(msgspec.Struct):
     id: str = ""
     name: str = ""
-    arguments: msgspec.Raw | None = None
-    result: msgspec.Raw | None = None
+    arguments: Any = None
+    result: Any = None
 
 
 _turn = msgspec.json.Decoder(_TurnData)

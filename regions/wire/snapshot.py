@@ -6,6 +6,8 @@ Decides what a successor needs to go on, how much of it is kept and how it is cu
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from regions.wire.events import EdgeEvent
@@ -25,8 +27,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interrupted: bool = False
     id: str | None = None
     name: str | None = None
-    arguments: msgspec.Raw | None = None
-    result: msgspec.Raw | None = None
+    arguments: Any = None
+    result: Any = None
     at_ms: int = 0
 
 

@@ -1,0 +1,162 @@
+"""A call's connection to the customer's backend: opens it, speaks the dialect, says what came and how it ended.
+
+Decides which URL is tried and how a close is to be read. A backend that closes with 1000, or without a code, has hung up;
+anything else, a lost connection too, is a crash, after which the call may dial again.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Protocol
+
+import structlog
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from regions.agents.dial import DialError, dial
+from regions.agents.twilio import AgentClear, AgentMark, AgentMedia, AgentText, TwilioDialect, decode
+from regions.wire.ticket import Agent
+
+log = structlog.get_logger()
+
+CONNECT_DEADLINE_S = 2.0
+UNREAD_BYTES_MAX = 512 * 1024
+MESSAGE_BYTES_MAX = 1 << 20
+CLEAN_CODES = (1000, 1005)
+
+
+class AgentEvents(Protocol):
+    """What a call is told by its backend. Called on the event loop; never awaited."""
+
+    def on_audio(self, ulaw: bytes) -> None: ...
+    def on_mark(self, name: str) -> None: ...
+    def on_clear(self) -> None: ...
+    def on_text(self, type_: str, data: bytes) -> None: ...
+    def on_closed(self, connection: AgentConnection, *, clean: bool) -> None: ...
+
+
+class AgentConnection:
+    """`fallback`: whether the second URL was the one that answered."""
+
+    def __init__(self, events: AgentEvents, dialect: TwilioDialect) -> None:
+        self._events: AgentEvents | None = events
+        self._dialect = dialect
+        self._transport: WSTransport | None = None
+        self.speaks_text = False
+        self.fallback = False
+
+    async def open(
+        self, agent: Agent, parameters: dict[str, str], *, local_targets: bool, tls: ssl.SSLContext
+    ) -> None:
+        """Dials `url`, then `fallback_url`; sends `connected` and `start`. Raises the `DialError` of the last one tried."""
+        urls = [agent.url, agent.fallback_url] if agent.fallback_url else [agent.url]
+        for i, url in enumerate(urls):
+            assert url is not None
+            try:
+                transport = await dial(
+                    url,
+                    lambda: _Listener(self),
+                    local_targets=local_targets,
+                    deadline_s=CONNECT_DEADLINE_S,
+                    tls=tls,
+                )
+            except DialError as error:
+                log.info("agent.unreachable", attempt=i + 1, code=error.code)
+                if i + 1 == len(urls):
+                    raise
+                continue
+            self.fallback = i > 0
+            self._transport = transport
+            transport.send(WSMsgType.TEXT, self._dialect.connected())
+            transport.send(WSMsgType.TEXT, self._dialect.start(parameters))
+            return
+
+    @property
+    def up(self) -> bool:
+        return self._transport is not None
+
+    def send_media(self, ulaw: bytes) -> None:
+        self._send(self._dialect.media(ulaw))
+
+    def send_mark(self, name: str) -> None:
+        self._send(self._dialect.mark(name))
+
+    def send_dtmf(self, digit: str) -> None:
+        self._send(self._dialect.dtmf(digit))
+
+    def send_text(self, type_: str, data: object) -> None:
+        """Only to a backend that has shown that it speaks the extension."""
+        if self.speaks_text:
+            self._send(self._dialect.text(type_, data))
+
+    def close(self, *, stop: bool = True) -> None:
+        """Says `stop` and closes; nothing is reported after it."""
+        self._events = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            if stop:
+                transport.send(WSMsgType.TEXT, self._dialect.stop())
+                transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def _send(self, message: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.underlying_transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            log.warning("agent.does_not_read")
+            self.lost(clean=False)
+            transport.disconnect(False)
+            return
+        transport.send(WSMsgType.TEXT, message)
+
+    def received(self, message: bytes) -> None:
+        events = self._events
+        if events is None:
+            return
+        match decode(message):
+            case AgentMedia(ulaw):
+                events.on_audio(ulaw)
+            case AgentText(type_, data):
+                self.speaks_text = True
+                events.on_text(type_, data)
+            case AgentMark(name):
+                events.on_mark(name)
+            case AgentClear():
+                events.on_clear()
+
+    def lost(self, *, clean: bool) -> None:
+        events, self._events = self._events, None
+        self._transport = None
+        if events is not None:
+            events.on_closed(self, clean=clean)
+
+
+class _Listener(WSListener):
+    """Puts fragments together and tells a hang-up from a crash."""
+
+    def __init__(self, connection: AgentConnection) -> None:
+        self._connection = connection
+        self._parts = bytearray()
+        self._clean = False
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            if frame.fin and not self._parts:
+                self._connection.received(frame.get_payload_as_bytes())
+                return
+            self._parts += frame.get_payload_as_bytes()
+            if len(self._parts) > MESSAGE_BYTES_MAX:
+                transport.disconnect(False)
+            elif frame.fin:
+                message = bytes(self._parts)
+                self._parts.clear()
+                self._connection.received(message)
+        elif kind == WSMsgType.CLOSE:
+            payload = frame.get_payload_as_bytes()
+            self._clean = len(payload) < 2 or int.from_bytes(payload[:2], "big") in CLEAN_CODES
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._connection.lost(clean=self._clean)

@@ -1,0 +1,91 @@
+"""Opens a WebSocket to a customer's backend: to an address that passed the filter, and to that very address."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+from picows import WSError, WSListener, WSTransport, ws_connect
+
+from regions.wire.addresses import AddressError, check_ip, check_url
+
+SCHEMES = ("wss", "ws")
+FRAME_BYTES_MAX = 1 << 20
+
+
+class DialError(Exception):
+    """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``handshake`` or ``timeout``."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+async def dial(
+    url: str,
+    listener: Callable[[], WSListener],
+    *,
+    local_targets: bool,
+    deadline_s: float,
+    tls: ssl.SSLContext,
+) -> WSTransport:
+    """Resolves, filters every address, connects to the first one; no redirects. Raises `DialError`."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await _dial(url, listener, local_targets=local_targets, tls=tls)
+    except TimeoutError:
+        raise DialError("timeout", f"the backend did not answer within {deadline_s:g} s") from None
+
+
+async def _dial(
+    url: str, listener: Callable[[], WSListener], *, local_targets: bool, tls: ssl.SSLContext
+) -> WSTransport:
+    loop = asyncio.get_running_loop()
+    try:
+        target = check_url(url, schemes=SCHEMES, local_targets=local_targets)
+        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        for entry in found:
+            check_ip(str(entry[4][0]), local_targets=local_targets)
+    except AddressError as error:
+        raise DialError("address", error.detail) from None
+    except OSError:
+        raise DialError("resolve", "the backend's host has no address") from None
+
+    connected: socket.socket | None = None
+    for family, kind, protocol, _, address in found:
+        candidate = socket.socket(family, kind, protocol)
+        candidate.setblocking(False)
+        try:
+            await loop.sock_connect(candidate, address)
+        except OSError:
+            candidate.close()
+            continue
+        except BaseException:
+            candidate.close()
+            raise
+        candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected = candidate
+        break
+    if connected is None:
+        raise DialError("connect", "the backend refuses connections")
+    ready = connected
+    try:
+        transport, _ = await ws_connect(
+            listener,
+            url,
+            ssl_context=tls if target.secure else None,
+            socket_factory=lambda _: ready,
+            max_redirects=0,
+            max_frame_size=FRAME_BYTES_MAX,
+            extra_headers={"Host": target.authority},
+        )
+    except (WSError, OSError) as error:
+        ready.close()
+        raise DialError("handshake", f"the backend refused the WebSocket ({type(error).__name__})") from None
+    except BaseException:
+        ready.close()
+        raise
+    return transport

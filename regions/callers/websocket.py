@@ -1,0 +1,270 @@
+"""Callers over WebSocket (``voxplane.media.v1``), and the echo that they measure round trips with.
+
+Decides what a socket may do and when it is refused; what a message means for the call is the session's. A socket that
+talks nonsense is refused alone. One task per socket runs only while it attaches; frames are handled where they arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+
+from regions.edge.calls import Calls, Refusal
+from regions.edge.session import Session
+from regions.edge.takeover import TakeoverPlan
+from regions.wire import media as wire
+from regions.wire.ticket import Sealed
+
+log = structlog.get_logger()
+
+ATTACH_WITHIN_S = 5.0
+PREPARED_KEPT_S = 30.0
+UNSENT_BYTES_MAX = 256 * 1024
+PROBES_PER_SOCKET_MAX = 100
+PROBE_BYTES_MAX = 64
+FRAME_BYTES_MAX = 256 * 1024
+DTMF = frozenset("0123456789*#ABCD")
+
+
+def route(calls: Calls, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
+    """The listener for a path; None answers 404."""
+    path = request.path.split(b"?")[0]
+    if path == b"/probe":
+        return ProbeListener()
+    if path != b"/v1/media":
+        return None
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    listener = CallerListener(calls)
+    if wire.SUBPROTOCOL in [p.strip() for p in offered.split(",")]:
+        headers = {"Sec-WebSocket-Protocol": wire.SUBPROTOCOL}
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), listener)
+    return listener
+
+
+class ProbeListener(WSListener):
+    """Sends back what comes, small and not too often."""
+
+    def __init__(self) -> None:
+        self._left = PROBES_PER_SOCKET_MAX
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+            return
+        payload = frame.get_payload_as_bytes()
+        self._left -= 1
+        if self._left < 0 or len(payload) > PROBE_BYTES_MAX:
+            transport.send_close(WSCloseCode.POLICY_VIOLATION)
+            transport.disconnect()
+            return
+        transport.send(frame.msg_type, payload)
+
+
+class CallerListener(WSListener):
+    """One caller's socket: the `CallerPort` of its session."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._transport: WSTransport | None = None
+        self._session: Session | None = None
+        self._attach: wire.Attach | None = None
+        self._sealed: Sealed | None = None
+        self._plan: TakeoverPlan | None = None
+        self._owning = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------------------------------- the socket
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._expect_within(ATTACH_WITHIN_S)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._session is not None:
+            self._session.leave(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind == WSMsgType.BINARY and frame.fin:
+            self._audio(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.TEXT and frame.fin:
+            self._text(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        elif kind in (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CONTINUATION):
+            self._refuse("bad_message", "messages come in one frame", "do not fragment")
+
+    # -------------------------------------------------------------------------------------- the caller port
+
+    def send_text(self, message: bytes) -> None:
+        if self._transport is not None:
+            self._transport.send(WSMsgType.TEXT, message)
+
+    def send_audio(self, frame: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.underlying_transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            # a caller that does not read: its network is gone; it attaches again where it can
+            transport.disconnect(False)
+            return
+        transport.send(WSMsgType.BINARY, frame)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.OK)
+            self._transport.disconnect()
+
+    # ------------------------------------------------------------------------------------------- what comes
+
+    def _audio(self, payload: bytes) -> None:
+        if self._session is None or not self._owning:
+            self._refuse("not_attached", "audio before an attach", "send attach first")
+            return
+        if not wire.HEADER_BYTES < len(payload) <= wire.BINARY_BYTES_MAX or payload[0] != wire.AUDIO:
+            self._refuse(
+                "bad_frame",
+                "this is not an audio frame",
+                "a header of 20 bytes, then at most 200 ms of samples",
+            )
+            return
+        stamp = wire.HEADER.unpack_from(payload)[3]
+        self._session.caller_audio(stamp, payload[wire.HEADER_BYTES :])
+
+    def _text(self, payload: bytes) -> None:
+        try:
+            if len(payload) > wire.TEXT_BYTES_MAX:
+                raise msgspec.DecodeError
+            message = wire.from_caller_decoder.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._refuse(
+                "bad_message", "this is not a message of voxplane.media.v1", "see docs/reference/media.md"
+            )
+            return
+        session = self._session
+        match message:
+            case wire.Attach():
+                if self._attach is not None:
+                    self._refuse("bad_message", "one attach per socket", "open another socket")
+                    return
+                self._attach = message
+                self._task = asyncio.create_task(self._join(message))
+            case wire.Take():
+                self._take(message)
+            case _ if session is None or not self._owning:
+                self._refuse("not_attached", "nothing before an attach", "send attach first")
+            case wire.Alive():
+                session.caller_alive(message.stamp)
+            case wire.Dtmf():
+                if message.digit in DTMF:
+                    session.caller_dtmf(message.digit)
+                else:
+                    self._refuse("bad_message", "this is not a DTMF digit", "send one of 0-9 * # A-D")
+            case wire.Hangup():
+                session.caller_hung_up()
+
+    async def _join(self, attach: wire.Attach) -> None:
+        try:
+            if attach.sample_rate not in wire.SAMPLE_RATES:
+                raise Refusal(
+                    "bad_rate", "this sample rate is not spoken here", f"use one of {wire.SAMPLE_RATES}"
+                )
+            claims, grant, sealed = self._calls.admit(attach)
+            existing = self._calls.existing(claims.call, attach.epoch)
+            if existing is not None and attach.mode != "prepare":
+                self._own(existing)
+                existing.resume(self, attach.encoding, attach.sample_rate)
+                return
+            if attach.mode == "resume":
+                raise Refusal(
+                    "not_held", "this edge does not hold the call any more", "take the next standby"
+                )
+            session = self._calls.open(claims, grant, sealed)
+            if attach.mode == "attach":
+                self._calls.own(session)
+                self._own(session)
+                session.attach(self, attach.encoding, attach.sample_rate)
+                log.info("call.attached", call=session.call, epoch=session.epoch)
+                return
+            self._session, self._sealed = session, sealed
+            self._plan = await self._calls.plan(session, sealed, attach.resume)
+            if attach.mode == "take":
+                self._take(wire.Take(resume=attach.resume or wire.Resume(), reason="closed"))
+                return
+            self._expect_within(PREPARED_KEPT_S)
+            prepared = wire.Prepared(
+                call=session.call, epoch=session.epoch, stamp=session.stamp, source=self._plan.source
+            )
+            self.send_text(msgspec.json.encode(prepared))
+        except Refusal as refusal:
+            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
+
+    def _take(self, take: wire.Take) -> None:
+        session, sealed, plan, attach = self._session, self._sealed, self._plan, self._attach
+        if session is None or sealed is None or plan is None or attach is None or self._owning:
+            self._refuse("bad_message", "nothing is prepared here", "send attach with mode prepare first")
+            return
+        self._task = asyncio.create_task(self._take_prepared(take, session, sealed, attach))
+
+    async def _take_prepared(
+        self, take: wire.Take, session: Session, sealed: Sealed, attach: wire.Attach
+    ) -> None:
+        try:
+            plan = await self._calls.plan(session, sealed, take.resume)
+            self._calls.own(session)
+        except Refusal as refusal:
+            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
+            return
+        self._own(session)
+        session.take(self, attach.encoding, attach.sample_rate, plan, take.reason)
+        log.info(
+            "call.taken",
+            call=session.call,
+            epoch=session.epoch,
+            from_epoch=plan.from_epoch,
+            reason=take.reason,
+            history=plan.source,
+            adopted=len(plan.adopt),
+        )
+
+    def _own(self, session: Session) -> None:
+        self._session = session
+        self._owning = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expect_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(
+            seconds, self._refuse, "too_late", "nothing came in time", "attach right after connecting"
+        )
+
+    def _refuse(self, code: str, detail: str, fix: str, next_url: str | None = None) -> None:
+        log.info("caller.refused", code=code)
+        refused = wire.Refused(code=code, detail=detail, fix=fix, next_url=next_url)
+        self.send_text(msgspec.json.encode(refused))
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.POLICY_VIOLATION)
+            self._transport.disconnect()

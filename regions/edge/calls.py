@@ -1,0 +1,155 @@
+"""The calls this edge holds, and who may join them: tickets, capacity, one session per call and epoch.
+
+The edge is the final authority on its own capacity; a caller it has no room for is told the next standby.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import msgspec
+import structlog
+
+from regions.edge.context import EdgeContext
+from regions.edge.keyring import Keyring
+from regions.edge.machine import Phase
+from regions.edge.session import Session
+from regions.edge.snapshots import open_snapshot, snapshot_key
+from regions.edge.tails import TailReader
+from regions.edge.takeover import TakeoverPlan, plan_takeover
+from regions.media.pacer import Pacer
+from regions.wire.media import Attach, Resume
+from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, read, unseal
+from regions.wire.uplink import Held, Load
+
+log = structlog.get_logger()
+
+ENDED_KEPT = 20_000
+MEDIA_PATH = "/v1/media"
+
+
+class Refusal(Exception):
+    """A caller that is not served. `next_url`: where to try instead."""
+
+    def __init__(self, code: str, detail: str, fix: str, next_url: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.fix = fix
+        self.next_url = next_url
+
+
+class Calls:
+    def __init__(self, keyring: Keyring, tails: TailReader, pacer: Pacer) -> None:
+        self._keyring = keyring
+        self._tails = tails
+        self._pacer = pacer
+        self._sessions: dict[tuple[str, int], Session] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self.context: EdgeContext
+        self.identity: tuple[str, str] = ("", "")
+        self.refused = 0
+
+    def admit(self, attach: Attach) -> tuple[Claims, Grant, Sealed]:
+        """Verifies the ticket without asking anyone. Raises `Refusal`."""
+        resuming = attach.mode != "attach"
+        edge, incarnation = self.identity
+        claims: Claims | None = None
+        try:
+            claims = read(attach.ticket, keys=self._keyring.public)
+            if claims.call in self._ended:
+                raise Refusal("ended", "the call has ended", "create a new call")
+            grant = admit(
+                claims,
+                epoch=attach.epoch,
+                edge=edge,
+                incarnation=incarnation,
+                now_s=time.time(),
+                resuming=resuming,
+            )
+            plain = unseal(claims.sealed, keys=self._keyring.fleet, bound_to=claims.call)
+            sealed = msgspec.json.decode(plain, type=Sealed)
+        except TicketError as error:
+            following = next_url(claims, attach.epoch) if claims is not None else None
+            raise Refusal(error.code, error.detail, error.fix, following) from None
+        except msgspec.MsgspecError:
+            raise Refusal(
+                "forged", "the ticket's private part cannot be read", "use the ticket as issued"
+            ) from None
+        key = (claims.call, attach.epoch)
+        newest = max((epoch for call, epoch in self._sessions if call == claims.call), default=0)
+        if newest > attach.epoch:
+            raise Refusal(
+                "stale_epoch", "a higher epoch of this call has been taken here", "take a higher epoch"
+            )
+        if key not in self._sessions and self.load().calls >= self.context.settings.capacity_calls:
+            self.refused += 1
+            raise Refusal(
+                "full", "this edge is full", "take the next standby", next_url(claims, attach.epoch)
+            )
+        return claims, grant, sealed
+
+    def existing(self, call: str, epoch: int) -> Session | None:
+        """The session that owns the call at this epoch here, if there is one."""
+        session = self._sessions.get((call, epoch))
+        return session if session is not None and session.phase is Phase.OWNING else None
+
+    def open(self, claims: Claims, grant: Grant, sealed: Sealed) -> Session:
+        """A session in the phase `prepared`; it counts once it is taken."""
+        return Session(self.context, claims, grant, sealed)
+
+    def own(self, session: Session) -> None:
+        """Call before the session is attached or taken. Raises `Refusal` where this epoch was used here before."""
+        key = (session.call, session.epoch)
+        if key in self._sessions:
+            raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
+        for (call, _), other in list(self._sessions.items()):
+            if call == session.call:
+                other.supersede()
+        self._sessions[key] = session
+        self._pacer.add(session.turn)
+
+    async def plan(self, session: Session, sealed: Sealed, resume: Resume | None) -> TakeoverPlan:
+        """What the session would start from: the caller's snapshot, and the region's tail where it is there in time."""
+        key = snapshot_key(sealed.snapshot_key)
+        snapshot = open_snapshot(resume.snapshot if resume else None, call=session.call, key=key)
+        return plan_takeover(resume, snapshot, await self._tails.read(session.call))
+
+    def release(self, session: Session) -> None:
+        self._pacer.remove(session.turn)
+        self._sessions.pop((session.call, session.epoch), None)
+        log.info("call.released", call=session.call, epoch=session.epoch)
+
+    def end(self, call: str, reason: str) -> None:
+        """The control plane has ended the call: it is dropped here and its tickets are refused."""
+        self._ended[call] = None
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+        for (held, _), session in list(self._sessions.items()):
+            if held == call:
+                session.end_by_control(reason)
+
+    def session(self, call: str, epoch: int) -> Session | None:
+        return self._sessions.get((call, epoch))
+
+    @property
+    def sessions(self) -> list[Session]:
+        return list(self._sessions.values())
+
+    def load(self) -> Load:
+        calls = sum(s.phase is Phase.OWNING for s in self._sessions.values())
+        return Load(
+            calls=calls,
+            capacity_calls=self.context.settings.capacity_calls,
+            lateness_p99_ms=round(self._pacer.lateness_p99_ms(), 2),
+        )
+
+    def held(self) -> list[Held]:
+        return [Held(call=s.call, epoch=s.epoch) for s in self._sessions.values() if s.phase is Phase.OWNING]
+
+
+def next_url(claims: Claims, epoch: int) -> str | None:
+    """The standby after this epoch, as an attach URL."""
+    later = sorted((g for g in claims.grants if g.epoch > epoch), key=lambda g: g.epoch)
+    return later[0].url + MEDIA_PATH if later else None

@@ -1,0 +1,34 @@
+"""What a call needs of the edge around it, and nothing more."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from regions.edge.settings import EdgeSettings
+
+if TYPE_CHECKING:
+    from regions.edge.session import Session
+
+
+class UplinkPort(Protocol):
+    """The way to the log. Neither method blocks or raises, whatever the state of the uplink."""
+
+    def notify(self, session: Session) -> None:
+        """The call has events to send."""
+        ...
+
+    def volatile(self, call: str, epoch: int, type_: str, at_ms: int, data: bytes) -> None:
+        """A live-only event: sent if the uplink is up, else forgotten."""
+        ...
+
+
+@dataclass(slots=True)
+class EdgeContext:
+    settings: EdgeSettings
+    uplink: UplinkPort
+    tls: ssl.SSLContext
+    new_event_id: Callable[[], str]
+    release: Callable[[Session], None]

@@ -1,0 +1,57 @@
+"""The edge's ordinary HTTP: a probe that costs nothing, health, metrics. One ASGI function."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from regions.edge.calls import Calls
+from regions.edge.uplink import Uplink
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"timing-allow-origin", b"*"),
+    (b"cache-control", b"no-store"),
+]
+
+
+def make_app(calls: Calls, uplink: Uplink) -> App:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, kind, body = answer(scope["method"], scope["path"])
+        headers = [*CORS, (b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        if status == 204:
+            headers = [*CORS]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
+
+    def answer(method: str, path: str) -> tuple[int, bytes, bytes]:
+        if method not in ("GET", "HEAD"):
+            return 405, b"text/plain", b"only GET here\n"
+        match path:
+            case "/probe":
+                return 204, b"", b""
+            case "/healthz":
+                return 200, b"text/plain", b"ok\n"
+            case "/readyz":
+                return (200, b"text/plain", b"ready\n") if uplink.up else (503, b"text/plain", b"no uplink\n")
+            case "/metrics":
+                return 200, b"text/plain; version=0.0.4", metrics().encode()
+        return 404, b"text/plain", b"this listener has /probe, /healthz, /readyz and /metrics\n"
+
+    def metrics() -> str:
+        load = calls.load()
+        return (
+            f"# TYPE voxplane_edge_calls gauge\nvoxplane_edge_calls {load.calls}\n"
+            f"# TYPE voxplane_edge_capacity_calls gauge\nvoxplane_edge_capacity_calls {load.capacity_calls}\n"
+            f"# TYPE voxplane_edge_lateness_p99_ms gauge\nvoxplane_edge_lateness_p99_ms {load.lateness_p99_ms}\n"
+            f"# TYPE voxplane_edge_refused_total counter\nvoxplane_edge_refused_total {calls.refused}\n"
+            f"# TYPE voxplane_edge_uplink_up gauge\nvoxplane_edge_uplink_up {int(uplink.up)}\n"
+        )
+
+    return app

@@ -1,0 +1,186 @@
+"""The edge, put together: what opens in which order, and what happens when it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from contextlib import AsyncExitStack
+
+import structlog
+import uvicorn
+import uvloop
+from picows import ws_create_server
+
+from regions.callers.websocket import FRAME_BYTES_MAX, route
+from regions.edge.calls import Calls
+from regions.edge.clock import wall_ms
+from regions.edge.context import EdgeContext
+from regions.edge.http import make_app
+from regions.edge.identity import Identity
+from regions.edge.keyring import Keyring
+from regions.edge.registration import Refused, register
+from regions.edge.settings import EdgeSettings, SettingsError
+from regions.edge.tails import TailReader
+from regions.edge.uplink import Uplink
+from regions.media.pacer import Pacer, Turn
+from regions.wire import ids
+from regions.wire.uplink import EdgeListeners
+
+log = structlog.get_logger()
+
+FLUSH_WITHIN_S = 3.0
+
+
+def new_event_id() -> str:
+    return ids.encode(ids.EVENT, ids.uuid7(wall_ms(), int.from_bytes(os.urandom(8), "big")))
+
+
+class _HttpServer(uvicorn.Server):
+    """Signals are the edge's own business."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+
+async def serve(settings: EdgeSettings) -> None:
+    """Until SIGTERM or SIGINT. Raises `Refused` where the control plane will not have this edge."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async with AsyncExitStack() as stack:
+        identity = Identity(settings.data)
+        keyring = Keyring(settings.data / "keys.json")
+        tails = TailReader(settings.redis_url)
+        stack.push_async_callback(tails.close)
+        pacer = Pacer(_on_turn_error)
+        calls = Calls(keyring, tails, pacer)
+
+        media = await ws_create_server(
+            lambda request: route(calls, request),
+            settings.media_host,
+            settings.media_port,
+            max_frame_size=FRAME_BYTES_MAX,
+            websocket_handshake_timeout=5,
+        )
+        stack.callback(media.close)
+        media_port = media.sockets[0].getsockname()[1]
+
+        async def register_again() -> list[str]:
+            answer = await register(settings, identity, listeners)
+            return answer.uplink_urls
+
+        uplink = Uplink([], settings.region, identity, keyring, register_again)
+        calls.context = EdgeContext(
+            settings, uplink, ssl.create_default_context(), new_event_id, calls.release
+        )
+        uplink.calls = calls
+
+        config = uvicorn.Config(
+            make_app(calls, uplink),
+            host=settings.http_host,
+            port=settings.http_port,
+            log_level="critical",
+            lifespan="off",
+            access_log=False,
+        )
+        http = _HttpServer(config)
+        http_task = asyncio.create_task(http.serve())
+        while not http.started:
+            if http_task.done():
+                http_task.result()
+                raise SettingsError(f"port {settings.http_port} is taken: choose another VOXPLANE_HTTP_PORT")
+            await asyncio.sleep(0.01)
+        http_port = http.servers[0].sockets[0].getsockname()[1]
+        listeners = EdgeListeners(
+            media_url=settings.public_media_url or f"ws://{settings.media_host}:{media_port}",
+            http_url=settings.public_http_url or f"http://{settings.http_host}:{http_port}",
+        )
+
+        pacer.start()
+        stack.callback(pacer.stop)
+        registering = asyncio.create_task(_register_and_connect(settings, identity, listeners, calls, uplink))
+        calls.identity = (identity.edge_id, identity.incarnation)
+        log.info(
+            "edge.ready",
+            region=settings.region,
+            edge=settings.name,
+            media_port=media_port,
+            http_port=http_port,
+        )
+
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, registering}, return_when=asyncio.FIRST_COMPLETED)
+        if registering.done() and not stop.is_set():
+            registering.result()
+        for session in calls.sessions:
+            # the caller's socket closes without an end: it takes its standby at once
+            session.supersede()
+        await _flush(calls)
+        registering.cancel()
+        http.should_exit = True
+        await asyncio.gather(registering, http_task, return_exceptions=True)
+        log.info("edge.stopped", region=settings.region, edge=settings.name)
+
+
+async def _register_and_connect(
+    settings: EdgeSettings, identity: Identity, listeners: EdgeListeners, calls: Calls, uplink: Uplink
+) -> None:
+    answer = await register(settings, identity, listeners)
+    calls.identity = (answer.edge_id, identity.incarnation)
+    uplink.use(answer.uplink_urls)
+    await uplink.run()
+
+
+async def _flush(calls: Calls) -> None:
+    """What the calls have written is given a moment to reach the log."""
+    deadline = asyncio.get_running_loop().time() + FLUSH_WITHIN_S
+    while asyncio.get_running_loop().time() < deadline:
+        if all(s.outbox.settled for s in calls.sessions):
+            return
+        await asyncio.sleep(0.02)
+    log.warning("edge.unflushed", calls=sum(not s.outbox.settled for s in calls.sessions))
+
+
+def _on_turn_error(turn: Turn, error: Exception) -> None:
+    session = getattr(turn, "__self__", None)
+    log.error("call.failed", call=getattr(session, "call", ""), exc_info=error)
+
+
+def configure_logs(log_format: str) -> None:
+    last = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main() -> int:
+    """0 after an orderly stop; 2 where a setting or the control plane says no."""
+    try:
+        settings = EdgeSettings.from_env()
+        configure_logs(settings.log_format)
+        uvloop.run(serve(settings))
+    except (SettingsError, Refused) as error:
+        sys.stderr.write(f"voxplane edge: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(
+            f"voxplane edge: {error.strerror or error}: choose other ports or another VOXPLANE_EDGE_DATA\n"
+        )
+        return 2
+    return 0

@@ -1,0 +1,81 @@
+"""A call's durable events on this edge: numbered as they happen, kept until they are acknowledged. Pure.
+
+Numbers are dense within (call, epoch), from 1. What is acknowledged is dropped; what is not is sent again with the same
+numbers. Over the limit nothing is numbered any more; the call counts what it leaves out and says so in one `events.lost`
+once there is room again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from regions.wire.events import EdgeEvent, Origin
+
+EVENTS_MAX = 2_000
+RUN_MAX = 200
+
+
+class Outbox:
+    def __init__(self, call: str, epoch: int) -> None:
+        self.call = call
+        self.epoch = epoch
+        self.acked_n = 0
+        self.last_n = 0
+        self.sent_n = 0
+        self.in_flight = False
+        self.closed = False
+        self._events: deque[EdgeEvent] = deque()
+
+    def add(self, *, id: str, type: str, at_ms: int, data: bytes, origin: Origin | None = None) -> EdgeEvent:
+        """The event with its number."""
+        self.last_n += 1
+        event = EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data), origin=origin)
+        self._events.append(event)
+        return event
+
+    @property
+    def over(self) -> bool:
+        """No more may be added but the final event: the log has been out of reach for too long."""
+        return len(self._events) >= EVENTS_MAX
+
+    @property
+    def unacked(self) -> list[EdgeEvent]:
+        return list(self._events)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to be sent or waited for."""
+        return not self._events
+
+    def run(self) -> list[EdgeEvent]:
+        """The next events to send, in order; empty while a run is under way."""
+        if self.in_flight or self.closed:
+            return []
+        return [e for e in self._events if e.n > self.sent_n][:RUN_MAX]
+
+    def sent(self, run: list[EdgeEvent]) -> None:
+        self.in_flight = True
+        self.sent_n = run[-1].n
+
+    def acknowledge(self, durable_n: int) -> bool:
+        """Drops what is durable; True where that is news."""
+        self.in_flight = False
+        if durable_n <= self.acked_n:
+            return False
+        self.acked_n = min(durable_n, self.last_n)
+        while self._events and self._events[0].n <= self.acked_n:
+            self._events.popleft()
+        return True
+
+    def send_again(self, after_n: int | None = None) -> None:
+        """From `after_n` on, or from the oldest that is not acknowledged: the connection or the answer was lost."""
+        self.in_flight = False
+        self.sent_n = self.acked_n if after_n is None else max(self.acked_n, after_n)
+
+    def close(self) -> None:
+        """Another owner has the call: nothing more is sent."""
+        self.closed = True
+        self.in_flight = False
+        self._events.clear()

@@ -1,0 +1,83 @@
+"""What a new owner starts from. Pure: the caller's snapshot and the region's tail come in, a plan goes out.
+
+The cases, in order:
+
+1. neither snapshot nor tail      → the call starts with an empty memory; it goes on all the same
+2. the tail is newer than the snapshot by (epoch, n)  → turns from the tail; what the snapshot had unacknowledged and the
+   tail has folded in is durable already
+3. else                           → turns from the snapshot, which contain its unacknowledged events
+Events of the snapshot that were not acknowledged are adopted with their origin, those that the caller saw acknowledged
+excepted; the log stores none of them twice. An agent utterance that was cut by the failure is written as interrupted, with
+what the caller had played of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from regions.wire.events import EdgeEvent, Origin
+from regions.wire.media import Position, Resume
+from regions.wire.snapshot import CallSnapshot, Tail, Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """An event as it was, and where it was first numbered."""
+
+    event: EdgeEvent
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeoverPlan:
+    """`source`: ``snapshot``, ``tail`` or ``none``. `cut`: the utterance that was being played, with the text announced for it."""
+
+    source: str
+    turns: list[Turn] = field(default_factory=list)
+    adopt: list[Adopted] = field(default_factory=list)
+    from_epoch: int = 0
+    cut: Position = field(default_factory=Position)
+    cut_text: str = ""
+    utterance: int = 0
+    answered_at_ms: int = 0
+
+
+def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Tail | None) -> TakeoverPlan:
+    if snapshot is None and tail is None:
+        return TakeoverPlan(
+            source="none", from_epoch=resume.epoch if resume else 0, utterance=_played(resume).utterance
+        )
+    if snapshot is None:
+        assert tail is not None
+        return TakeoverPlan(
+            source="tail", turns=list(tail.turns), from_epoch=tail.epoch, utterance=_played(resume).utterance
+        )
+    newer_tail = tail is not None and (tail.epoch, tail.n) > (snapshot.epoch, snapshot.last_n)
+    acked_n = max(snapshot.acked_n, resume.n if resume is not None and resume.epoch == snapshot.epoch else 0)
+    adopt = [
+        Adopted(event=u.event, origin=u.event.origin or Origin(epoch=u.epoch, n=u.event.n))
+        for u in snapshot.unacked
+        if u.epoch < snapshot.epoch or u.event.n > acked_n
+    ]
+    played = _played(resume)
+    cut = Position()
+    if snapshot.playing.utterance or (
+        played.utterance and played.utterance == snapshot.utterance and snapshot.playing_text
+    ):
+        utterance = max(snapshot.playing.utterance, played.utterance)
+        heard_ms = played.offset_ms if played.utterance == utterance else 0
+        cut = Position(utterance=utterance, offset_ms=heard_ms)
+    return TakeoverPlan(
+        source="tail" if newer_tail else "snapshot",
+        turns=list(tail.turns) if newer_tail and tail is not None else list(snapshot.turns),
+        adopt=adopt,
+        from_epoch=snapshot.epoch,
+        cut=cut,
+        cut_text=snapshot.playing_text,
+        utterance=max(snapshot.utterance, played.utterance),
+        answered_at_ms=snapshot.answered_at_ms,
+    )
+
+
+def _played(resume: Resume | None) -> Position:
+    return resume.played if resume is not None else Position()

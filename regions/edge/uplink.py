@@ -1,0 +1,263 @@
+"""The edge's end of the uplink: keeps one connection, carries events up and commands down, loses nothing when it drops.
+
+Decides when to connect, what to send and how much may be under way. Events stay with their calls until they are
+acknowledged; after a reconnect everything that is not goes again with the same numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Protocol
+
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from regions.edge.calls import Calls
+from regions.edge.clock import wall_ms
+from regions.edge.identity import Identity
+from regions.edge.keyring import Keyring
+from regions.edge.session import Session
+from regions.wire.uplink import (
+    BATCHES_IN_FLIGHT_MAX,
+    CALLS_PER_BATCH_MAX,
+    EVENTS_PER_BATCH_MAX,
+    FRAME_BYTES_MAX,
+    Ack,
+    CallEvents,
+    Desired,
+    Done,
+    Events,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Keys,
+    Volatile,
+    Welcome,
+    to_edge_decoder,
+)
+
+log = structlog.get_logger()
+
+CONNECT_DEADLINE_S = 5.0
+SILENCE_MAX_S = 10.0
+PAUSE_MAX_S = 2.0
+ACK_DEADLINE_S = 8.0
+BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
+VOLATILE_MAX = 1_000
+BUSY_PAUSE_S = 0.05
+
+
+class Registrar(Protocol):
+    async def __call__(self) -> list[str]:
+        """Registers this incarnation again; the uplink URLs."""
+        ...
+
+
+class Uplink:
+    def __init__(
+        self, urls: list[str], region: str, identity: Identity, keyring: Keyring, register: Registrar
+    ) -> None:
+        self._urls = urls
+        self._region = region
+        self._identity = identity
+        self._keyring = keyring
+        self._register = register
+        self._dirty: dict[Session, None] = {}
+        self._wake = asyncio.Event()
+        self._volatile: list[bytes] = []
+        self._in_flight: dict[int, list[tuple[Session, list[int]]]] = {}
+        self._batch = 0
+        self._done_version = 0
+        self._heartbeat_s = 1.0
+        self.calls: Calls
+        self.up = False
+
+    def use(self, urls: list[str]) -> None:
+        self._urls = urls
+
+    # ------------------------------------------------------------------------------------------- for the calls
+
+    def notify(self, session: Session) -> None:
+        self._dirty[session] = None
+        self._wake.set()
+
+    def volatile(self, call: str, epoch: int, type_: str, at_ms: int, data: bytes) -> None:
+        if self.up and len(self._volatile) < VOLATILE_MAX:
+            message = Volatile(call=call, epoch=epoch, type=type_, at_ms=at_ms, data=msgspec.Raw(data))
+            self._volatile.append(msgspec.json.encode(message))
+            self._wake.set()
+
+    # --------------------------------------------------------------------------------------------- connecting
+
+    async def run(self) -> None:
+        """Until cancelled: connects, serves, reconnects with a growing, jittered pause, over all URLs in turn."""
+        pause_s, turn = 0.1, 0
+        while True:
+            url = self._urls[turn % len(self._urls)]
+            turn += 1
+            try:
+                headers = {"Authorization": f"Bearer {self._identity.token(self._region)}"}
+                async with connect(
+                    url,
+                    additional_headers=headers,
+                    open_timeout=CONNECT_DEADLINE_S,
+                    close_timeout=1.0,
+                    max_size=2 * FRAME_BYTES_MAX,
+                    ping_interval=None,
+                    compression=None,
+                    proxy=None,
+                ) as socket:
+                    await self._serve(socket)
+                    pause_s = 0.1
+            except InvalidStatus as error:
+                log.warning("uplink.refused", status=error.response.status_code)
+                if error.response.status_code in (401, 403):
+                    self._urls = await self._register()
+            except (WebSocketException, OSError, TimeoutError) as error:
+                log.info("uplink.down", error=type(error).__name__)
+            await asyncio.sleep(pause_s * (0.5 + random.random()))
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        hello = Hello(
+            incarnation=self._identity.incarnation,
+            desired_version=self._done_version,
+            load=self.calls.load(),
+            held=self.calls.held(),
+        )
+        await socket.send(msgspec.json.encode(hello).decode())
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            welcome = to_edge_decoder.decode(await socket.recv())
+        if not isinstance(welcome, Welcome):
+            log.warning(
+                "uplink.refused", code=getattr(welcome, "code", ""), detail=getattr(welcome, "detail", "")
+            )
+            return
+        self._heartbeat_s = welcome.heartbeat_s
+        self._keyring.update(welcome.keys)
+        self._forget_in_flight()
+        self.up = True
+        log.info("uplink.up", generation=welcome.generation)
+        tasks = {
+            asyncio.create_task(self._receive(socket)),
+            asyncio.create_task(self._send(socket)),
+            asyncio.create_task(self._beat(socket)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.up = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._forget_in_flight()
+
+    def _forget_in_flight(self) -> None:
+        """What was sent and not answered goes again."""
+        self._in_flight.clear()
+        for session in self.calls.sessions:
+            session.outbox.send_again()
+            if not session.outbox.settled:
+                self._dirty[session] = None
+        self._wake.set()
+
+    # -------------------------------------------------------------------------------------------------- sending
+
+    async def _beat(self, socket: ClientConnection) -> None:
+        while True:
+            beat = Heartbeat(at_ms=wall_ms(), load=self.calls.load())
+            await socket.send(msgspec.json.encode(beat).decode())
+            await asyncio.sleep(self._heartbeat_s)
+
+    async def _send(self, socket: ClientConnection) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for message in self._take_volatile():
+                await socket.send(message.decode())
+            while len(self._in_flight) < BATCHES_IN_FLIGHT_MAX and (batch := self._next_batch()) is not None:
+                await socket.send(msgspec.json.encode(batch).decode())
+
+    def _take_volatile(self) -> list[bytes]:
+        taken, self._volatile = self._volatile, []
+        return taken
+
+    def _next_batch(self) -> Events | None:
+        runs: list[CallEvents] = []
+        sent: list[tuple[Session, list[int]]] = []
+        events = size = 0
+        for session in list(self._dirty):
+            run = session.outbox.run()
+            room: list[int] = []
+            for event in run:
+                cost = len(bytes(event.data)) + 160
+                if events >= EVENTS_PER_BATCH_MAX or (size + cost > BATCH_BYTES_MAX and (room or runs)):
+                    break
+                room.append(event.n)
+                events, size = events + 1, size + cost
+            if not room:
+                if run:
+                    break
+                del self._dirty[session]
+                continue
+            chosen = run[: len(room)]
+            session.outbox.sent(chosen)
+            runs.append(CallEvents(call=session.call, epoch=session.epoch, events=chosen))
+            sent.append((session, room))
+            if len(chosen) == len(run):
+                del self._dirty[session]
+            if len(runs) >= CALLS_PER_BATCH_MAX:
+                break
+        if not runs:
+            return None
+        self._batch += 1
+        self._in_flight[self._batch] = sent
+        return Events(batch=self._batch, calls=runs)
+
+    # ------------------------------------------------------------------------------------------------ receiving
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        while True:
+            waited_s = ACK_DEADLINE_S if self._in_flight else None
+            async with asyncio.timeout(waited_s):
+                message = to_edge_decoder.decode(await socket.recv())
+            match message:
+                case Ack():
+                    await self._acknowledged(message)
+                case Desired():
+                    await self._carry_out(socket, message)
+                case Keys():
+                    self._keyring.update(message)
+                case Goodbye():
+                    log.info("uplink.goodbye", code=message.code, detail=message.detail)
+                    if message.code == "unauthorized":
+                        self._urls = await self._register()
+                    return
+
+    async def _acknowledged(self, ack: Ack) -> None:
+        self._in_flight.pop(ack.batch, None)
+        busy = False
+        for status in ack.results:
+            session = self.calls.session(status.call, status.epoch)
+            if session is not None:
+                session.settled(status)
+                if not session.outbox.settled:
+                    self._dirty[session] = None
+            busy = busy or status.status == "busy"
+        if busy:
+            asyncio.get_running_loop().call_later(BUSY_PAUSE_S * (0.5 + random.random()), self._wake.set)
+        else:
+            self._wake.set()
+
+    async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
+        for command in desired.commands:
+            if command.version > self._done_version:
+                if command.kind == "end" and command.call is not None:
+                    self.calls.end(command.call, command.body.get("end_reason", "ended_by_api"))
+                self._done_version = command.version
+        await socket.send(msgspec.json.encode(Done(version=self._done_version)).decode())
