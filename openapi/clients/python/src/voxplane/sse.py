@@ -1,0 +1,29 @@
+"""Server-sent events, line by line (WHATWG HTML, 9.2). Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class SseReader:
+    """`feed` a line without its end; it gives (cursor, event or None) when a block is complete."""
+
+    def __init__(self) -> None:
+        self._id: str | None = None
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> list[tuple[str, dict[str, Any] | None]]:
+        if not line:
+            cursor, data = self._id, self._data
+            self._id, self._data = None, []
+            if cursor is None:
+                return []
+            return [(cursor, json.loads("\n".join(data)) if data else None)]
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            self._id = value
+        elif name == "data":
+            self._data.append(value)
+        return []
