@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import phonenumbers
-from regions.wire.addresses import AddressError, check_url
 
 from app.calls.shapes import CallerRequest, CreateCall
 from app.errors import FieldError, Invalid, NotAvailable
+from regions.wire.addresses import AddressError, check_url
 
 RESERVED_PARAMETER = "voxplane_"
 _SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")

@@ -1,0 +1,285 @@
+"""A whole deployment of this machine's own: engines, instances, regions with their edges. `up`, the demo and tests start it.
+
+Decides the order, the ports and the environment of each process; every part runs in a process of its own and can be killed
+by itself. What it prints is the business of its users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from app.local.postgres import Postgres, kept_secret
+from app.local.process import Account, EngineError, free_port, port_is_free, start, stop
+from app.local.valkey import Valkey
+from app.local.wan import Link
+from app.migrate import migrate
+
+READY_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A region as it will be: `rtt_ms` from the one caller of this machine."""
+
+    id: str
+    jurisdiction: str
+    name: str
+    latitude: float
+    longitude: float
+    rtt_ms: float = 0.0
+
+
+PLACES = (
+    Place("us-east", "us", "Virginia", 38.9, -77.0, 18.0),
+    Place("eu-west", "eu", "Dublin", 53.3, -6.2, 86.0),
+    Place("ap-south", "in", "Mumbai", 19.1, 72.9, 204.0),
+    Place("us-west", "us", "Oregon", 45.8, -119.7, 70.0),
+    Place("ap-northeast", "jp", "Tokyo", 35.7, 139.7, 160.0),
+    Place("sa-east", "br", "São Paulo", -23.5, -46.6, 120.0),
+)
+
+
+@dataclass(slots=True)
+class RegionUp:
+    place: Place
+    valkey: Valkey | None
+    edge: subprocess.Popen[bytes]
+    media_port: int
+    link: Link | None = None
+
+
+@dataclass(slots=True)
+class Deployment:
+    """`delays`: put a link with the place's round trip between callers and each edge. `ports_from` 0: any free ports.
+
+    `say` is told, in a few words, what is being done.
+    """
+
+    folder: Path
+    places: tuple[Place, ...] = PLACES[:3]
+    instances: int = 2
+    ports_from: int = 0
+    delays: bool = False
+    fsync: bool = True
+    database_url: str = ""
+    redis_urls: dict[str, str] = field(default_factory=dict)
+    capacity_calls: int = 50
+    say: Callable[[str], None] = lambda _: None
+    operator_key: str = ""
+    api_urls: list[str] = field(default_factory=list)
+    regions: dict[str, RegionUp] = field(default_factory=dict)
+    apis: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    postgres: Postgres | None = None
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> Deployment:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        account = Account()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        account.check_reachable(self.folder)
+        self.operator_key = "vx_op_" + kept_secret(self.folder / "operator.key", Account(demote=False))
+        if not self.database_url:
+            self.say("PostgreSQL")
+            self.postgres = Postgres(self.folder / "postgres", fsync=self.fsync)
+            await self._stack.enter_async_context(self.postgres)
+            self.database_url = self.postgres.dsn
+        self.say("schema")
+        await migrate(self.database_url)
+        valkeys: dict[str, Valkey] = {}
+        if not self.redis_urls:
+            self.say("Valkey, one per region")
+            for place in self.places:
+                valkey = Valkey(self.folder / f"valkey-{place.id}")
+                await self._stack.enter_async_context(valkey)
+                valkeys[place.id] = valkey
+            self.redis_urls = {region: v.url for region, v in valkeys.items()}
+        self.say(f"{self.instances} API instances")
+        ports = [self._port(i) for i in range(self.instances)]
+        self.api_urls = [f"http://127.0.0.1:{port}" for port in ports]
+        for port in ports:
+            self.apis.append(self.start_api(port))
+        for url, process in zip(self.api_urls, self.apis, strict=True):
+            await self._until_ready(url + "/readyz", process)
+        self.say(f"{len(self.places)} regions: " + ", ".join(p.id for p in self.places))
+        async with self.operator() as client:
+            for i, place in enumerate(self.places):
+                await self._add_region(client, place)
+                self.regions[place.id] = await self._start_region(client, place, valkeys.get(place.id), i)
+            await self._until_healthy(client)
+
+    def operator(self) -> httpx.AsyncClient:
+        """An HTTP client with the operator's key, to the first instance."""
+        return httpx.AsyncClient(
+            base_url=self.api_urls[0],
+            headers={"Authorization": f"Bearer {self.operator_key}"},
+            timeout=10,
+            trust_env=False,
+        )
+
+    async def create_project(self, name: str, mode: str = "test") -> tuple[str, str]:
+        """(project id, an owner's key)."""
+        async with self.operator() as client:
+            project = _checked(await client.post("/admin/v1/projects", json={"name": name, "mode": mode}))
+            key = _checked(
+                await client.post(
+                    f"/admin/v1/projects/{project['id']}/keys", json={"name": name, "role": "owner"}
+                )
+            )
+        return project["id"], key["secret"]
+
+    def start_api(self, port: int) -> subprocess.Popen[bytes]:
+        env = self._environment() | {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URLS": ",".join(f"{region}={url}" for region, url in self.redis_urls.items()),
+            "VOXPLANE_DATA": str(self.folder / "control"),
+            "VOXPLANE_PORT": str(port),
+            "VOXPLANE_OPERATOR_KEY": self.operator_key,
+            "VOXPLANE_UPLINK_URLS": ",".join(u.replace("http://", "ws://") for u in self.api_urls),
+        }
+        process = self._spawn([sys.executable, "-m", "app.cli", "serve"], f"api-{port}.log", env)
+        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
+        return process
+
+    async def start_edge(
+        self, client: httpx.AsyncClient, place: Place, media_port: int, public_url: str
+    ) -> subprocess.Popen[bytes]:
+        """Starts, or starts again, the region's edge."""
+        enrolled = _checked(await client.post(f"/admin/v1/regions/{place.id}/enrol"))
+        env = self._environment() | {
+            "VOXPLANE_REGION": place.id,
+            "VOXPLANE_EDGE_NAME": "edge-1",
+            "VOXPLANE_CONTROL_URLS": ",".join(self.api_urls),
+            "VOXPLANE_EDGE_TOKEN": enrolled["token"],
+            "VOXPLANE_EDGE_DATA": str(self.folder / f"edge-{place.id}"),
+            "VOXPLANE_MEDIA_PORT": str(media_port),
+            "VOXPLANE_PUBLIC_MEDIA_URL": public_url,
+            "VOXPLANE_REDIS_URL": self.redis_urls.get(place.id, ""),
+            "VOXPLANE_CAPACITY": str(self.capacity_calls),
+        }
+        process = self._spawn([sys.executable, "-m", "regions.edge"], f"edge-{place.id}.log", env)
+        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
+        return process
+
+    async def _start_region(
+        self, client: httpx.AsyncClient, place: Place, valkey: Valkey | None, i: int
+    ) -> RegionUp:
+        media_port = self._port(10 + i)
+        link: Link | None = None
+        public_port = media_port
+        if self.delays:
+            link = await self._stack.enter_async_context(Link("127.0.0.1", media_port, place.rtt_ms / 2))
+            public_port = link.port
+        edge = await self.start_edge(client, place, media_port, f"ws://127.0.0.1:{public_port}")
+        return RegionUp(place, valkey, edge, media_port, link)
+
+    async def _add_region(self, client: httpx.AsyncClient, place: Place) -> None:
+        body = {
+            "id": place.id,
+            "jurisdiction": place.jurisdiction,
+            "name": place.name,
+            "latitude": place.latitude,
+            "longitude": place.longitude,
+        }
+        response = await client.post("/admin/v1/regions", json=body)
+        if response.status_code != 409:
+            _checked(response)
+
+    async def _until_ready(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_WITHIN_S
+        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+            while loop.time() < deadline:
+                if process.poll() is not None:
+                    raise EngineError(
+                        "died", "An API instance did not start.", f"See the logs in {self.folder}."
+                    )
+                try:
+                    if (await client.get(url)).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+        raise EngineError("slow", f"{url} was not ready in time.", f"See the logs in {self.folder}.")
+
+    async def _until_healthy(self, client: httpx.AsyncClient) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_WITHIN_S
+        wanted = {p.id for p in self.places}
+        while loop.time() < deadline:
+            found = _checked(await client.get("/admin/v1/regions"))["data"]
+            if wanted <= {r["id"] for r in found if r["health"] == "healthy"}:
+                return
+            for region in self.regions.values():
+                if region.edge.poll() is not None:
+                    raise EngineError(
+                        "died",
+                        f"The edge of {region.place.id} did not start.",
+                        f"See the logs in {self.folder}.",
+                    )
+            await asyncio.sleep(0.05)
+        raise EngineError("slow", "The regions were not healthy in time.", f"See the logs in {self.folder}.")
+
+    def _environment(self) -> dict[str, str]:
+        kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE")
+        return {k: os.environ[k] for k in kept if k in os.environ} | {
+            "VOXPLANE_ALLOW_LOCAL_TARGETS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _spawn(self, command: list[str], log: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        return start(Account(demote=False), command, log=self.folder / log, cwd=self.folder, env=env)
+
+    def _port(self, offset: int) -> int:
+        if not self.ports_from:
+            return free_port()
+        port = self.ports_from + offset
+        if not port_is_free(port):
+            raise EngineError(
+                "port_taken",
+                f"Port {port} is taken.",
+                "Choose others with --port, or 0 for any that are free.",
+            )
+        return port
+
+
+def temporary_folder(prefix: str) -> Path:
+    """A new folder that the engines' account may enter."""
+    base = Path(os.environ.get("TMPDIR", "/tmp"))
+    folder = base / f"{prefix}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    return folder
+
+
+def _checked(response: httpx.Response) -> dict[str, Any]:
+    if response.status_code >= 400:
+        raise EngineError(
+            "refused", f"The control plane refused: {response.text[:300]}", "This should not happen here."
+        )
+    found: dict[str, Any] = response.json()
+    return found
