@@ -1,0 +1,72 @@
+"""The customer's side of webhooks, for the demo: verifies every signature and keeps what came."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+from voxplane import WebhookError, verify
+
+
+class _Server(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        return
+
+
+class WebhookReceiver:
+    def __init__(self) -> None:
+        self.secret = ""
+        self.url = ""
+        self.received: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        self.latencies_ms: list[float] = []
+        self._server: _Server
+        self._task: asyncio.Task[None]
+
+    async def __aenter__(self) -> WebhookReceiver:
+        config = uvicorn.Config(
+            self._app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", access_log=False
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve())
+        while not self._server.started:
+            await asyncio.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/hook"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        await self._task
+
+    async def until(self, count: int, within_s: float) -> None:
+        """Returns when `count` have come, or when it has taken too long."""
+        deadline = time.monotonic() + within_s
+        while len(self.received) < count and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            part = await receive()
+            body += part.get("body", b"")
+            if not part.get("more_body"):
+                break
+        headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        status = 204
+        try:
+            event = verify(body, headers, self.secret)
+            self.received.append(event)
+            happened = datetime.fromisoformat(event["timestamp"]).timestamp()
+            self.latencies_ms.append(round((time.time() - happened) * 1000, 1))
+        except WebhookError as error:
+            self.faults.append(error.code)
+            status = 400
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
