@@ -80,7 +80,7 @@ def serve() -> None:
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws="websockets",
+        ws="websockets-sansio",
         ws_max_size=2 << 20,
         ws_ping_interval=None,
         log_level="warning",

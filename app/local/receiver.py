@@ -30,7 +30,13 @@ class WebhookReceiver:
 
     async def __aenter__(self) -> WebhookReceiver:
         config = uvicorn.Config(
-            self._app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", access_log=False
+            self._app,
+            interface="asgi3",
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            lifespan="off",
+            access_log=False,
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve())

@@ -38,9 +38,8 @@ def print_report(outcome: Outcome, *, as_json: bool) -> None:
     began = _at(outcome.events[0])
     for event in outcome.events:
         offset_s = _at(event) - began
-        print(
-            f"  {offset_s:7.2f} s  seq {event['seq']:>3}  epoch {event['epoch']}  {event['region']:<9} {event['type']:<21} {_short(event)}"
-        )
+        where = f"epoch {event['epoch']}  {event['region']:<9}"
+        print(f"  {offset_s:7.2f} s  seq {event['seq']:>3}  {where} {event['type']:<21} {_short(event)}")
     print("\nFigures")
     for name, meaning in FIGURES.items():
         value = outcome.figures.get(name)

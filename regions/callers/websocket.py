@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 ATTACH_WITHIN_S = 5.0
 PREPARED_KEPT_S = 30.0
+CLOSE_WITHIN_S = 1.0
 UNSENT_BYTES_MAX = 256 * 1024
 PROBES_PER_SOCKET_MAX = 100
 PROBE_BYTES_MAX = 64
@@ -84,6 +85,7 @@ class CallerListener(WSListener):
         self._sealed: Sealed | None = None
         self._plan: TakeoverPlan | None = None
         self._owning = False
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -104,13 +106,16 @@ class CallerListener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind == WSMsgType.BINARY and frame.fin:
+        if kind == WSMsgType.CLOSE:
+            if not self._closing:
+                transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        elif self._closing:
+            return
+        elif kind == WSMsgType.BINARY and frame.fin:
             self._audio(frame.get_payload_as_bytes())
         elif kind == WSMsgType.TEXT and frame.fin:
             self._text(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.CLOSE:
-            transport.send_close(WSCloseCode.OK)
-            transport.disconnect()
         elif kind in (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CONTINUATION):
             self._refuse("bad_message", "messages come in one frame", "do not fragment")
 
@@ -131,9 +136,17 @@ class CallerListener(WSListener):
         transport.send(WSMsgType.BINARY, frame)
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.send_close(WSCloseCode.OK)
-            self._transport.disconnect()
+        self._close(WSCloseCode.OK)
+
+    def _close(self, code: WSCloseCode) -> None:
+        """Says goodbye and leaves the hanging up to the caller, for a while: closing over unread audio would reset the
+        connection, and the last message with it."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        self._closing = True
+        transport.send_close(code)
+        asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, transport.disconnect)
 
     # ------------------------------------------------------------------------------------------- what comes
 
@@ -265,6 +278,4 @@ class CallerListener(WSListener):
         log.info("caller.refused", code=code)
         refused = wire.Refused(code=code, detail=detail, fix=fix, next_url=next_url)
         self.send_text(msgspec.json.encode(refused))
-        if self._transport is not None:
-            self._transport.send_close(WSCloseCode.POLICY_VIOLATION)
-            self._transport.disconnect()
+        self._close(WSCloseCode.POLICY_VIOLATION)

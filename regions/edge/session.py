@@ -24,7 +24,7 @@ from regions.edge.machine import Phase, step
 from regions.edge.outbox import Outbox
 from regions.edge.snapshots import seal_snapshot, snapshot_key
 from regions.edge.takeover import TakeoverPlan
-from regions.edge.utterances import Utterances, Word
+from regions.edge.utterances import Utterances
 from regions.media.caller_buffer import CallerBuffer
 from regions.media.codecs import SILENCE, Transcoder, to_pcm
 from regions.media.playout import Playout
@@ -32,7 +32,7 @@ from regions.media.voice_activity import VoiceGate
 from regions.wire import media as wire
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import EndReason, Origin
-from regions.wire.snapshot import CallSnapshot, Turn, Unacked, bounded
+from regions.wire.snapshot import CallSnapshot, Turn, Unacked, Word, bounded
 from regions.wire.ticket import Claims, Grant, Sealed
 from regions.wire.uplink import AppendStatus
 
@@ -55,10 +55,15 @@ class CallerPort(Protocol):
     def close(self) -> None: ...
 
 
+class _WordData(msgspec.Struct):
+    word: str = ""
+    offset_ms: int = 0
+
+
 class _TextData(msgspec.Struct):
     role: str = ""
     text: str = ""
-    words: list[Word] = []
+    words: list[_WordData] = []
 
 
 class _ToolData(msgspec.Struct):
@@ -140,7 +145,7 @@ class Session:
             self._put(event.type, bytes(event.data), at_ms=event.at_ms, id=event.id, origin=adopted.origin)
         self._turns = bounded(plan.turns)
         if plan.cut.utterance and plan.cut_text:
-            self._utterances.announce(plan.cut.utterance, plan.cut_text, [])
+            self._utterances.announce(plan.cut.utterance, plan.cut_text, plan.cut_words)
             said = self._utterances.of(plan.cut.utterance)
             heard = said.heard(plan.cut.offset_ms) if said else ""
             self._say_interrupted(plan.cut, heard)
@@ -206,7 +211,8 @@ class Session:
             case "transcript.final":
                 said = _text.decode(data)
                 if said.role == "agent":
-                    self._utterances.announce(self._playout.next_utterance, said.text, said.words)
+                    words = [Word(w.word, w.offset_ms) for w in said.words]
+                    self._utterances.announce(self._playout.next_utterance, said.text, words)
                 elif said.text:
                     self.record(type_, {"role": "caller", "text": said.text})
             case "turn.ended":
@@ -353,6 +359,7 @@ class Session:
             unacked=[Unacked(epoch=self.epoch, event=e) for e in self.outbox.unacked[-200:]],
             playing=position,
             playing_text=said.text if said else "",
+            playing_words=said.words if said else [],
             utterance=self._playout.last_utterance,
             answered_at_ms=self._answered_at_ms,
             stream_sid=self._stream_sid,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from regions.wire.events import EdgeEvent, Origin
 from regions.wire.media import Position, Resume
-from regions.wire.snapshot import CallSnapshot, Tail, Turn
+from regions.wire.snapshot import CallSnapshot, Tail, Turn, Word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class TakeoverPlan:
     from_epoch: int = 0
     cut: Position = field(default_factory=Position)
     cut_text: str = ""
+    cut_words: list[Word] = field(default_factory=list)
     utterance: int = 0
     answered_at_ms: int = 0
 
@@ -74,6 +75,7 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         from_epoch=snapshot.epoch,
         cut=cut,
         cut_text=snapshot.playing_text,
+        cut_words=snapshot.playing_words,
         utterance=max(snapshot.utterance, played.utterance),
         answered_at_ms=snapshot.answered_at_ms,
     )

@@ -8,14 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-import msgspec
+from regions.wire.snapshot import Word
 
 KEPT_MAX = 8
-
-
-class Word(msgspec.Struct):
-    word: str = ""
-    offset_ms: int = 0
 
 
 @dataclass(slots=True)

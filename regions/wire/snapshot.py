@@ -32,6 +32,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int = 0
 
 
+class Word(msgspec.Struct, frozen=True, array_like=True):
+    """A word of what the agent says, and where it begins in the utterance's audio."""
+
+    word: str
+    offset_ms: int
+
+
 class Unacked(msgspec.Struct, frozen=True, kw_only=True):
     """An event that its owner had numbered and not seen acknowledged: `event.n` within `epoch`."""
 
@@ -43,7 +50,7 @@ class CallSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a standby needs. `epoch`/`acked_n`: up to where the log was known to be durable.
 
     `turns` already contain what `unacked` says. `playing`: the agent utterance in progress and the text announced for it,
-    so that the successor can write what was heard. `answered_at_ms`: 0 until answered.
+    with the places of its words, so that the successor can write what was heard. `answered_at_ms`: 0 until answered.
     """
 
     call: str
@@ -54,6 +61,7 @@ class CallSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     unacked: list[Unacked]
     playing: Position = Position()
     playing_text: str = ""
+    playing_words: list[Word] = []
     utterance: int = 0
     answered_at_ms: int = 0
     stream_sid: str = ""
