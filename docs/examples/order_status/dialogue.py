@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-DIGITS = {w: str(i) for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])}
+DIGITS = {
+    w: str(i)
+    for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+}
 WORDS = {d: w for w, d in DIGITS.items()}
 GREETING = "Hello. How can I help you with your order?"
 UNKNOWN_ORDER = "I do not know which order you mean. Please tell me the number."

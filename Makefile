@@ -1,0 +1,49 @@
+# What a newcomer needs: make demo, make test. `make help` lists the rest.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench up env env-dev lock format openapi clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: env ## Watch a real call survive the death of a region (ARGS=--json for machines)
+	@$(BIN)/voxplane demo $(ARGS)
+
+up: env ## A whole deployment on this machine, until Ctrl-C (ARGS="--regions 3 --port 8080")
+	@$(BIN)/voxplane up $(ARGS)
+
+test: env-dev ## The default test suite, on the embedded engines (ARGS="-k name")
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: env-dev ## Format, lint, types, import contracts, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m app.export --check
+
+bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build/bench.json
+	@$(BIN)/python -m tests.bench
+
+openapi: env-dev ## Write the generated files in openapi/ again
+	@$(BIN)/python -m app.export
+
+format: env-dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+env: ## The environment to run in
+	@sh deploy/dev/bootstrap.sh runtime
+
+env-dev: ## The environment to develop in
+	@sh deploy/dev/bootstrap.sh dev
+
+lock: ## Resolve the dependencies anew
+	@sh deploy/dev/lock.sh
+
+clean: ## Remove the environment and what was built
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
