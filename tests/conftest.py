@@ -1,0 +1,92 @@
+"""What every test may ask for. Engines are started by the first test that needs one, once per process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog
+
+from app.settings import Settings
+from tests.support.api import Api, Project, serving
+from tests.support.engines import Engines, running_engines
+
+OPERATOR_KEY = "vx_op_0123456789abcdefghijklmnopqrstuv"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> None:
+    """Lines are made in full and written nowhere; `log_lines` shows them to a test."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    with running_engines() as started:
+        yield started
+
+
+@pytest.fixture
+async def database_url(engines: Engines) -> AsyncIterator[str]:
+    """A fresh, migrated database for this test alone."""
+    async with engines.database() as url:
+        yield url
+
+
+@pytest.fixture
+async def redis_urls(engines: Engines) -> dict[str, str]:
+    """Region → URL of an empty Valkey."""
+    await engines.flush()
+    return engines.redis_urls
+
+
+@pytest.fixture
+def redis_url(redis_urls: dict[str, str]) -> str:
+    return redis_urls["us-east"]
+
+
+def make_settings(database_url: str, redis_urls: dict[str, str], data: Path, **more: Any) -> Settings:
+    return Settings(
+        **{
+            "database_url": database_url,
+            "redis_urls": redis_urls,
+            "data": data,
+            "port": 0,
+            "operator_key": OPERATOR_KEY,
+            "local_targets": True,
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def settings(database_url: str, redis_urls: dict[str, str], tmp_path: Path) -> Settings:
+    return make_settings(database_url, redis_urls, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_settings(
+    engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Settings]:
+    data = tmp_path_factory.mktemp("data")
+    return lambda url: make_settings(url, engines.redis_urls, data)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(engines: Engines, module_settings: Callable[[str], Settings]) -> AsyncIterator[Api]:
+    """One instance for the tests of a module, over a database of its own. Tests stand apart by their projects."""
+    async with engines.database() as url, serving(module_settings(url)) as served:
+        yield served
+
+
+@pytest.fixture
+async def project(api: Api) -> Project:
+    """A project of mode ``test`` with its first owner key."""
+    return await api.project()
