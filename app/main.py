@@ -23,6 +23,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from app import system
 from app.calls import routes as calls
 from app.control import Control, open_control
+from app.dependencies import ControlIn
 from app.errors import Forbidden
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
@@ -45,14 +46,14 @@ async def provide_control(state: State) -> Control:
     return control
 
 
-async def provide_principal(request: Connection, control: Control) -> Principal:
+async def provide_principal(request: Connection, control: ControlIn) -> Principal:
     who = await control.auth.authenticate(request.headers.get("authorization"))
     if isinstance(who, Operator):
         raise Forbidden("This is a project's resource.", fix="Use a project's key (vx_live_… or vx_test_…).")
     return who
 
 
-async def provide_operator(request: Connection, control: Control) -> Operator:
+async def provide_operator(request: Connection, control: ControlIn) -> Operator:
     who = await control.auth.authenticate(request.headers.get("authorization"))
     if isinstance(who, Principal):
         raise Forbidden("This is for the platform's operators.", fix="Use the operator key (vx_op_…).")

@@ -85,9 +85,13 @@ def pointer_of(text: str) -> tuple[str, str]:
     found = _PATH.search(text)
     if found is None:
         return "", text
-    segments = [(m.group(1) or m.group(2)) for m in _SEGMENT.finditer(found.group(1) or "")]
-    pointer = "".join("/" + s.replace("~", "~0").replace("/", "~1") for s in segments)
-    return pointer, _PATH.sub("", text).strip()
+    return _pointer(found.group(1) or ""), _PATH.sub("", text).strip()
+
+
+def _pointer(path: str) -> str:
+    """``.a[0].b`` as ``/a/0/b``; msgspec writes ``[...]`` for a value of a map, which names no one."""
+    segments = [(m.group(1) or m.group(2)) for m in _SEGMENT.finditer(path)]
+    return "".join("/" + s.replace("~", "~0").replace("/", "~1") for s in segments if s != "...")
 
 
 def invalid_from(text: str) -> Invalid:
@@ -107,7 +111,7 @@ def _from_validation(_: Request[Any, Any, Any], error: ValidationException) -> R
         if entry.get("source") == "body" or key == "data":
             key = key.removeprefix("data").removeprefix(".")
         if key and not pointer:
-            pointer = "/" + key.replace(".", "/").replace("[", "/").replace("]", "")
+            pointer = _pointer("." + key)
         if (unknown := _UNKNOWN.search(detail)) is not None:
             pointer += "/" + unknown.group(1)
         faults.append(FieldError(pointer=pointer, detail=detail))

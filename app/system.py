@@ -9,7 +9,7 @@ import asyncpg
 from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.control import Control
+from app.dependencies import ControlIn
 from app.telemetry import registry
 
 READY_DEADLINE_S = 2.0
@@ -22,7 +22,7 @@ async def healthz() -> dict[str, str]:
 
 
 @get("/readyz", operation_id="readiness", tags=["system"], security=[{}])
-async def readyz(control: Control) -> Response[dict[str, Any]]:
+async def readyz(control: ControlIn) -> Response[dict[str, Any]]:
     """Ready for requests: the database answers and no worker is failing."""
     reasons = [f"worker {name}" for name in control.supervisor.unhealthy]
     try:
@@ -42,7 +42,7 @@ async def metrics() -> Response[bytes]:
 
 
 @get("/.well-known/jwks.json", operation_id="jwks", tags=["system"], security=[{}])
-async def jwks(control: Control) -> Response[dict[str, Any]]:
+async def jwks(control: ControlIn) -> Response[dict[str, Any]]:
     """The keys that tickets are signed with (RFC 7517)."""
     return Response(control.keyring.jwks(), headers={"Cache-Control": "public, max-age=300"})
 

@@ -72,9 +72,7 @@ def settings(database_url: str, redis_urls: dict[str, str], tmp_path: Path) -> S
 
 
 @pytest.fixture(scope="module")
-def module_settings(
-    engines: Engines, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Settings]:
+def module_settings(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Settings]:
     data = tmp_path_factory.mktemp("data")
     return lambda url: make_settings(url, engines.redis_urls, data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from app import cursors
 from app.calls.conversation import read_conversation
@@ -20,10 +20,9 @@ from app.calls.shapes import (
     TicketRequest,
 )
 from app.calls.store import to_view
-from app.control import Control
+from app.dependencies import ControlIn, PrincipalIn
 from app.errors import BadRequest
 from app.ids import parse
-from app.projects.auth import Principal
 from regions.wire import ids
 
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
@@ -34,11 +33,11 @@ StateFilter = Literal[
 
 @post("/v1/calls", operation_id="createCall", tags=["calls"], summary="Create a call")
 async def create_call(
-    data: CreateCall,
+    data: JSONBody[CreateCall],
     request: Request[Any, Any, Any],
-    control: Control,
-    principal: Principal,
-    idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key", required=False)] = None,
+    control: ControlIn,
+    principal: PrincipalIn,
+    idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)] = None,
 ) -> Response[CreatedCall]:
     principal.require("calls:write")
     created, replayed = await control.calls.create(principal, idempotency_key, data)
@@ -51,12 +50,12 @@ async def create_call(
 @get("/v1/calls", operation_id="listCalls", tags=["calls"], summary="List calls, newest first")
 async def list_calls(
     request: Request[Any, Any, Any],
-    control: Control,
-    principal: Principal,
-    with_state: Annotated[StateFilter | None, Parameter(query="state", required=False)] = None,
-    region: str | None = None,
-    limit: int = LIMIT_DEFAULT,
-    cursor: str | None = None,
+    control: ControlIn,
+    principal: PrincipalIn,
+    with_state: Annotated[StateFilter | None, QueryParameter(name="state", required=False)] = None,
+    region: FromQuery[str | None] = None,
+    limit: FromQuery[int] = LIMIT_DEFAULT,
+    cursor: FromQuery[str | None] = None,
 ) -> CallPage:
     principal.require("calls:read")
     metadata = {
@@ -81,7 +80,7 @@ async def list_calls(
 
 
 @get("/v1/calls/{call_id:str}", operation_id="getCall", tags=["calls"], summary="Read a call")
-async def get_call(call_id: str, control: Control, principal: Principal) -> CallView:
+async def get_call(call_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> CallView:
     principal.require("calls:read")
     return to_view(await control.calls.get(principal, parse(ids.CALL, call_id)))
 
@@ -94,7 +93,10 @@ async def get_call(call_id: str, control: Control, principal: Principal) -> Call
     status_code=200,
 )
 async def end_call(
-    call_id: str, control: Control, principal: Principal, data: EndCall | None = None
+    call_id: FromPath[str],
+    control: ControlIn,
+    principal: PrincipalIn,
+    data: JSONBody[EndCall | None] = None,
 ) -> CallView:
     principal.require("calls:write")
     return to_view(await control.calls.end(principal, parse(ids.CALL, call_id)))
@@ -108,7 +110,7 @@ async def end_call(
     status_code=200,
     security=[{}],
 )
-async def new_ticket(call_id: str, data: TicketRequest, control: Control) -> NewTicket:
+async def new_ticket(call_id: FromPath[str], data: JSONBody[TicketRequest], control: ControlIn) -> NewTicket:
     return await control.calls.new_ticket(call_id, data.ticket)
 
 
@@ -119,7 +121,11 @@ async def new_ticket(call_id: str, data: TicketRequest, control: Control) -> New
     summary="What was said",
 )
 async def get_conversation(
-    call_id: str, control: Control, principal: Principal, min_seq: int = 0, limit: int = LIMIT_MAX
+    call_id: FromPath[str],
+    control: ControlIn,
+    principal: PrincipalIn,
+    min_seq: FromQuery[int] = 0,
+    limit: FromQuery[int] = LIMIT_MAX,
 ) -> Conversation:
     principal.require("conversation:read")
     call = await control.calls.get(principal, parse(ids.CALL, call_id))

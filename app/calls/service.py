@@ -113,7 +113,7 @@ class Calls:
         new = NewCall(
             key=key,
             body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
-            call_id=new_id(self.cell),
+            call_id=new_id(self.cell, int(now.timestamp() * 1000)),
             event_id=new_id(self.cell),
             request=msgspec.json.encode(request),
             placement=msgspec.json.encode(placement),
@@ -126,6 +126,7 @@ class Calls:
             expire_at=expiry(attach_by, body.max_duration_s),
             event_data=event_data,
             event_hash=content_key.hash(b"call.created", event_data),
+            created_at=now,
         )
         outcome = await self.coalescer.create(principal.project_id, new)
         if outcome.replayed:

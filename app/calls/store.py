@@ -26,7 +26,7 @@ DEADLINE_S = 4.0
 
 CREATE_CALLS = (
     "select * from vx.create_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,"
-    " $21, $22, $23)"
+    " $21, $22, $23, $24)"
 )
 
 CALL_COLUMNS = """id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at, attach_by, seq,
@@ -71,6 +71,7 @@ class NewCall:
     expire_at: datetime
     event_data: bytes
     event_hash: bytes
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class CallStore:
                 [nth_edge(c, 1, 0) for c in batch], [nth_edge(c, 1, 1) for c in batch],
                 [nth_edge(c, 2, 0) for c in batch], [nth_edge(c, 2, 1) for c in batch],
                 [c.webhook_id for c in batch], [c.max_duration_s for c in batch], [c.attach_by for c in batch],
-                [c.expire_at for c in batch], [c.event_data.decode() for c in batch], [c.event_hash for c in batch],
+                [c.expire_at for c in batch], [c.event_data.decode() for c in batch], [c.event_hash for c in batch], [c.created_at for c in batch],
             )  # fmt: skip
         return {r["key"]: Created(r["call_id"], r["body_hash"], r["replayed"]) for r in rows}
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, WebSocket, get, patch, post, websocket
 from litestar.exceptions import WebSocketDisconnect
-from litestar.params import Parameter
+from litestar.params import FromPath, HeaderParameter, JSONBody
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
 from app.clock import rfc3339
 from app.control import Control
+from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import (
     Conflict,
     NotFound,
@@ -37,7 +38,6 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
-from app.projects.auth import Operator, Principal
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -54,21 +54,23 @@ UPLINK_PATH = "/edge/v1/uplink"
     tags=["regions"],
     summary="Regions, their health and where to probe them",
 )
-async def list_regions(control: Control, principal: Principal) -> RegionPage:
+async def list_regions(control: ControlIn, principal: PrincipalIn) -> RegionPage:
     principal.require("regions:read")
     fleet = control.fleet.now
     return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=TTL_S)
 
 
 @get("/admin/v1/regions", operation_id="adminListRegions", tags=["fleet"])
-async def admin_list_regions(control: Control, operator: Operator) -> RegionPage:
+async def admin_list_regions(control: ControlIn, operator: OperatorIn) -> RegionPage:
     await control.fleet.refresh()
     fleet = control.fleet.now
     return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=0)
 
 
 @post("/admin/v1/regions", operation_id="adminCreateRegion", tags=["fleet"])
-async def admin_create_region(data: CreateRegion, control: Control, operator: Operator) -> RegionView:
+async def admin_create_region(
+    data: JSONBody[CreateRegion], control: ControlIn, operator: OperatorIn
+) -> RegionView:
     try:
         async with control.db.transaction("admin") as connection:
             await connection.execute(
@@ -89,18 +91,20 @@ async def admin_create_region(data: CreateRegion, control: Control, operator: Op
 
 
 @get("/admin/v1/regions/{region_id:str}", operation_id="adminGetRegion", tags=["fleet"])
-async def admin_get_region(region_id: str, control: Control, operator: Operator) -> Response[RegionView]:
+async def admin_get_region(
+    region_id: FromPath[str], control: ControlIn, operator: OperatorIn
+) -> Response[RegionView]:
     await control.fleet.refresh()
     return _with_etag(control, region_id)
 
 
 @patch("/admin/v1/regions/{region_id:str}", operation_id="adminChangeRegion", tags=["fleet"])
 async def admin_change_region(
-    region_id: str,
-    data: ChangeRegion,
-    control: Control,
-    operator: Operator,
-    if_match: Annotated[str | None, Parameter(header="If-Match", required=False)] = None,
+    region_id: FromPath[str],
+    data: JSONBody[ChangeRegion],
+    control: ControlIn,
+    operator: OperatorIn,
+    if_match: Annotated[str | None, HeaderParameter(name="If-Match", required=False)] = None,
 ) -> Response[RegionView]:
     if if_match is None:
         raise PreconditionRequired("Changing a region needs If-Match.")
@@ -122,7 +126,7 @@ async def admin_change_region(
 
 
 @post("/admin/v1/regions/{region_id:str}/enrol", operation_id="adminEnrolEdge", tags=["fleet"])
-async def admin_enrol(region_id: str, control: Control, operator: Operator) -> EnrolToken:
+async def admin_enrol(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EnrolToken:
     await control.fleet.refresh()
     if region_id not in control.fleet.now.regions:
         raise NotFound("There is no such region.")
@@ -135,13 +139,13 @@ async def admin_enrol(region_id: str, control: Control, operator: Operator) -> E
 
 
 @get("/admin/v1/edges", operation_id="adminListEdges", tags=["fleet"])
-async def admin_list_edges(control: Control, operator: Operator) -> EdgePage:
+async def admin_list_edges(control: ControlIn, operator: OperatorIn) -> EdgePage:
     await control.fleet.refresh()
     return EdgePage(data=[edge_view(e) for e in control.fleet.now.edges])
 
 
 @get("/admin/v1/edges/{edge_id:str}", operation_id="adminGetEdge", tags=["fleet"])
-async def admin_get_edge(edge_id: str, control: Control, operator: Operator) -> EdgeView:
+async def admin_get_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeView:
     await control.fleet.refresh()
     found = parse(ids.EDGE, edge_id)
     edge = control.fleet.now.edge(found) if found is not None else None
@@ -152,7 +156,7 @@ async def admin_get_edge(edge_id: str, control: Control, operator: Operator) -> 
 
 @post("/edge/v1/register", operation_id="registerEdge", tags=["edge"], status_code=200)
 async def register(
-    data: RegisterRequest, request: Request[Any, Any, Any], control: Control
+    data: JSONBody[RegisterRequest], request: Request[Any, Any, Any], control: ControlIn
 ) -> RegisterResponse:
     edge_id, region = await control.registration.register(bearer(request.headers.get("authorization")), data)
     urls = [u + UPLINK_PATH for u in control.settings.uplink_urls] or [_own_url(request) + UPLINK_PATH]
@@ -160,7 +164,7 @@ async def register(
 
 
 @websocket(UPLINK_PATH)
-async def uplink(socket: WebSocket[Any, Any, Any], control: Control) -> None:
+async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
     """Refused before it is accepted where the token does not hold."""
     try:
         token = bearer(socket.headers.get("authorization"))

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from app.calls.routes import bounded
 from app.control import Control
+from app.dependencies import ControlIn, PrincipalIn
 from app.ids import parse
 from app.log.feeds import Position, position_of
 from app.projects.auth import Principal
@@ -31,11 +32,11 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/v1/events", operation_id="listEvents", tags=["events"], summary="Events of the project, oldest first")
 async def list_events(
-    control: Control,
-    principal: Principal,
-    cursor: str | None = None,
-    limit: int = 50,
-    types: list[str] | None = None,
+    control: ControlIn,
+    principal: PrincipalIn,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+    types: FromQuery[list[str] | None] = None,
 ) -> EventPage:
     principal.require("events:read")
     after = position_of(cursor) if cursor else Position()
@@ -52,7 +53,11 @@ async def list_events(
     summary="Events of one call",
 )
 async def list_call_events(
-    call_id: str, control: Control, principal: Principal, after: int = 0, limit: int = 200
+    call_id: FromPath[str],
+    control: ControlIn,
+    principal: PrincipalIn,
+    after: FromQuery[int] = 0,
+    limit: FromQuery[int] = 200,
 ) -> EventPage:
     principal.require("events:read")
     call = await control.calls.get(principal, parse(ids.CALL, call_id))
@@ -71,11 +76,11 @@ async def list_call_events(
 )
 async def stream_events(
     request: Request[Any, Any, Any],
-    control: Control,
-    principal: Principal,
-    last_event_id: Annotated[str | None, Parameter(header="Last-Event-ID", required=False)] = None,
-    cursor: str | None = None,
-    types: list[str] | None = None,
+    control: ControlIn,
+    principal: PrincipalIn,
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", required=False)] = None,
+    cursor: FromQuery[str | None] = None,
+    types: FromQuery[list[str] | None] = None,
 ) -> Stream:
     """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on."""
     principal.require("events:read")

@@ -5,48 +5,53 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
 
-from app.control import Control
-from app.projects.auth import Operator, Principal
+from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyPage, ProjectPage, ProjectView
 
 
 @post("/admin/v1/projects", operation_id="adminCreateProject", tags=["projects"])
-async def create_project(data: CreateProject, control: Control, operator: Operator) -> ProjectView:
+async def create_project(
+    data: JSONBody[CreateProject], control: ControlIn, operator: OperatorIn
+) -> ProjectView:
     return await control.projects.create(data)
 
 
 @get("/admin/v1/projects", operation_id="adminListProjects", tags=["projects"])
-async def list_projects(control: Control, operator: Operator) -> ProjectPage:
+async def list_projects(control: ControlIn, operator: OperatorIn) -> ProjectPage:
     return ProjectPage(data=await control.projects.all())
 
 
 @get("/admin/v1/projects/{project_id:str}", operation_id="adminGetProject", tags=["projects"])
-async def get_project(project_id: str, control: Control, operator: Operator) -> ProjectView:
+async def get_project(project_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> ProjectView:
     return await control.projects.get(project_id)
 
 
 @post("/admin/v1/projects/{project_id:str}/keys", operation_id="adminCreateKey", tags=["projects"])
 async def admin_create_key(
-    project_id: str, data: CreateKey, control: Control, operator: Operator
+    project_id: FromPath[str],
+    data: JSONBody[CreateKey],
+    control: ControlIn,
+    operator: OperatorIn,
 ) -> CreatedKey:
     return await control.projects.create_key_as_operator(project_id, data)
 
 
 @post("/v1/keys", operation_id="createKey", tags=["keys"], summary="Create a key; its secret is shown once")
-async def create_key(data: CreateKey, control: Control, principal: Principal) -> CreatedKey:
+async def create_key(data: JSONBody[CreateKey], control: ControlIn, principal: PrincipalIn) -> CreatedKey:
     principal.require("keys:write")
     return await control.projects.create_key(principal, data)
 
 
 @get("/v1/keys", operation_id="listKeys", tags=["keys"])
-async def list_keys(control: Control, principal: Principal) -> KeyPage:
+async def list_keys(control: ControlIn, principal: PrincipalIn) -> KeyPage:
     principal.require("keys:read")
     return KeyPage(data=await control.projects.list_keys(principal))
 
 
 @delete("/v1/keys/{key_id:str}", operation_id="revokeKey", tags=["keys"], summary="Revoke a key")
-async def revoke_key(key_id: str, control: Control, principal: Principal) -> None:
+async def revoke_key(key_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> None:
     principal.require("keys:write")
     await control.projects.revoke_key(principal, key_id)
 

@@ -9,7 +9,7 @@ create function vx.create_calls(
   p_key text[], p_body_hash bytea[], p_call uuid[], p_event uuid[], p_request jsonb[], p_placement jsonb[], p_metadata jsonb[],
   p_region text[], p_edge_1 uuid[], p_incarnation_1 uuid[], p_edge_2 uuid[], p_incarnation_2 uuid[],
   p_edge_3 uuid[], p_incarnation_3 uuid[], p_webhook uuid[], p_max_duration_s integer[], p_attach_by timestamptz[],
-  p_expire_at timestamptz[], p_data jsonb[], p_hash bytea[])
+  p_expire_at timestamptz[], p_data jsonb[], p_hash bytea[], p_created_at timestamptz[])
 returns table (key text, call_id uuid, body_hash bytea, replayed boolean)
 language plpgsql security invoker set search_path = vx, pg_temp as $$
 #variable_conflict use_column
@@ -22,9 +22,9 @@ begin
   with given as (
     select * from unnest(p_key, p_body_hash, p_call, p_event, p_request, p_placement, p_metadata, p_region,
                          p_edge_1, p_incarnation_1, p_edge_2, p_incarnation_2, p_edge_3, p_incarnation_3,
-                         p_webhook, p_max_duration_s, p_attach_by, p_expire_at, p_data, p_hash)
+                         p_webhook, p_max_duration_s, p_attach_by, p_expire_at, p_data, p_hash, p_created_at)
       as g(key, body_hash, call_id, event_id, request, placement, metadata, region, e1, i1, e2, i2, e3, i3,
-           webhook_id, max_duration_s, attach_by, expire_at, data, hash)
+           webhook_id, max_duration_s, attach_by, expire_at, data, hash, created_at)
   ), claimed as (
     -- in key order, so that two instances that hold some of the same keys wait for each other in one direction only
     insert into vx.idempotency as i (project_id, route, key, body_hash, call_id, created_at)
@@ -39,11 +39,11 @@ begin
                           max_duration_s, created_at)
     select f.call_id, p_project, 'ringing', 1, cardinality(array_remove(array[f.e1, f.e2, f.e3], null)),
            array_remove(array[f.e1, f.e2, f.e3], null), array_remove(array[f.i1, f.i2, f.i3], null), f.expire_at,
-           f.attach_by, 0, 1, xid, f.region, f.e1, f.webhook_id, f.request, f.placement, f.metadata, f.max_duration_s, p_now
+           f.attach_by, 0, 1, xid, f.region, f.e1, f.webhook_id, f.request, f.placement, f.metadata, f.max_duration_s, f.created_at
       from fresh f
   ), made_events as (
     insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, hash, feed_xid)
-    select f.call_id, 1, p_project, f.event_id, 'call.created', 1, 'control', 'create', f.region, p_now, f.data, f.hash, xid
+    select f.call_id, 1, p_project, f.event_id, 'call.created', 1, 'control', 'create', f.region, f.created_at, f.data, f.hash, xid
       from fresh f
   ), made_deliveries as (
     insert into vx.deliveries (call_id, webhook_id, seq, project_id, next_at)
@@ -65,7 +65,7 @@ begin
 end $$;
 
 grant execute on function vx.create_calls(uuid, text, timestamptz, text[], bytea[], uuid[], uuid[], jsonb[], jsonb[], jsonb[],
-  text[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], integer[], timestamptz[], timestamptz[], jsonb[], bytea[])
+  text[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], integer[], timestamptz[], timestamptz[], jsonb[], bytea[], timestamptz[])
   to vx_api;
 
 reset role;

@@ -1,0 +1,216 @@
+"""Creates, reads and ends of calls through HTTP, on the real database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+import pytest_asyncio
+
+from regions.wire.ticket import read
+from tests.conftest import make_settings
+from tests.support.api import Api, Project, serving
+from tests.support.fleet import three_regions
+
+
+async def create(client: Any, key: str | None = None, **more: Any) -> Any:
+    return await client.post(
+        "/v1/calls", json=call_body(**more), headers={"Idempotency-Key": key or str(uuid4())}
+    )
+
+
+def call_body(**more: Any) -> dict[str, Any]:
+    return {"agent": {"url": "ws://127.0.0.1:9/agent"}} | more
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+async def test_a_call_is_placed_where_the_caller_is_near_and_says_why(project: Project) -> None:
+    client = project.client
+    near = [
+        {"region": "eu-west", "rtt_ms": 20},
+        {"region": "us-east", "rtt_ms": 90},
+        {"region": "ap-south", "rtt_ms": 200},
+    ]
+    made = (await create(client, latencies=near)).json()
+    read_back = (await client.get(f"/v1/calls/{made['id']}")).json()
+    assert made["region"] == "eu-west"
+    assert [s["region"] for s in made["placement"]["standbys"]] == ["us-east", "ap-south"]
+    assert {c["region"]: c["reason"] for c in made["placement"]["candidates"]} == {
+        "eu-west": "chosen", "us-east": "costlier", "ap-south": "costlier",
+    }  # fmt: skip
+    assert made["placement"]["protection"] == "full"
+    assert len(made["attach"]) == 3
+    assert read_back == {k: v for k, v in made.items() if k not in ("ticket", "attach")}
+
+
+async def test_the_ticket_grants_three_epochs_and_hides_the_backend(api: Api, project: Project) -> None:
+    client = project.client
+    made = (await create(client)).json()
+    claims = read(made["ticket"], keys=api.control.keyring.public_keys)
+    assert [g.epoch for g in claims.grants] == [1, 2, 3]
+    assert claims.call == made["id"]
+    assert "agent" not in str(jwt.decode(made["ticket"], options={"verify_signature": False}))
+
+
+async def test_the_same_key_gives_the_same_call_and_another_body_is_refused(
+    api: Api, project: Project
+) -> None:
+    client = project.client
+    first = await create(client, "k1", metadata={"a": "b"})
+    again = await create(client, "k1", metadata={"a": "b"})
+    other = await create(client, "k1", metadata={"a": "c"})
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert read(again.json()["ticket"], keys=api.control.keyring.public_keys).grants == (
+        read(first.json()["ticket"], keys=api.control.keyring.public_keys).grants
+    )
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_fifty_concurrent_creates_with_ten_keys_on_two_instances_make_ten_calls(
+    api: Api, project: Project
+) -> None:
+    other = make_settings(api.settings.database_url, api.settings.redis_urls, api.settings.data)
+    async with serving(other) as second:
+        clients = (project.client, await second.client(project.key))
+        answers = await asyncio.gather(*(create(clients[i % 2], f"key-{i % 10}") for i in range(50)))
+    assert {a.status_code for a in answers} == {201}
+    assert len({a.json()["id"] for a in answers}) == 10
+    assert sum("Idempotent-Replayed" not in a.headers for a in answers) == 10
+
+
+async def test_an_ended_call_has_its_final_event_above_every_grant(api: Api, project: Project) -> None:
+    client = project.client
+    made = (await create(client)).json()
+    ended = (await client.post(f"/v1/calls/{made['id']}/end")).json()
+    again = (await client.post(f"/v1/calls/{made['id']}/end")).json()
+    events = (await client.get(f"/v1/calls/{made['id']}/events")).json()["data"]
+    ticket = await client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    assert (ended["state"], ended["end_reason"], ended["epoch"]) == ("canceled", "ended_by_api", 4)
+    assert again == ended
+    assert [(e["seq"], e["type"]) for e in events] == [(1, "call.created"), (2, "call.ended")]
+    assert (ticket.status_code, ticket.json()["code"]) == (409, "call_ended")
+
+
+async def test_a_new_ticket_grants_epochs_above_all_before(api: Api, project: Project) -> None:
+    made = (await create(project.client)).json()
+    nobody, path = await api.client(), f"/v1/calls/{made['id']}/ticket"
+    first = await nobody.post(path, json={"ticket": made["ticket"]})
+    second = await nobody.post(path, json={"ticket": made["ticket"]})
+    forged = await nobody.post(path, json={"ticket": made["ticket"][:-4] + "AAAA"})
+    assert (first.status_code, first.json()["epoch"]) == (200, 4)
+    assert second.json()["epoch"] == 7
+    assert (forged.status_code, forged.json()["code"]) == (401, "bad_ticket")
+
+
+async def test_what_another_project_owns_is_not_found(api: Api, project: Project) -> None:
+    theirs = (await api.project()).client
+    made = (await create(project.client)).json()
+    answers = [await theirs.get(f"/v1/calls/{made['id']}{p}") for p in ("", "/events", "/conversation")]
+    answers.append(await theirs.post(f"/v1/calls/{made['id']}/end"))
+    listed = (await theirs.get("/v1/calls")).json()["data"]
+    still = (await project.client.get(f"/v1/calls/{made['id']}")).json()
+    assert [a.status_code for a in answers] == [404] * 4
+    assert listed == []
+    assert still["state"] == "ringing"
+
+
+async def test_residency_that_cannot_be_met_is_refused_with_what_could(api: Api, project: Project) -> None:
+    client = project.client
+    answer = await create(client, regions={"jurisdictions": ["ch"]})
+    bound = (await create(client, regions={"jurisdictions": ["eu"]})).json()
+    assert (answer.status_code, answer.json()["code"]) == (422, "residency_unsatisfiable")
+    assert answer.json()["allowed_regions"] == ["ap-south", "eu-west", "us-east"]
+    assert bound["region"] == "eu-west"
+    assert bound["placement"]["standbys"] == []
+    assert bound["placement"]["protection"] == "none"
+
+
+async def test_pages_follow_a_cursor_that_belongs_to_its_filters(api: Api, project: Project) -> None:
+    client = project.client
+    made = [(await create(client, metadata={"n": str(i % 2)})).json()["id"] for i in range(5)]
+    first = (await client.get("/v1/calls", params={"limit": 2})).json()
+    second = (await client.get("/v1/calls", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    odd = (await client.get("/v1/calls", params={"metadata.n": "1"})).json()["data"]
+    mixed = await client.get("/v1/calls", params={"state": "failed", "cursor": first["next_cursor"]})
+    negative = await client.get("/v1/calls", params={"limit": -1})
+    nonsense = await client.get("/v1/calls", params={"cursor": "AAAA"})
+    assert [c["id"] for c in first["data"] + second["data"]] == made[::-1][:4]
+    assert [c["id"] for c in odd] == [made[3], made[1]]
+    assert [mixed.status_code, negative.status_code, nonsense.status_code] == [400, 400, 400]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "pointer"),
+    [
+        ({"agent": {"url": "ws://127.0.0.1:9/x"}, "foo": 1}, 422, "invalid", "/foo"),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "bar": 1}}, 422, "invalid", "/agent/bar"),
+        ({"agent": {"url": 5}}, 422, "invalid", "/agent/url"),
+        ({"agent": {"url": "ws://example.com/x"}}, 422, "invalid", "/agent/url"),
+        ({"agent": {"url": "wss://10.0.0.1/x"}}, 422, "invalid", "/agent/url"),
+        ({"agent": {"url": "wss://0x7f.1/x"}}, 422, "invalid", "/agent/url"),
+        ({"agent": {"url": "https://example.com/x"}}, 422, "invalid", "/agent/url"),
+        (call_body(webhook_url="https://169.254.169.254/latest"), 422, "invalid", "/webhook_url"),
+        (call_body(metadata={"k": "x" * 513}), 422, "invalid", "/metadata"),
+        (call_body(max_duration_s=0), 422, "invalid", "/max_duration_s"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": -1}]), 422, "invalid", "/latencies/0/rtt_ms"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": "fast"}]), 422, "invalid", "/latencies/0/rtt_ms"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": 5}] * 101), 422, "invalid", "/latencies"),
+        (call_body(regions={"pin": "mars-north"}), 422, "invalid", "/regions/pin"),
+        (call_body(regions={"pin": "us-east", "allow": ["eu-west"]}), 422, "invalid", "/regions/pin"),
+        (call_body(caller={"kind": "phone", "to": "+14155550123"}), 422, "not_available", "/caller/kind"),
+        (call_body(caller={"kind": "phone", "to": "12"}), 422, "invalid", "/caller/to"),
+        (call_body(caller={"kind": "websocket", "from": "sip:@"}), 422, "invalid", "/caller/from"),
+        (call_body(caller={"kind": "pigeon"}), 422, "invalid", "/caller/kind"),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "dialect": "native"}}, 422, "not_available", "/agent/dialect"),
+        ({"agent": {"url": "ws://127.0.0.1:9/", "parameters": {"voxplane_x": "x"}}}, 422, "invalid", "/agent/parameters/voxplane_x"),
+        ([], 422, "invalid", ""),
+        ("text", 422, "invalid", ""),
+    ],
+)  # fmt: skip
+async def test_a_bad_create_is_refused_with_a_pointer_and_changes_nothing(
+    project: Project, body: Any, status: int, code: str, pointer: str
+) -> None:
+    client = project.client
+    answer = await client.post("/v1/calls", json=body, headers={"Idempotency-Key": "x"})
+    listed = (await client.get("/v1/calls")).json()["data"]
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert pointer in [e["pointer"] for e in problem["errors"]]
+    assert problem["fix"]
+    assert problem["request_id"] == answer.headers["request-id"]
+    assert listed == []
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b"{", {}, 400, "malformed_json"),
+        (b"\xff\xfe", {}, 400, "malformed_json"),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/x"},"max_duration_s":NaN}', {}, 400, "malformed_json"),
+        (b"x" * 10_000_000, {}, 413, "too_large"),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/\x00"}}', {}, 400, "malformed_json"),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/x"}}', {"Idempotency-Key": ""}, 400, "idempotency_key_required"),
+        (
+            b'{"agent":{"url":"ws://127.0.0.1:9/x"}}',
+            {"Idempotency-Key": "k" * 256},
+            400,
+            "bad_idempotency_key",
+        ),
+    ],
+)
+async def test_a_body_that_is_none_is_refused(
+    project: Project, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    sent = {"Idempotency-Key": "x", "Content-Type": "application/json"} | headers
+    answer = await project.client.post("/v1/calls", content=content, headers=sent)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)

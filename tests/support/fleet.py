@@ -1,0 +1,39 @@
+"""Edges that exist on paper: rows as a registration would leave them, always just heard."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from app.ids import new_id
+from tests.support.api import Api
+
+
+async def add_region(
+    api: Api, region: str, jurisdiction: str = "us", *, capacity: int = 100, port: int = 9
+) -> tuple[UUID, UUID]:
+    """A region with one edge: (edge id, incarnation). Again for a region that is there: another edge in it."""
+    edge, incarnation = new_id(), uuid4()
+    connection = await asyncpg.connect(api.settings.database_url)
+    try:
+        await connection.execute(
+            "insert into vx.regions (id, jurisdiction) values ($1, $2) on conflict do nothing",
+            region,
+            jurisdiction,
+        )
+        await connection.execute(
+            "insert into vx.edges (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, seen_at)"
+            " values ($1, $2, $8, $3, $4, $5, $6, $7, clock_timestamp() + interval '1 hour')",
+            edge, region, incarnation, b"\0" * 32, f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}", capacity,
+            f"e{edge.hex[-8:]}",
+        )  # fmt: skip
+    finally:
+        await connection.close()
+    await api.control.fleet.refresh()
+    return edge, incarnation
+
+
+async def three_regions(api: Api) -> None:
+    for region, jurisdiction in (("us-east", "us"), ("eu-west", "eu"), ("ap-south", "in")):
+        await add_region(api, region, jurisdiction)
