@@ -14,20 +14,21 @@ from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Contact, SecurityScheme
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import system
+from app.bodies import JsonRequest
 from app.calls import routes as calls
 from app.control import Control, open_control
 from app.dependencies import ControlIn
-from app.errors import Forbidden
+from app.errors import BadRequest, Forbidden
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
-from app.problems import EXCEPTION_HANDLERS
+from app.problems import EXCEPTION_HANDLERS, send_problem
 from app.projects import routes as projects
 from app.projects.auth import Operator, Principal
 from app.settings import Settings
@@ -61,7 +62,10 @@ async def provide_operator(request: Connection, control: ControlIn) -> Operator:
 
 
 class RequestId:
-    """Gives every request an id, counts its answer, and writes a line for those that failed or took long."""
+    """Gives every request an id, counts its answer, and writes a line for those that failed or took long.
+
+    HEAD is answered as GET is, and the server leaves the body out; not for a stream, which would have no end.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -71,7 +75,8 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         given = next((v for k, v in scope["headers"] if k == b"request-id"), b"")
-        rid = given.decode("latin-1") if 0 < len(given) <= 64 and given.isalnum() else uuid4().hex
+        plain = 0 < len(given) <= 64 and given.translate(None, b"-_.").isalnum()
+        rid = given.decode("latin-1") if plain else uuid4().hex
         token = request_id.set(rid)
         began = time.perf_counter()
 
@@ -92,6 +97,12 @@ class RequestId:
             await send(message)
 
         try:
+            if b"%00" in scope["query_string"]:
+                await send_problem(BadRequest("The query contains the character U+0000."), sending)
+                return
+            if scope["method"] == "HEAD" and not scope["path"].endswith("/stream"):
+                scope = scope.copy()  # the server looks at its own
+                scope["method"] = HttpMethod.GET
             await self._app(scope, receive, sending)
         finally:
             request_id.reset(token)
@@ -143,7 +154,9 @@ def create_app(settings: Settings) -> Litestar:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         openapi_config=openapi_config(),
+        request_class=JsonRequest,
         request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,  # its own would write the lines of every library, with URLs and keys in them
         type_encoders={msgspec.Raw: bytes},
         debug=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,11 @@ from litestar.exceptions import (
     SerializationException,
     ValidationException,
 )
-from sqlalchemy.exc import InterfaceError, OperationalError
+from litestar.types import Send
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.bodies import MalformedJson, UnsupportedMediaType, escaped
 from app.errors import (
     BadRequest,
     FieldError,
@@ -35,26 +38,20 @@ from app.telemetry import request_id
 log = structlog.get_logger()
 
 PROBLEM = "application/problem+json"
-_PATH = re.compile(r"\s*-? ?at `(?:key in )?\$((?:\.|\[)[^`]*)?`")
+FRAMES_MAX = 8
+# SQLSTATE classes: connection, rolled back, no resources, lock not available, read-only, operator, system
+AWAY = ("08", "40", "53", "55P03", "25006", "57", "58")
+BAD_VALUE = "22"
+_PATH = re.compile(r"\s*-? ?at `(?:key` in `)?\$((?:\.|\[)[^`]*)?`")
 _UNKNOWN = re.compile(r"unknown field `([^`]{1,64})`")
 _SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 Handler = Any
 
 
-class MalformedJson(BadRequest):
-    code, title = "malformed_json", "The body is not JSON"
-    fix = "Send a JSON object with `Content-Type: application/json`."
-
-
 class MethodNotAllowed(VoxplaneError):
     code, status, title = "method_not_allowed", 405, "This resource does not take that method"
     fix = "Use one of the methods in the Allow header."
-
-
-class UnsupportedMediaType(VoxplaneError):
-    code, status, title = "unsupported_media_type", 415, "The body is of another type"
-    fix = "Send JSON with `Content-Type: application/json`."
 
 
 def problem_body(error: VoxplaneError) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def pointer_of(text: str) -> tuple[str, str]:
 def _pointer(path: str) -> str:
     """``.a[0].b`` as ``/a/0/b``; msgspec writes ``[...]`` for a value of a map, which names no one."""
     segments = [(m.group(1) or m.group(2)) for m in _SEGMENT.finditer(path)]
-    return "".join("/" + s.replace("~", "~0").replace("/", "~1") for s in segments if s != "...")
+    return "".join("/" + escaped(s) for s in segments if s != "...")
 
 
 def invalid_from(text: str) -> Invalid:
@@ -113,7 +110,9 @@ def _from_validation(_: Request[Any, Any, Any], error: ValidationException) -> R
         if key and not pointer:
             pointer = _pointer("." + key)
         if (unknown := _UNKNOWN.search(detail)) is not None:
-            pointer += "/" + unknown.group(1)
+            pointer += "/" + escaped(unknown.group(1))
+        if detail == "'data'":
+            detail = "a body is required"
         faults.append(FieldError(pointer=pointer, detail=detail))
     return problem(Invalid("The request does not fit.", errors=faults))
 
@@ -152,9 +151,35 @@ def _from_database(_: Request[Any, Any, Any], error: Exception) -> Response[Any]
     return problem(Unavailable("The database cannot be reached at the moment.", retry_after_s=1))
 
 
+def _from_postgres(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """By the class of the SQLSTATE, which the driver and the toolkit both carry."""
+    state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
+    if not state or state.startswith(AWAY):
+        return _from_database(request, error)
+    if state.startswith(BAD_VALUE):
+        log.info("database.value_refused", sqlstate=state)
+        return problem(BadRequest("A value is out of range or contains a character that cannot be stored."))
+    return _unexpected(request, error)
+
+
 def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    log.error("request.failed", error=type(error).__name__, exc_info=error)
+    """The line says where, and not what: messages of the database quote the values they were given."""
+    frames = traceback.format_tb(error.__traceback__)[-FRAMES_MAX:]
+    log.error(
+        "request.failed",
+        error=type(error).__name__,
+        sqlstate=getattr(getattr(error, "orig", error), "sqlstate", None),
+        frames="".join(frames),
+    )
     return problem(VoxplaneError("This should not have happened."))
+
+
+async def send_problem(error: VoxplaneError, send: Send) -> None:
+    """For those who stand before the framework."""
+    body = msgspec.json.encode(problem_body(error))
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
@@ -162,14 +187,9 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
     ValidationException: _from_validation,
     SerializationException: _from_serialization,
     HTTPException: _from_http,
-    asyncpg.PostgresConnectionError: _from_database,
-    asyncpg.CannotConnectNowError: _from_database,
-    asyncpg.TooManyConnectionsError: _from_database,
-    asyncpg.QueryCanceledError: _from_database,
-    asyncpg.ReadOnlySQLTransactionError: _from_database,
+    asyncpg.PostgresError: _from_postgres,
     asyncpg.InterfaceError: _from_database,
-    OperationalError: _from_database,
-    InterfaceError: _from_database,
+    DBAPIError: _from_postgres,
     PoolTimeout: _from_database,
     TimeoutError: _from_database,
     OSError: _from_database,
