@@ -129,6 +129,7 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
             "webhooks", Delivery(db, vault, hints, clock, local_targets=settings.local_targets).worker
         )
         supervisor.add("auth.revocations", _forget_on(hints, auth))
+        supervisor.add("auth.last_used", auth.worker)
         supervisor.add("housekeeping", Housekeeping(db).worker)
         supervisor.start()
         try:

@@ -134,7 +134,8 @@ class CallStore:
                 [nth_edge(c, 1, 0) for c in batch], [nth_edge(c, 1, 1) for c in batch],
                 [nth_edge(c, 2, 0) for c in batch], [nth_edge(c, 2, 1) for c in batch],
                 [c.webhook_id for c in batch], [c.max_duration_s for c in batch], [c.attach_by for c in batch],
-                [c.expire_at for c in batch], [c.event_data.decode() for c in batch], [c.event_hash for c in batch], [c.created_at for c in batch],
+                [c.expire_at for c in batch], [c.event_data.decode() for c in batch], [c.event_hash for c in batch],
+                [c.created_at for c in batch],
             )  # fmt: skip
         return {r["key"]: Created(r["call_id"], r["body_hash"], r["replayed"]) for r in rows}
 

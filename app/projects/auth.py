@@ -6,6 +6,7 @@ that time (at once on the instance that revoked it, and on the others when the h
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from app.clock import Clock
 from app.db import Database
 from app.errors import Forbidden, Unauthenticated
 from app.projects.secrets import parse
+from app.supervisor import wait_for_stop
 
 CACHE_S = 3.0
 CACHED_MAX = 10_000
 
+TOUCH_EVERY_S = 30.0
+
 FIND_KEY = "select * from vx.find_key($1)"
+TOUCH_KEYS = "select vx.touch_keys($1, $2)"
 
 _READ = {"calls:read", "events:read", "webhooks:read", "regions:read"}
 _WRITE = {"calls:write", "webhooks:write", "conversation:read"}
@@ -70,6 +75,7 @@ class Authenticator:
         self._clock = clock
         self._operator_key = operator_key.encode()
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
+        self._used: set[UUID] = set()
 
     async def authenticate(self, authorization: str | None) -> Principal | Operator:
         """Raises `Unauthenticated`; the answer says what is wrong with the form, never which keys exist."""
@@ -89,6 +95,19 @@ class Authenticator:
     def forget(self) -> None:
         """Drops what is cached: a key has been revoked somewhere."""
         self._cache.clear()
+
+    async def worker(self, stop: asyncio.Event) -> None:
+        """Writes down, now and then and at the end, which keys were used: `last_used_at` is that exact."""
+        stopping = False
+        while not stopping:
+            stopping = await wait_for_stop(stop, TOUCH_EVERY_S)
+            await self.touch()
+
+    async def touch(self) -> None:
+        used = self._used
+        if used:
+            self._used = set()
+            await self._db.pool("keys").execute(TOUCH_KEYS, list(used), self._clock.now())
 
     async def _look_up(self, secret: str) -> Principal:
         parsed = parse(secret)
@@ -114,6 +133,7 @@ class Authenticator:
             scopes=allowed & frozenset(row["scopes"]) if row["scopes"] else allowed,
             cell=parsed.cell,
         )
+        self._used.add(principal.key_id)
         self._cache[secret] = _Cached(principal, self._clock.monotonic_s() + CACHE_S, row["expires_at"])
         while len(self._cache) > CACHED_MAX:
             self._cache.popitem(last=False)

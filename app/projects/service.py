@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import Clock, rfc3339
@@ -96,17 +96,14 @@ class Projects:
         """Twice is as good as once. The last owner's key of a project cannot be revoked by its project."""
         key_id = parse(ids.KEY, text)
         async with self._db.project(principal.project_id) as connection:
-            query = (
-                select(api_keys.c.role, api_keys.c.revoked_at)
-                .where(api_keys.c.id == key_id)
-                .with_for_update()
-            )
+            owners = await self._lock_owners(connection)
+            query = select(api_keys.c.revoked_at).where(api_keys.c.id == key_id)
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 raise NotFound("There is no such key.")
             if row.revoked_at is not None:
                 return
-            if row.role == "owner" and await self._owners(connection) <= 1:
+            if owners == [key_id]:
                 raise Conflict(
                     "This is the project's last owner key.",
                     fix="Create another owner key first, then revoke this one.",
@@ -117,9 +114,13 @@ class Projects:
         self._auth.forget()
         self._hints.wake("keys")
 
-    async def _owners(self, connection: AsyncConnection) -> int:
-        live = (api_keys.c.role == "owner") & api_keys.c.revoked_at.is_(None)
-        return await connection.scalar(select(func.count()).select_from(api_keys).where(live)) or 0
+    async def _lock_owners(self, connection: AsyncConnection) -> list[UUID]:
+        """The owner keys that work, locked, so that two of them cannot revoke each other at the same time."""
+        c = api_keys.c
+        live = (c.role == "owner") & c.revoked_at.is_(None)
+        lasting = c.expires_at.is_(None) | (c.expires_at > self._clock.now())
+        query = select(c.id).where(live & lasting).order_by(c.id).with_for_update()
+        return list((await connection.execute(query)).scalars())
 
     async def _put_key(
         self,

@@ -1,0 +1,76 @@
+"""Signatures, against an independent library, and what follows an attempt."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from app.webhooks.retry import SCHEDULE_S, Attempt, judge
+from app.webhooks.signature import headers, write_secret
+from voxplane import WebhookError, verify
+
+SECRET = b"s" * 24
+BODY = json.dumps({"id": "evt_1", "data": {"text": "grüß dich"}}).encode()
+
+
+def test_an_independent_library_accepts_what_we_sign() -> None:
+    sent = headers("evt_1", int(time.time()), BODY, [SECRET])
+    assert Webhook(write_secret(SECRET)).verify(BODY, sent)["id"] == "evt_1"
+
+
+def test_our_client_accepts_what_the_independent_library_signs() -> None:
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+    signature = Webhook(write_secret(SECRET)).sign("evt_1", now, BODY.decode())
+    sent = {
+        "webhook-id": "evt_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+    }
+    assert verify(BODY, sent, write_secret(SECRET))["id"] == "evt_1"
+
+
+def test_secrets_rotate_with_an_overlap() -> None:
+    sent = headers("evt_1", 1_000, BODY, [b"n" * 24, SECRET])
+    for secret in (b"n" * 24, SECRET):
+        assert verify(BODY, sent, write_secret(secret), now_s=1_001)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"webhook-id": "evt_2"}, "bad_signature"), ({"webhook-timestamp": "1001"}, "bad_signature"),
+        ({"webhook-signature": "v1,AAAA"}, "bad_signature"), ({"webhook-signature": "v1a,x"}, "bad_signature"),
+        ({"webhook-timestamp": "soon"}, "bad_timestamp"), ({"webhook-timestamp": "1"}, "too_old"),
+        ({"webhook-timestamp": "9999"}, "too_new"),
+    ],
+)  # fmt: skip
+def test_anything_changed_is_refused(change: dict[str, str], code: str) -> None:
+    sent = headers("evt_1", 1_000, BODY, [SECRET]) | change
+    with pytest.raises(WebhookError) as refused:
+        verify(BODY, sent, write_secret(SECRET), now_s=1_000)
+    assert refused.value.code == code
+
+
+def test_the_schedule() -> None:
+    assert judge(Attempt(number=1, status=204), draw=0).outcome == "delivered"
+    assert judge(Attempt(number=1, status=410), draw=0).outcome == "gone"
+    assert judge(Attempt(number=1, status=301), draw=0.5).pause_s == 1
+    assert judge(Attempt(number=1, status=429), draw=0.5).pause_s == 60
+    assert judge(Attempt(number=1, status=None, timed_out=True), draw=0.5).pause_s == 60
+    assert judge(Attempt(number=1, status=503, retry_after_s=90), draw=0.5).pause_s == 90
+    assert judge(Attempt(number=len(SCHEDULE_S), status=500), draw=0.5).outcome == "failed"
+    assert judge(Attempt(number=5, status=500, failing_s=40), draw=0.5).park
+    assert not judge(Attempt(number=1, status=500), draw=0.5).park
+
+
+@given(st.integers(1, 11), st.floats(0, 1))
+def test_pauses_stay_within_a_fifth(number: int, draw: float) -> None:
+    verdict = judge(Attempt(number=number, status=500), draw=draw)
+    assert 0.8 * SCHEDULE_S[number] - 1e-6 <= verdict.pause_s <= 1.2 * SCHEDULE_S[number] + 1e-6
