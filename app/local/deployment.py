@@ -133,9 +133,10 @@ class Deployment:
             await self._until_healthy(client)
 
     def operator(self) -> httpx.AsyncClient:
-        """An HTTP client with the operator's key, to the first instance."""
+        """An HTTP client with the operator's key, to the first instance that runs."""
+        running = [u for u, p in zip(self.api_urls, self.apis, strict=True) if p.poll() is None]
         return httpx.AsyncClient(
-            base_url=self.api_urls[0],
+            base_url=(running or self.api_urls)[0],
             headers={"Authorization": f"Bearer {self.operator_key}"},
             timeout=10,
             trust_env=False,

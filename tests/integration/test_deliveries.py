@@ -1,0 +1,164 @@
+"""Webhooks and feeds with real sockets: order, retries, signatures, resuming after a cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.local.receiver import WebhookReceiver
+from tests.support.api import Api, Project
+from tests.support.fleet import three_regions
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[WebhookReceiver]:
+    async with WebhookReceiver() as started:
+        yield started
+
+
+async def make_call(project: Project, **more: Any) -> str:
+    body = {"agent": {"url": "ws://127.0.0.1:9/"}} | more
+    made = await project.client.post("/v1/calls", json=body, headers={"Idempotency-Key": str(uuid4())})
+    assert made.status_code == 201, made.text
+    return str(made.json()["id"])
+
+
+async def test_every_event_comes_once_verified_and_in_order(
+    project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    receiver.secret = hook["secret"]
+    calls = [await make_call(project) for _ in range(5)]
+    for call in calls:
+        await project.client.post(f"/v1/calls/{call}/end")
+    await receiver.until(10, 15)
+    assert receiver.faults == []
+    by_call = {call: [e["seq"] for e in receiver.received if e["call_id"] == call] for call in calls}
+    assert by_call == {call: [1, 2] for call in calls}
+    attempts = (await project.client.get(f"/v1/webhooks/{hook['id']}/attempts")).json()["data"]
+    assert {a["status"] for a in attempts} == {204}
+
+
+async def test_a_call_may_name_its_own_webhook(project: Project, receiver: WebhookReceiver) -> None:
+    receiver.secret = (await project.client.get("/v1/webhooks/signing-secret")).json()["secret"]
+    named = await make_call(project, webhook_url=receiver.url)
+    await make_call(project)
+    await project.client.post(f"/v1/calls/{named}/end")
+    await receiver.until(2, 15)
+    assert [(e["call_id"], e["type"]) for e in receiver.received] == [
+        (named, "call.created"),
+        (named, "call.ended"),
+    ]
+
+
+async def test_a_failing_head_is_tried_again_before_what_follows(
+    project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    receiver.secret = "whsec_AAAA"
+    call = await make_call(project)
+    await project.client.post(f"/v1/calls/{call}/end")
+    async with asyncio.timeout(15):
+        while not receiver.faults:
+            await asyncio.sleep(0.01)
+    assert receiver.received == []
+    receiver.secret = hook["secret"]
+    await receiver.until(2, 15)
+    assert [e["seq"] for e in receiver.received] == [1, 2]
+
+
+async def test_types_filter_and_a_deleted_endpoint_hears_no_more(
+    project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = (
+        await project.client.post("/v1/webhooks", json={"url": receiver.url, "types": ["call.ended"]})
+    ).json()
+    receiver.secret = hook["secret"]
+    call = await make_call(project)
+    await project.client.post(f"/v1/calls/{call}/end")
+    await receiver.until(1, 15)
+    assert [e["type"] for e in receiver.received] == ["call.ended"]
+    assert (await project.client.delete(f"/v1/webhooks/{hook['id']}")).status_code == 204
+    assert (await project.client.delete(f"/v1/webhooks/{hook['id']}")).status_code == 404
+    assert (await project.client.get("/v1/webhooks")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1.nip.io.", "http://10.0.0.1/x", "https://169.254.169.254/", "https://[::ffff:10.0.0.1]/", "gopher://x.com",
+        "https://user@example.com/", "not a url", "https://example.com:22/",
+    ],
+)  # fmt: skip
+async def test_a_bad_endpoint_is_refused(project: Project, url: str) -> None:
+    answer = await project.client.post("/v1/webhooks", json={"url": url})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/url")
+
+
+async def read_stream(
+    client: httpx.AsyncClient, count: int, last: str | None = None, open_: asyncio.Event | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    headers = {"Last-Event-ID": last} if last else {}
+    async with asyncio.timeout(15), client.stream("GET", "/v1/events/stream", headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        cursor = ""
+        async for line in response.aiter_lines():
+            if line.startswith("id: "):
+                cursor = line[4:]
+                if open_ is not None:
+                    open_.set()
+            if line.startswith("data: "):
+                found.append((cursor, json.loads(line[6:])))
+            if len(found) == count:
+                return found
+    return found
+
+
+async def test_a_stream_goes_on_after_its_cursor_and_agrees_with_the_list(project: Project) -> None:
+    start = (await project.client.get("/v1/events")).json()
+    assert start["data"] == []
+    calls = [await make_call(project) for _ in range(6)]
+    listed = (await project.client.get("/v1/events", params={"limit": 200})).json()["data"]
+    while len(listed) < 6:
+        listed = (await project.client.get("/v1/events", params={"limit": 200})).json()["data"]
+    page = (await project.client.get("/v1/events", params={"limit": 2})).json()
+    rest = await read_stream(project.client, 4, page["next_cursor"])
+    assert [e["id"] for e in page["data"]] + [e["id"] for _, e in rest] == [e["id"] for e in listed]
+    assert {e["call_id"] for e in listed} == set(calls)
+    again = await read_stream(project.client, 2, rest[1][0])
+    assert [e["id"] for _, e in again] == [e["id"] for _, e in rest[2:]]
+
+
+async def test_a_stream_shows_what_happens_and_nothing_of_others(api: Api, project: Project) -> None:
+    other = await api.project()
+    page = (await project.client.get("/v1/events")).json()
+    assert page["data"] == []
+    open_ = asyncio.Event()
+    reading = asyncio.create_task(read_stream(project.client, 2, open_=open_))
+    await open_.wait()
+    await make_call(other)
+    call = await make_call(project)
+    await project.client.post(f"/v1/calls/{call}/end")
+    assert [(e["call_id"], e["type"]) for _, e in await reading] == [
+        (call, "call.created"),
+        (call, "call.ended"),
+    ]
+
+
+@pytest.mark.parametrize("cursor", ["garbage", "AAAAAAAA", "\u00e9", "x" * 600])
+async def test_a_forged_cursor_is_refused(project: Project, cursor: str) -> None:
+    answer = await project.client.get("/v1/events", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")

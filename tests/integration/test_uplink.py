@@ -1,0 +1,324 @@
+"""Registration and the uplink, with a real socket playing the edge: who is let in, and what nonsense costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from app.ids import new_id
+from regions.edge.identity import Identity
+from regions.wire import ids
+from tests.support.api import Api, Project
+
+REGION = "us-east"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def region(api: Api) -> None:
+    for name in (REGION, "eu-west"):
+        made = await api.operator.post("/admin/v1/regions", json={"id": name, "jurisdiction": "us"})
+        assert made.status_code == 201
+
+
+def body(identity: Identity, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "edge-1",
+        "region": REGION,
+        "incarnation": identity.incarnation,
+        "listeners": {"media_url": "ws://127.0.0.1:9", "http_url": "http://127.0.0.1:9"},
+        "capacity_calls": 5,
+        "public_key": identity.public_key,
+    } | more
+
+
+async def register(api: Api, token: str, sent: dict[str, Any]) -> Any:
+    client = await api.client()
+    return await client.post("/edge/v1/register", json=sent, headers={"Authorization": f"Bearer {token}"})
+
+
+async def enrol(api: Api, region: str = REGION) -> str:
+    return str((await api.operator.post(f"/admin/v1/regions/{region}/enrol")).json()["token"])
+
+
+@dataclass
+class Edge:
+    api: Api
+    identity: Identity
+    name: str
+
+    @asynccontextmanager
+    async def uplink(self, token: str | None = None) -> AsyncIterator[ClientConnection]:
+        headers = {"Authorization": f"Bearer {token or self.identity.token(REGION)}"}
+        url = self.api.url.replace("http", "ws") + "/edge/v1/uplink"
+        async with connect(url, additional_headers=headers, ping_interval=None, max_size=4 << 20) as socket:
+            yield socket
+
+    def hello(self) -> str:
+        load = {"calls": 0, "capacity_calls": 5}
+        return json.dumps(
+            {"type": "hello", "incarnation": self.identity.incarnation, "desired_version": 0, "load": load}
+        )
+
+
+@pytest.fixture
+async def edge(api: Api, tmp_path: Path) -> Edge:
+    identity, name = Identity(tmp_path / "edge"), f"e-{uuid4().hex[:8]}"
+    answer = await register(api, await enrol(api), body(identity, name=name))
+    assert answer.status_code == 200, answer.text
+    identity.registered(answer.json()["edge_id"])
+    return Edge(api, identity, name)
+
+
+async def placed(project: Project, edge: Edge) -> str:
+    """A call that this edge owns: the others of the region are full."""
+    await edge.api.control.fleet.refresh()
+    for _ in range(200):
+        made = await project.client.post(
+            "/v1/calls",
+            json={"agent": {"url": "ws://127.0.0.1:9/"}},
+            headers={"Idempotency-Key": str(uuid4())},
+        )
+        if made.json()["edge"] == edge.identity.edge_id:
+            return str(made.json()["id"])
+    raise AssertionError("no call was placed on this edge")
+
+
+def event(n: int, **more: Any) -> dict[str, Any]:
+    return {
+        "n": n,
+        "id": ids.encode(ids.EVENT, new_id()),
+        "type": "speech.started",
+        "at_ms": 1_700_000_000_000,
+        "data": {},
+    } | more
+
+
+def events(call: str, *run: dict[str, Any], batch: int = 1, epoch: int = 1) -> str:
+    return json.dumps(
+        {"type": "events", "batch": batch, "calls": [{"call": call, "epoch": epoch, "events": list(run)}]}
+    )
+
+
+async def test_an_edge_says_hello_and_what_it_writes_is_acknowledged(project: Project, edge: Edge) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        welcome = json.loads(await socket.recv())
+        assert welcome["type"] == "welcome"
+        assert welcome["keys"]["fleet_keys"]
+        assert welcome["keys"]["jwks"]["keys"][0]["crv"] == "Ed25519"
+        call = await placed(project, edge)
+        await socket.send(events(call, event(1), event(2), batch=7))
+        ack = json.loads(await socket.recv())
+        assert (ack["type"], ack["batch"]) == ("ack", 7)
+        assert (ack["results"][0]["status"], ack["results"][0]["durable_n"]) == ("durable", 2)
+
+
+async def test_an_ended_call_is_told_to_its_edge(project: Project, edge: Edge) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await socket.recv()
+        call = await placed(project, edge)
+        await project.client.post(f"/v1/calls/{call}/end")
+        desired = json.loads(await socket.recv())
+        assert desired["type"] == "desired"
+        assert [(c["kind"], c["call"]) for c in desired["commands"]] == [("end", call)]
+        await socket.send(json.dumps({"type": "done", "version": desired["commands"][-1]["version"]}))
+
+
+async def test_a_newer_uplink_voids_the_older(edge: Edge) -> None:
+    async with edge.uplink() as old, edge.uplink() as new:
+        for socket in (old, new):
+            await socket.send(edge.hello())
+            assert json.loads(await socket.recv())["type"] == "welcome"
+        await old.send(
+            json.dumps({"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 5}})
+        )
+        assert json.loads(await old.recv())["code"] == "superseded"
+        await new.send(
+            json.dumps({"type": "heartbeat", "at_ms": 1, "load": {"calls": 1, "capacity_calls": 5}})
+        )
+
+
+GOOD = "call_" + "0" * 26
+NONSENSE: list[str | bytes] = [
+    "",
+    "{",
+    "null",
+    "[]",
+    "42",
+    '"hello"',
+    "{}",
+    '{"type":"nonsense"}',
+    b"\x00\x01",
+    '{"type":"hello"}',
+    '{"type":"welcome"}',
+    '{"type":"events","batch":"x","calls":[]}',
+    '{"type":"heartbeat"}',
+    "\ud83d".encode("utf-8", "surrogatepass").decode("latin-1"),
+    events("nonsense", event(1)),
+    events(GOOD),
+    events(GOOD, event(2), event(1)),
+    events(GOOD, event(1), event(3)),
+    events(GOOD, event(0)),
+    events(GOOD, event(-1)),
+    events(GOOD, event(1 << 40)),
+    events(GOOD, event(1), epoch=0),
+    events(GOOD, event(1, id="evt_x")),
+    events(GOOD, event(1, type="call.created")),
+    events(GOOD, event(1, type="no.such")),
+    events(GOOD, event(1, type="transcript.partial")),
+    events(GOOD, event(1, data=[1])),
+    events(GOOD, event(1, data="x")),
+    events(GOOD, event(1, data={"x": "y" * 40_000})),
+    events(GOOD, event(1, data={"x": "\u0000"})),
+    events(GOOD, event(1, at_ms=-5)),
+    events(GOOD, event(1, type="call.ended"), event(2)),
+    events(GOOD, event(1, origin=[1, 1])),
+    events(GOOD, *[event(i + 1) for i in range(1_001)]),
+    json.dumps(
+        {"type": "events", "batch": 1, "calls": [{"call": GOOD, "epoch": 1, "events": [event(1)]}] * 2}
+    ),
+    json.dumps({"type": "volatile", "call": GOOD, "epoch": 1, "event": "turn.ended", "at_ms": 1, "data": {}}),
+    "x" * 1_100_000,
+]
+
+
+@pytest.mark.parametrize("frame", NONSENSE, ids=range(len(NONSENSE)))
+async def test_an_edge_that_talks_nonsense_is_cut_off_alone(api: Api, edge: Edge, frame: str | bytes) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await socket.recv()
+        await socket.send(frame)
+        goodbye = json.loads(await socket.recv())
+        assert (goodbye["type"], goodbye["code"]) == ("goodbye", "bad_frame")
+        assert goodbye["detail"]
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+    assert (await (await api.client()).get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "first", ["{}", '{"type":"heartbeat","at_ms":1,"load":{"calls":0,"capacity_calls":1}}', b"x"]
+)
+async def test_the_first_frame_is_a_hello(edge: Edge, first: str | bytes) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(first)
+        assert json.loads(await socket.recv())["code"] == "bad_frame"
+
+
+async def refused(edge: Edge, token: str) -> None:
+    with pytest.raises(InvalidStatus) as error:
+        async with edge.uplink(token):
+            pass
+    assert error.value.response.status_code == 403
+
+
+async def test_a_token_opens_one_uplink_once(edge: Edge) -> None:
+    token = edge.identity.token(REGION)
+    async with edge.uplink(token):
+        pass
+    await refused(edge, token)
+
+
+def forged(edge: Edge) -> list[str]:
+    now = int(time.time())
+    claims = {
+        "iss": edge.identity.edge_id, "sub": REGION, "inc": edge.identity.incarnation, "aud": "voxplane.control",
+        "iat": now, "exp": now + 30,
+    }  # fmt: skip
+    other, typ = Ed25519PrivateKey.generate(), {"typ": "vx-edge+jwt"}
+
+    def made(
+        key: Any = edge.identity.key, headers: dict[str, Any] = typ, alg: str = "EdDSA", **more: Any
+    ) -> str:
+        return jwt.encode(claims | {"jti": uuid4().hex} | more, key, algorithm=alg, headers=headers)
+
+    good = made()
+    head, payload, signature = good.split(".")
+    return [
+        made(other),
+        made(headers={}),
+        made(headers={"typ": "vx-enrol+jwt"}),
+        made(headers={"typ": "JWT"}),
+        made(edge.identity.public_key.ljust(64, "x"), alg="HS256"),
+        jwt.encode(claims | {"jti": "x"}, None, algorithm="none", headers=typ),
+        made(aud="someone"),
+        made(aud="voxplane.edge"),
+        made(exp=now - 60, iat=now - 90),
+        made(iat=now + 600, exp=now + 630),
+        made(exp=now + 3_600),
+        made(sub="eu-west"),
+        made(inc=str(uuid4())),
+        made(iss=ids.encode(ids.EDGE, new_id())),
+        made(iss="edge_x"),
+        made(iss=""),
+        made(exp="soon"),
+        made(iat="now"),
+        made(jti=7),
+        made(sub=None),
+        head + "." + payload + ".",
+        head + "." + payload,
+        head + ".e30." + signature,
+        "e30." + payload + "." + signature,
+        good[:-4] + "AAAA",
+        good + "A",
+        good[::-1],
+        "x.y.z",
+        "..",
+        "x",
+        "Bearer",
+        "a" * 5_000,
+        "eyJhbGciOiJFZERTQSJ9.e30.AA",
+        made(headers=typ | {"crit": ["x"], "x": 1}),
+    ]
+
+
+async def test_no_forged_token_opens_an_uplink_or_registers(api: Api, edge: Edge) -> None:
+    for token in forged(edge):
+        await refused(edge, token)
+        answer = await register(api, token, body(edge.identity, name=edge.name))
+        assert answer.status_code in (401, 403), token
+        assert answer.json()["fix"]
+
+
+async def test_an_enrolment_token_is_for_one_edge_of_its_region(api: Api, tmp_path: Path) -> None:
+    token, identity = await enrol(api), Identity(tmp_path / "a")
+    name = f"e-{uuid4().hex[:8]}"
+    wrong = await register(api, await enrol(api, "eu-west"), body(identity, name=name))
+    first = await register(api, token, body(identity, name=name))
+    again = await register(api, token, body(identity, name=name))
+    thief = await register(api, await enrol(api), body(Identity(tmp_path / "b"), name=name))
+    assert (wrong.status_code, first.status_code) == (403, 200)
+    assert (again.status_code, again.json()["code"]) == (401, "replayed")
+    assert (thief.status_code, thief.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"incarnation": "x"}, "/incarnation"), ({"public_key": "AAAA"}, "/public_key"), ({"name": "Bad Name"}, "/name"),
+        ({"capacity_calls": 0}, "/capacity_calls"), ({"capacity_calls": 10**9}, "/capacity_calls"),
+        ({"listeners": {"media_url": "http://x", "http_url": "http://x"}}, "/listeners/media_url"),
+        ({"listeners": {"media_url": "ws://x/path", "http_url": "http://x"}}, "/listeners/media_url"),
+        ({"listeners": {"media_url": "ws://x", "http_url": "file:///etc"}}, "/listeners/http_url"), ({"extra": 1}, "/extra"),
+    ],
+)  # fmt: skip
+async def test_a_bad_registration_is_refused_with_a_pointer(
+    api: Api, tmp_path: Path, change: dict[str, Any], pointer: str
+) -> None:
+    answer = await register(api, await enrol(api), body(Identity(tmp_path / "x")) | change)
+    assert answer.status_code == 422
+    assert pointer in [e["pointer"] for e in answer.json()["errors"]]
