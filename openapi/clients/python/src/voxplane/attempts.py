@@ -3,8 +3,8 @@
 1. A connection error, a time-out, 502, 503 or 504: the next URL, as long as there are attempts.
 2. 429 and 409 `in_flight`: the same request again after `Retry-After`, within bounds.
 3. Anything else is the answer.
-A request is sent again only where that is safe: reads, deletes, and posts that carry an Idempotency-Key or change nothing
-when repeated.
+A request is sent again only where that is safe: reads, deletes, posts that carry an Idempotency-Key or change nothing
+when repeated, and whatever cannot have arrived.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Next:
 
 def after(
     attempt: int,
+    url_index: int,
     urls: int,
     *,
     status: int | None,
@@ -35,7 +36,7 @@ def after(
     retry_after_s: float | None = None,
     code: str = "",
 ) -> Next:
-    """What follows attempt number `attempt` (from 0); `status` None: there was no answer."""
+    """What follows attempt number `attempt` (from 0), made at `url_index`; `status` None: there was no answer."""
     more = attempt + 1 < urls * ROUNDS
     if not more or not safe:
         return Next(None)
@@ -43,11 +44,11 @@ def after(
         round_over = (attempt + 1) % urls == 0
         pause_s = PAUSE_S * 2 ** (attempt // urls) if round_over else 0.0
         return Next(
-            (attempt + 1) % urls,
+            (url_index + 1) % urls,
             max(pause_s, min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if round_over else 0.0),
         )
     if status in SAME_AGAIN or (status == 409 and code == "in_flight"):
         return Next(
-            attempt % urls, min(retry_after_s if retry_after_s is not None else PAUSE_S, RETRY_AFTER_MAX_S)
+            url_index, min(retry_after_s if retry_after_s is not None else PAUSE_S, RETRY_AFTER_MAX_S)
         )
     return Next(None)

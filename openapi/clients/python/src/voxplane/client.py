@@ -11,14 +11,18 @@ from uuid import uuid4
 
 import httpx
 
-from voxplane.attempts import after
+from voxplane.attempts import NEXT_URL, Next, after
 from voxplane.errors import ApiError, Unavailable
-from voxplane.sse import SseReader
+from voxplane.sse import Lines, SseReader
 
 Json = dict[str, Any]
 TIMEOUT_S = 10.0
 STREAM_SILENCE_S = 45.0
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+STREAM_AGAIN = NEXT_URL | {429}
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+"""A proxy of the environment cannot reach these."""
 
 
 def _urls(base_urls: str | list[str]) -> list[str]:
@@ -72,7 +76,7 @@ class _Answer:
         self.code = str(self.json.get("code", "")) if isinstance(self.json, dict) else ""
 
     def result(self) -> Any:
-        if self.status >= 400:
+        if not 200 <= self.status < 300:
             raise ApiError(self.status, self.json if isinstance(self.json, dict) else {})
         return self.json
 
@@ -96,7 +100,13 @@ class Client:
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._urls = _urls(base_urls)
-        self._http = httpx.Client(headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout_s)
+        self._url = 0
+        """The one that answered last is asked first."""
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=timeout_s,
+            mounts=dict.fromkeys(LOOPBACK),
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -120,9 +130,10 @@ class Client:
     ) -> Any:
         """Any route. Raises `ApiError` or `Unavailable`."""
         wanted = _Request(method, path, json, params, idempotency_key)
-        attempt, url, causes = 0, 0, []
+        attempt, url, causes = 0, self._url, []
         while True:
             answer: _Answer | None = None
+            arrived = True
             try:
                 response = self._http.request(
                     wanted.method,
@@ -134,8 +145,10 @@ class Client:
                 answer = _Answer(response)
             except httpx.TransportError as error:
                 causes.append(f"{self._urls[url]}: {type(error).__name__}")
-            following = _following(attempt, len(self._urls), answer, wanted)
+                arrived = not isinstance(error, NOT_SENT)
+            following = _following(attempt, url, len(self._urls), answer, wanted, arrived=arrived)
             if following.url_index is None:
+                self._url = url
                 if answer is None:
                     raise Unavailable(causes)
                 return answer.result()
@@ -179,9 +192,18 @@ class Client:
         ended: Json = self.request("POST", f"/v1/calls/{call_id}/end")
         return ended
 
+    def new_ticket(self, call_id: str, old_ticket: str) -> Json:
+        """Fresh epochs, with the old ticket as the credential."""
+        found: Json = self.request("POST", f"/v1/calls/{call_id}/ticket", {"ticket": old_ticket})
+        return found
+
     def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
-        page = self.request("GET", f"/v1/calls/{call_id}/events", params={"after": after_seq})
-        events: list[Json] = page["data"]
+        """All events of a call after `after_seq` that are durable by now."""
+        events: list[Json] = []
+        path = f"/v1/calls/{call_id}/events"
+        while found := (self.request("GET", path, params={"after": after_seq}))["data"]:
+            events += found
+            after_seq = found[-1]["seq"]
         return events
 
     def conversation(self, call_id: str, *, min_seq: int | None = None) -> Json:
@@ -200,10 +222,10 @@ class Client:
 
     def stream_events(self, cursor: str | None = None) -> Iterator[Json]:
         """Events as they become durable, each once; reconnects by itself, to the next base URL."""
-        url = 0
+        url = self._url
         while True:
             headers = {"Last-Event-ID": cursor} if cursor else {}
-            reader = SseReader()
+            lines, reader = Lines(), SseReader()
             try:
                 with self._http.stream(
                     "GET",
@@ -211,26 +233,30 @@ class Client:
                     headers=headers,
                     timeout=httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S),
                 ) as response:
-                    if response.status_code >= 400 and response.status_code not in (502, 503, 504):
+                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
                         response.read()
                         _Answer(response).result()
-                    for line in response.iter_lines():
-                        for cursor_now, event in reader.feed(line):
-                            cursor = cursor_now
-                            if event is not None:
-                                yield event
+                    for chunk in response.iter_bytes():
+                        for line in lines.feed(chunk):
+                            for cursor_now, event in reader.feed(line):
+                                cursor = cursor_now
+                                if event is not None:
+                                    yield event
             except httpx.TransportError:
                 pass
             url = (url + 1) % len(self._urls)
             time.sleep(0.5)
 
 
-def _following(attempt: int, urls: int, answer: _Answer | None, wanted: _Request) -> Any:
+def _following(
+    attempt: int, url: int, urls: int, answer: _Answer | None, wanted: _Request, *, arrived: bool
+) -> Next:
     return after(
         attempt,
+        url,
         urls,
         status=answer.status if answer else None,
-        safe=wanted.safe,
+        safe=wanted.safe or not arrived,
         retry_after_s=answer.retry_after_s if answer else None,
         code=answer.code if answer else "",
     )
@@ -241,7 +267,12 @@ class AsyncClient:
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._urls = _urls(base_urls)
-        self._http = httpx.AsyncClient(headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout_s)
+        self._url = 0
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=timeout_s,
+            mounts=dict.fromkeys(LOOPBACK),
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -265,9 +296,10 @@ class AsyncClient:
     ) -> Any:
         """Any route. Raises `ApiError` or `Unavailable`."""
         wanted = _Request(method, path, json, params, idempotency_key)
-        attempt, url, causes = 0, 0, []
+        attempt, url, causes = 0, self._url, []
         while True:
             answer: _Answer | None = None
+            arrived = True
             try:
                 response = await self._http.request(
                     wanted.method,
@@ -279,8 +311,10 @@ class AsyncClient:
                 answer = _Answer(response)
             except httpx.TransportError as error:
                 causes.append(f"{self._urls[url]}: {type(error).__name__}")
-            following = _following(attempt, len(self._urls), answer, wanted)
+                arrived = not isinstance(error, NOT_SENT)
+            following = _following(attempt, url, len(self._urls), answer, wanted, arrived=arrived)
             if following.url_index is None:
+                self._url = url
                 if answer is None:
                     raise Unavailable(causes)
                 return answer.result()
@@ -331,8 +365,12 @@ class AsyncClient:
         return found
 
     async def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
-        page = await self.request("GET", f"/v1/calls/{call_id}/events", params={"after": after_seq})
-        events: list[Json] = page["data"]
+        """All events of a call after `after_seq` that are durable by now."""
+        events: list[Json] = []
+        path = f"/v1/calls/{call_id}/events"
+        while found := (await self.request("GET", path, params={"after": after_seq}))["data"]:
+            events += found
+            after_seq = found[-1]["seq"]
         return events
 
     async def conversation(self, call_id: str, *, min_seq: int | None = None) -> Json:
@@ -353,10 +391,10 @@ class AsyncClient:
 
     async def stream_events(self, cursor: str | None = None) -> AsyncIterator[Json]:
         """Events as they become durable, each once; reconnects by itself, to the next base URL."""
-        url = 0
+        url = self._url
         while True:
             headers = {"Last-Event-ID": cursor} if cursor else {}
-            reader = SseReader()
+            lines, reader = Lines(), SseReader()
             try:
                 async with self._http.stream(
                     "GET",
@@ -364,14 +402,15 @@ class AsyncClient:
                     headers=headers,
                     timeout=httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S),
                 ) as response:
-                    if response.status_code >= 400 and response.status_code not in (502, 503, 504):
+                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
                         await response.aread()
                         _Answer(response).result()
-                    async for line in response.aiter_lines():
-                        for cursor_now, event in reader.feed(line):
-                            cursor = cursor_now
-                            if event is not None:
-                                yield event
+                    async for chunk in response.aiter_bytes():
+                        for line in lines.feed(chunk):
+                            for cursor_now, event in reader.feed(line):
+                                cursor = cursor_now
+                                if event is not None:
+                                    yield event
             except httpx.TransportError:
                 pass
             url = (url + 1) % len(self._urls)

@@ -1,9 +1,23 @@
-"""Server-sent events, line by line (WHATWG HTML, 9.2). Pure."""
+"""Server-sent events, from bytes to events (WHATWG HTML, 9.2). Pure."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
+
+
+class Lines:
+    """Cuts bytes at the ends that the format knows and no other: a text may hold what Unicode also calls a line end."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[str]:
+        *whole, self._rest = LINE_END.split(self._rest + chunk)
+        return [line.decode("utf-8", "replace") for line in whole]
 
 
 class SseReader:
