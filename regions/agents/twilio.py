@@ -17,6 +17,9 @@ import msgspec
 from regions.wire.snapshot import Turn
 
 CONVERSATION_BYTES_MAX = 4_096
+TURN_BYTES_MAX = 1_024
+"""One turn of the conversation; a longer one is cut, so that it does not push out all the others."""
+TURN_CHARS_MAX = 160
 MARK_NAME_MAX = 256
 _PADDED_JOINT = re.compile(rb"=+(?=[A-Za-z0-9+/])")
 
@@ -77,7 +80,7 @@ def decode(message: bytes) -> FromAgent:
     """Never raises."""
     try:
         incoming = _decoder.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return UNKNOWN
     match incoming.event:
         case "media" if incoming.media is not None:
@@ -201,6 +204,8 @@ def conversation_parameter(turns: list[Turn]) -> str:
     truncated = False
     for turn in reversed(turns):
         encoded = _turn_json(turn)
+        if len(encoded) > TURN_BYTES_MAX:
+            encoded, truncated = _turn_json(_cut(turn)), True
         if size + len(encoded) + 1 > CONVERSATION_BYTES_MAX:
             truncated = True
             break
@@ -208,6 +213,14 @@ def conversation_parameter(turns: list[Turn]) -> str:
         kept.append(encoded)
     kept.reverse()
     return (b'{"turns":[' + b",".join(kept) + (b'],"truncated":true}' if truncated else b"]}")).decode()
+
+
+def _cut(turn: Turn) -> Turn:
+    """The end of what was said; of a tool, that it was called."""
+    if turn.role != "tool":
+        return msgspec.structs.replace(turn, text="…" + turn.text[-TURN_CHARS_MAX:])
+    name, number = (turn.name or "")[:TURN_CHARS_MAX], (turn.id or "")[:TURN_CHARS_MAX]
+    return msgspec.structs.replace(turn, name=name, id=number, arguments=None, result=None)
 
 
 def _turn_json(turn: Turn) -> bytes:

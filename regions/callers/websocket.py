@@ -122,12 +122,12 @@ class CallerListener(WSListener):
     # -------------------------------------------------------------------------------------- the caller port
 
     def send_text(self, message: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._closing:
             self._transport.send(WSMsgType.TEXT, message)
 
     def send_audio(self, frame: bytes) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or self._closing:
             return
         if transport.underlying_transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             # a caller that does not read: its network is gone; it attaches again where it can
@@ -169,7 +169,7 @@ class CallerListener(WSListener):
             if len(payload) > wire.TEXT_BYTES_MAX:
                 raise msgspec.DecodeError
             message = wire.from_caller_decoder.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._refuse(
                 "bad_message", "this is not a message of voxplane.media.v1", "see docs/reference/media.md"
             )
