@@ -7,7 +7,7 @@ import os
 import msgspec
 
 from regions.wire.media import SNAPSHOT_BYTES_MAX
-from regions.wire.snapshot import CallSnapshot, bounded, snapshot_decoder
+from regions.wire.snapshot import CallSnapshot, Unacked, bounded, snapshot_decoder
 from regions.wire.ticket import TicketError, seal, unb64, unseal
 
 KEY_ID = "snap"
@@ -15,15 +15,28 @@ PLAIN_BYTES_MAX = SNAPSHOT_BYTES_MAX * 3 // 4 - 64
 
 
 def seal_snapshot(snapshot: CallSnapshot, key: bytes) -> str:
-    """At most 64 KiB: the oldest turns are left out until it fits."""
+    """At most 64 KiB. What does not fit is left out: the newest unacknowledged events beyond half of the room (what is kept
+    has no holes), then the places of words, then the oldest turns."""
     plain = msgspec.json.encode(snapshot)
-    turns = snapshot.turns
-    while len(plain) > PLAIN_BYTES_MAX and turns:
-        spare = PLAIN_BYTES_MAX - (len(plain) - len(msgspec.json.encode(turns)))
-        kept = bounded(turns, max(spare, 0))
-        turns = kept if len(kept) < len(turns) else turns[1:]
-        plain = msgspec.json.encode(msgspec.structs.replace(snapshot, turns=turns))
+    if len(plain) > PLAIN_BYTES_MAX:
+        plain = msgspec.json.encode(_cut(snapshot))
     return seal(plain, key_id=KEY_ID, key=key, nonce=os.urandom(12), bound_to=snapshot.call)
+
+
+def _cut(snapshot: CallSnapshot) -> CallSnapshot:
+    unacked: list[Unacked] = []
+    room = PLAIN_BYTES_MAX // 2
+    for event in snapshot.unacked:
+        room -= len(msgspec.json.encode(event)) + 1
+        if room < 0:
+            break
+        unacked.append(event)
+    cut = msgspec.structs.replace(snapshot, unacked=unacked, turns=[])
+    if len(msgspec.json.encode(cut.playing_words)) > PLAIN_BYTES_MAX // 8:
+        cut.playing_words = []
+    spare = PLAIN_BYTES_MAX - len(msgspec.json.encode(cut))
+    cut.turns = bounded(snapshot.turns, spare)
+    return cut
 
 
 def open_snapshot(sealed: str | None, *, call: str, key: bytes) -> CallSnapshot | None:

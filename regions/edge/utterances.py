@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from regions.wire.snapshot import Word
 
 KEPT_MAX = 8
+CHARS_MAX = 8_000
+WORDS_MAX = 1_000
+"""Of one utterance; what is announced beyond is not remembered."""
 
 
 @dataclass(slots=True)
@@ -45,8 +48,9 @@ class Utterances:
 
     def announce(self, utterance: int, text: str, words: list[Word]) -> None:
         said = self._said.setdefault(utterance, Said())
-        said.texts.append(text)
-        said.words += words
+        room = CHARS_MAX - sum(map(len, said.texts))
+        said.texts.append(text[: max(0, room)])
+        said.words += words[: max(0, WORDS_MAX - len(said.words))]
         while len(self._said) > KEPT_MAX:
             self._said.popitem(last=False)
 

@@ -46,7 +46,7 @@ class Unacked(msgspec.Struct, frozen=True, kw_only=True):
     event: EdgeEvent
 
 
-class CallSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class CallSnapshot(msgspec.Struct, kw_only=True):
     """Everything a standby needs. `epoch`/`acked_n`: up to where the log was known to be durable.
 
     `turns` already contain what `unacked` says. `playing`: the agent utterance in progress and the text announced for it,

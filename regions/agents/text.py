@@ -1,0 +1,125 @@
+"""The text extension: what a backend says beside its audio, read and made fit for the log. Pure.
+
+Everything a customer's backend sends ends up in one frame with the events of other calls, and later in other people's
+decoders: so it is read whole here, written again, and bounded. What cannot be read is refused (`Unreadable`); what is too
+long is cut, and says so with `truncated`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from regions.wire.events import DATA_BYTES_MAX
+from regions.wire.snapshot import Word
+
+T = TypeVar("T")
+
+TEXT_CHARS_MAX = 5_000
+NAME_CHARS_MAX = 256
+WORDS_MAX = 1_000
+VOLATILE_BYTES_MAX = 8 * 1024
+_NUL, _ESCAPED_NUL, _INSTEAD = "\0", "\\u0000", "\ufffd"
+
+
+class Unreadable(Exception):
+    """Not a JSON object, or one whose fields have another type than the extension's."""
+
+
+class _Word(msgspec.Struct):
+    word: str = ""
+    offset_ms: float = 0
+
+
+class _Said(msgspec.Struct):
+    role: str = ""
+    text: str = ""
+    words: list[_Word] = []
+
+
+class _Tool(msgspec.Struct):
+    id: str = ""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """`transcript.final` and `turn.ended`. `words`: where each one begins in the utterance's audio."""
+
+    role: str
+    text: str
+    words: list[Word]
+
+
+_said = msgspec.json.Decoder(_Said)
+_tool = msgspec.json.Decoder(_Tool)
+
+
+def said(data: bytes) -> Said:
+    """Raises `Unreadable`."""
+    read = _read(_said, data)
+    words = [Word(_plain(w.word[:NAME_CHARS_MAX]), round(w.offset_ms)) for w in read.words[:WORDS_MAX]]
+    return Said(read.role, _plain(read.text[:TEXT_CHARS_MAX]), words)
+
+
+def tool_id(data: bytes) -> str:
+    """Raises `Unreadable`."""
+    return _read(_tool, data).id[:NAME_CHARS_MAX]
+
+
+def written(data: bytes) -> bytes:
+    """The object in `data` as JSON of at most `DATA_BYTES_MAX` bytes, without NUL. Raises `Unreadable`."""
+    try:
+        value = msgspec.json.decode(data)
+        if not isinstance(value, dict):
+            raise Unreadable("not an object")
+        encoded = msgspec.json.encode(value)
+        if _ESCAPED_NUL.encode() in encoded:
+            value = _without_nul(value)
+            encoded = msgspec.json.encode(value)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from None
+    return encoded if len(encoded) <= DATA_BYTES_MAX else msgspec.json.encode(_cut(value))
+
+
+def fits_volatile(data: bytes) -> bool:
+    """Whether a live-only message can be passed on as it is."""
+    if len(data) > VOLATILE_BYTES_MAX:
+        return False
+    try:
+        return isinstance(msgspec.json.decode(data), dict)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+
+
+def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from None
+
+
+def _plain(text: str) -> str:
+    return text.replace(_NUL, _INSTEAD)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(_NUL, _INSTEAD).replace(_ESCAPED_NUL, _INSTEAD)
+    if isinstance(value, list):
+        return [_without_nul(v) for v in value]
+    if isinstance(value, dict):
+        return {_without_nul(k): _without_nul(v) for k, v in value.items()}
+    return value
+
+
+def _cut(value: dict[str, Any]) -> dict[str, Any]:
+    """What the fold needs to know of it, and no more."""
+    kept: dict[str, Any] = {"truncated": True}
+    limits = {"role": NAME_CHARS_MAX, "id": NAME_CHARS_MAX, "name": NAME_CHARS_MAX, "text": TEXT_CHARS_MAX}
+    for name, chars_max in limits.items():
+        if isinstance(value.get(name), str):
+            kept[name] = value[name][:chars_max]
+    for name in ("arguments", "result"):
+        if name in value:
+            kept[name] = None
+    return kept

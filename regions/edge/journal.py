@@ -1,0 +1,102 @@
+"""What one owner writes of a call: numbered, folded into the conversation, kept until the log has it.
+
+Decides what is left out when the log has been out of reach for too long (everything but the end, counted), and when the
+caller's snapshot is out of date. Leaves numbering to `Outbox`, the fold to `wire.conversation`, sending to the uplink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from regions.edge.clock import wall_ms
+from regions.edge.outbox import Outbox
+from regions.edge.takeover import Adopted
+from regions.wire.conversation import FOLDED_TYPES, fold
+from regions.wire.events import Origin
+from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Turn, Unacked, bounded
+
+SNAPSHOT_TYPES = (
+    frozenset(
+        {"call.answered", "call.reconnecting", "call.reconnected", "transcript.final", "playback.started"}
+    )
+    | FOLDED_TYPES
+)
+WRITTEN_ALWAYS = frozenset({"events.lost", "call.ended"})
+UNACKED_MAX = 200
+"""Of a log that has been out of reach for long, a snapshot carries the oldest: a history without holes."""
+
+
+class Journal:
+    """`changed`: something a successor would need has been written since the caller's last snapshot.
+    `news`: more is durable than the caller has been told."""
+
+    def __init__(
+        self, call: str, epoch: int, new_event_id: Callable[[], str], notify: Callable[[], None]
+    ) -> None:
+        self.outbox = Outbox(call, epoch)
+        self.turns: list[Turn] = []
+        self.changed = False
+        self.news = False
+        self._new_event_id = new_event_id
+        self._notify = notify
+        self._lost_events = 0
+        self._tools: dict[int, str] = {}
+
+    def record(self, type_: str, data: dict[str, object]) -> None:
+        """One durable event of the edge's own."""
+        self._put(type_, msgspec.json.encode(data), at_ms=wall_ms())
+
+    def tool(self, type_: str, tool_id: str, data: bytes) -> None:
+        """`tool.called` or `tool.result`, as the backend said it."""
+        n = self._put(type_, data, at_ms=wall_ms())
+        if type_ == "tool.called" and n is not None:
+            self._tools[n] = tool_id
+
+    def adopt(self, adopted: Adopted) -> None:
+        """An event of the owner before, which is not durable yet; the plan's turns contain it already."""
+        event = adopted.event
+        self._put(event.type, bytes(event.data), at_ms=event.at_ms, id=event.id, origin=adopted.origin)
+
+    def start_from(self, turns: list[Turn]) -> None:
+        self.turns = bounded(turns)
+
+    def acknowledged(self, durable_n: int) -> list[str]:
+        """Drops what is durable; the ids of the tool calls that may run now."""
+        if not self.outbox.acknowledge(durable_n):
+            return []
+        self.news = True
+        return [self._tools.pop(n) for n in sorted(self._tools) if n <= durable_n]
+
+    def snapshot(self) -> CallSnapshot:
+        """What of the journal a successor would need; the rest of the call is filled in by others."""
+        outbox = self.outbox
+        return CallSnapshot(
+            call=outbox.call,
+            epoch=outbox.epoch,
+            acked_n=outbox.acked_n,
+            last_n=outbox.last_n,
+            turns=bounded(self.turns),
+            unacked=[Unacked(epoch=outbox.epoch, event=e) for e in outbox.unacked[:UNACKED_MAX]],
+        )
+
+    def _put(
+        self, type_: str, data: bytes, *, at_ms: int, id: str | None = None, origin: Origin | None = None
+    ) -> int | None:
+        if self.outbox.over and type_ not in WRITTEN_ALWAYS:
+            self._lost_events += 1
+            return None
+        if self._lost_events and type_ != "events.lost":
+            lost, self._lost_events = self._lost_events, 0
+            self._put("events.lost", msgspec.json.encode({"count": lost}), at_ms=at_ms)
+        event = self.outbox.add(
+            id=id or self._new_event_id(), type=type_, at_ms=at_ms, data=data, origin=origin
+        )
+        if origin is None and type_ in FOLDED_TYPES:
+            fold(self.turns, type_, data, at_ms)
+            if len(self.turns) > TURNS_MAX * 3 // 2:
+                self.turns = bounded(self.turns)
+        self.changed = self.changed or type_ in SNAPSHOT_TYPES
+        self._notify()
+        return event.n

@@ -1,0 +1,113 @@
+"""What the agent says on a call: its audio in the `Playout`, its words in `Utterances`, and what the log should know of both.
+
+Pure. Decides what of an utterance counts as said: all of it once it has been played, what was heard of it when it was cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regions.edge.utterances import Utterances
+from regions.media.playout import Playout, Popped
+from regions.wire.media import Position
+from regions.wire.snapshot import CallSnapshot, Word
+
+Fact = tuple[str, dict[str, object]]
+"""Type and data of an event to record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An utterance that was interrupted at `at`; `heard` is the part of its text that was played."""
+
+    at: Position
+    heard: str
+    facts: list[Fact]
+
+
+class AgentSpeech:
+    def __init__(self, utterance: int = 0) -> None:
+        """`utterance`: the number of the last one that an earlier owner has played."""
+        self._playout = Playout(utterance)
+        self._utterances = Utterances()
+
+    @property
+    def active(self) -> bool:
+        """Something is being played, or waits to be."""
+        return self._playout.active
+
+    def push(self, ulaw: bytes) -> None:
+        self._playout.push(ulaw)
+
+    def mark(self, name: str) -> None:
+        self._playout.mark(name)
+
+    def end(self) -> None:
+        """The backend has sent all of this utterance."""
+        self._playout.end_utterance()
+
+    def announce(self, text: str, words: list[Word]) -> None:
+        """The text of the utterance that is being sent, or of the next one."""
+        self._utterances.announce(self._playout.next_utterance, text, words)
+
+    def pop(self) -> Popped | None:
+        return self._playout.pop()
+
+    def facts(self, popped: Popped) -> list[Fact]:
+        """What has happened with this frame."""
+        utterance = popped.utterance
+        found: list[Fact] = []
+        if popped.started:
+            found.append(("playback.started", {"utterance": utterance}))
+        if popped.done:
+            found.append(("playback.done", {"utterance": utterance, "length_ms": popped.offset_ms}))
+            said = self._utterances.of(utterance)
+            if said is not None and said.text:
+                found.append(("turn.ended", {"role": "agent", "text": said.text, "utterance": utterance}))
+            self._utterances.drop(utterance)
+        return found
+
+    def clear(self, by: str) -> tuple[tuple[str, ...], Cut | None]:
+        """Empties the playout: the marks that were passed over, and what was cut, if anything was."""
+        receiving = self._playout.next_utterance
+        cleared = self._playout.clear()
+        if not cleared.was_playing:
+            self._utterances.drop(receiving)
+            return cleared.marks, None
+        at = cleared.position
+        facts: list[Fact] = [
+            ("playback.interrupted", {"utterance": at.utterance, "offset_ms": at.offset_ms, "by": by})
+        ]
+        said = self._utterances.of(at.utterance)
+        heard = ""
+        if said is not None:
+            said.length_ms = at.offset_ms + cleared.dropped_ms
+            heard = said.heard(at.offset_ms)
+            facts.append(self._interrupted(at, heard))
+        return cleared.marks, Cut(at, heard, facts)
+
+    def cut_before(self, at: Position, text: str, words: list[Word]) -> list[Fact]:
+        """An utterance that an earlier owner was playing when it was lost."""
+        if not at.utterance or not text:
+            return []
+        self._utterances.announce(at.utterance, text, words)
+        said = self._utterances.of(at.utterance)
+        return [self._interrupted(at, said.heard(at.offset_ms) if said else "")]
+
+    def into(self, snapshot: CallSnapshot) -> None:
+        """Fills in where the playback stands."""
+        position = self._playout.position
+        said = self._utterances.of(position.utterance) if position.utterance else None
+        snapshot.playing = position
+        snapshot.utterance = self._playout.last_utterance
+        if said is not None:
+            snapshot.playing_text, snapshot.playing_words = said.text, said.words
+
+    def _interrupted(self, at: Position, heard: str) -> Fact:
+        self._utterances.drop(at.utterance)
+        return "turn.interrupted", {
+            "role": "agent",
+            "text": heard,
+            "utterance": at.utterance,
+            "offset_ms": at.offset_ms,
+        }
