@@ -67,76 +67,83 @@ class Control:
 async def open_control(settings: Settings) -> AsyncIterator[Control]:
     """Opens everything, starts the workers, and closes in the opposite order."""
     settings.data.mkdir(parents=True, exist_ok=True)
-    clock = SystemClock()
     provider = LocalKeys.from_file(settings.data / MASTER_KEY_FILE)
     async with Database.open(settings.database_url, cell=settings.cell, urls=settings.database_urls) as db:
-        vault = Vault(db, provider)
-        hints = Hints(settings.redis_urls)
-        supervisor = Supervisor()
-        keyring = Keyring(db, provider)
-        await keyring.open()
-        fleet = FleetView(db)
-        await fleet.refresh()
-        fleet_store = FleetStore(db)
-        beats = Beats(fleet_store)
-        facts = FactsReader(db, clock)
-        tails = Tails(db, vault, settings.redis_urls, fleet.regions_of)
-        appender = Appender(db, vault, clock, facts, hints, tails)
-        auth = Authenticator(db, clock, settings.operator_key)
-        webhooks = Webhooks(db, vault, clock, local_targets=settings.local_targets)
-        store = CallStore(db)
-        control = Control(
-            settings=settings,
-            clock=clock,
-            db=db,
-            vault=vault,
-            hints=hints,
-            supervisor=supervisor,
-            stopping=asyncio.Event(),
-            keyring=keyring,
-            fleet=fleet,
-            fleet_store=fleet_store,
-            beats=beats,
-            registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
-            auth=auth,
-            projects=Projects(db, clock, hints, auth),
-            appender=appender,
-            feeds=Feeds(db, vault, hints, Horizon(db, clock)),
-            webhooks=webhooks,
-            calls=Calls(
-                store=store,
-                coalescer=Coalescer(store, clock, CREATE_ROUTE),
-                appender=appender,
-                vault=vault,
-                keyring=keyring,
-                fleet=fleet,
-                webhooks=webhooks,
-                commands=Commands(fleet_store, hints),
-                hints=hints,
-                clock=clock,
-                cell=settings.cell,
-                attach_within_s=settings.attach_within_s,
-                local_targets=settings.local_targets,
-            ),
-        )
-        hints.add_to(supervisor)
-        tails.add_to(supervisor)
-        supervisor.add("fleet.view", fleet.worker)
-        supervisor.add("fleet.beats", beats.worker)
-        supervisor.add("fleet.keys", keyring.worker)
-        supervisor.add("calls.reconciler", Reconciler(db, appender).worker)
-        supervisor.add(
-            "webhooks", Delivery(db, vault, hints, clock, local_targets=settings.local_targets).worker
-        )
-        supervisor.add("auth.revocations", _forget_on(hints, auth))
-        supervisor.add("auth.last_used", auth.worker)
-        supervisor.add("housekeeping", Housekeeping(db).worker)
-        supervisor.start()
+        control = await _build(settings, db, provider)
+        control.supervisor.start()
         try:
             yield control
         finally:
             control.stopping.set()
-            await supervisor.stop()
+            await control.supervisor.stop()
+
+
+async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Control:
+    """Who knows whom. Fails where the database has no schema yet or cannot be reached."""
+    clock = SystemClock()
+    vault = Vault(db, provider)
+    hints = Hints(settings.redis_urls)
+    keyring = Keyring(db, provider)
+    await keyring.open()
+    fleet = FleetView(db)
+    await fleet.refresh()
+    fleet_store = FleetStore(db)
+    tails = Tails(db, vault, settings.redis_urls, fleet.regions_of)
+    appender = Appender(db, vault, clock, FactsReader(db, clock), hints, tails)
+    auth = Authenticator(db, clock, settings.operator_key)
+    webhooks = Webhooks(db, vault, clock, local_targets=settings.local_targets)
+    store = CallStore(db)
+    control = Control(
+        settings=settings,
+        clock=clock,
+        db=db,
+        vault=vault,
+        hints=hints,
+        supervisor=Supervisor(),
+        stopping=asyncio.Event(),
+        keyring=keyring,
+        fleet=fleet,
+        fleet_store=fleet_store,
+        beats=Beats(fleet_store),
+        registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
+        auth=auth,
+        projects=Projects(db, clock, hints, auth),
+        appender=appender,
+        feeds=Feeds(db, vault, hints, Horizon(db, clock)),
+        webhooks=webhooks,
+        calls=Calls(
+            store=store,
+            coalescer=Coalescer(store, clock, CREATE_ROUTE),
+            appender=appender,
+            vault=vault,
+            keyring=keyring,
+            fleet=fleet,
+            webhooks=webhooks,
+            commands=Commands(fleet_store, hints),
+            hints=hints,
+            clock=clock,
+            cell=settings.cell,
+            attach_within_s=settings.attach_within_s,
+            local_targets=settings.local_targets,
+        ),
+    )
+    _add_workers(control, tails)
+    return control
+
+
+def _add_workers(control: Control, tails: Tails) -> None:
+    db, hints, supervisor = control.db, control.hints, control.supervisor
+    delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
+    hints.add_to(supervisor)
+    tails.add_to(supervisor)
+    supervisor.add("fleet.view", control.fleet.worker)
+    supervisor.add("fleet.beats", control.beats.worker)
+    supervisor.add("fleet.keys", control.keyring.worker)
+    supervisor.add("calls.reconciler", Reconciler(db, control.appender).worker)
+    supervisor.add("webhooks", delivery.worker)
+    supervisor.add("auth.revocations", _forget_on(hints, control.auth))
+    supervisor.add("auth.last_used", control.auth.worker)
+    supervisor.add("housekeeping", Housekeeping(db).worker)
 
 
 def _forget_on(hints: Hints, auth: Authenticator) -> Worker:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from app.calls.coalescer import Coalescer
+from app.calls.creation import caller_of, checked_key, new_call
 from app.calls.machine import FINAL
-from app.calls.policy import check_create, normalised
-from app.calls.shapes import CreateCall, CreatedCall, NewTicket
-from app.calls.store import CallStore, NewCall, StoredCall, StoredRequest, view_fields
-from app.calls.tickets import TicketFor, expiry, make_ticket
+from app.calls.policy import check_create
+from app.calls.shapes import CreateCall, CreatedCall, NewTicket, PlacementView
+from app.calls.store import CallStore, NewCall, StoredCall, view_fields
+from app.calls.tickets import TicketFor, make_ticket
 from app.clock import Clock, rfc3339
-from app.errors import BadRequest, Conflict, Invalid, NotFound, Unauthenticated
+from app.errors import Conflict, Invalid, NotFound, Unauthenticated
 from app.fleet.desired import Commands
 from app.fleet.keyring import Keyring
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
+from app.placement.choice import Placement
 from app.placement.service import place, view
 from app.projects.auth import Principal
 from app.telemetry import calls_created_total
-from app.vault import Vault
+from app.vault import ContentKey, Vault
 from regions.wire import ids
 from regions.wire.events import EndReason, Source
 from regions.wire.ticket import Grant, TicketError, read
@@ -36,7 +35,6 @@ from regions.wire.ticket import Grant, TicketError, read
 log = structlog.get_logger()
 
 CREATE_ROUTE = "POST /v1/calls"
-KEY_CHARS_MAX = 255
 MEDIA_PATH = "/v1/media"
 
 
@@ -66,18 +64,7 @@ class Calls:
         self, principal: Principal, key: str | None, body: CreateCall
     ) -> tuple[CreatedCall, bool]:
         """The call and its ticket; True where the key had been used for the same body before."""
-        if not key:
-            raise BadRequest(
-                "A create needs an Idempotency-Key.",
-                code="idempotency_key_required",
-                fix="Send `Idempotency-Key: <a fresh UUID>`, and the same one when you send the same create again.",
-            )
-        if len(key) > KEY_CHARS_MAX or not key.isprintable():
-            raise BadRequest(
-                "The Idempotency-Key is too long.",
-                code="bad_idempotency_key",
-                fix="Use at most 255 characters.",
-            )
+        key = checked_key(key)
         local = self.local_targets and principal.mode == "test"
         check_create(body, local_targets=local)
         now = self.clock.now()
@@ -86,47 +73,18 @@ class Calls:
             await self.webhooks.for_url(principal.project_id, body.webhook_url) if body.webhook_url else None
         )
         content_key = await self.vault.for_project(principal.project_id)
-        attach_by = now + timedelta(seconds=self.attach_within_s)
-        caller = body.caller
-        if caller.from_ or caller.to:
-            caller = msgspec.structs.replace(
-                caller,
-                from_=normalised(caller.from_) if caller.from_ else None,
-                to=normalised(caller.to) if caller.to else None,
-            )
-        request = StoredRequest(
-            agent=body.agent,
-            caller=caller,
-            webhook_url=body.webhook_url,
-            latencies=body.latencies,
-            regions=body.regions,
-        )
         placement = view(placed)
-        event_data = msgspec.json.encode(
-            {
-                "caller": {"kind": caller.kind},
-                "region": placement.region,
-                "standbys": [s.region for s in placement.standbys],
-                "metadata": body.metadata,
-            }
-        )
-        new = NewCall(
+        new = new_call(
+            body,
+            placed,
+            placement,
             key=key,
-            body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
             call_id=new_id(self.cell, int(now.timestamp() * 1000)),
             event_id=new_id(self.cell),
-            request=msgspec.json.encode(request),
-            placement=msgspec.json.encode(placement),
-            metadata=msgspec.json.encode(body.metadata),
-            region=placed.region,
-            edges=tuple((e.id, e.incarnation) for e in placed.edges),
             webhook_id=webhook_id,
-            max_duration_s=body.max_duration_s,
-            attach_by=attach_by,
-            expire_at=expiry(attach_by, body.max_duration_s),
-            event_data=event_data,
-            event_hash=content_key.hash(b"call.created", event_data),
-            created_at=now,
+            now=now,
+            attach_within_s=self.attach_within_s,
+            content_hash=content_key.hash,
         )
         outcome = await self.coalescer.create(principal.project_id, new)
         if outcome.replayed:
@@ -134,8 +92,39 @@ class Calls:
         self.hints.wake("deliveries")
         self.hints.wake(f"feed:{principal.project_id}")
         calls_created_total.labels(placed.region).inc()
+        created = self._created(principal, body, new, placed, placement, content_key)
+        log.info("call.placed", call=created.id, region=placed.region, protection=placed.protection)
+        return created, False
+
+    def _created(
+        self,
+        principal: Principal,
+        body: CreateCall,
+        new: NewCall,
+        placed: Placement,
+        placement: PlacementView,
+        content_key: ContentKey,
+    ) -> CreatedCall:
+        """The answer, from what was stored: nothing is read back."""
         grants = grants_of(1, placed.edges)
-        created = CreatedCall(
+        caller = caller_of(body)
+        ticket = make_ticket(
+            TicketFor(
+                call_id=new.call_id,
+                project_id=principal.project_id,
+                issued_at=new.created_at,
+                attach_by=new.attach_by,
+                expire_at=new.expire_at,
+                max_duration_s=body.max_duration_s,
+                kind=caller.kind,
+                agent=body.agent,
+                grants=grants,
+                local_targets=self.local_targets and principal.mode == "test",
+            ),
+            self.keyring,
+            content_key,
+        )
+        return CreatedCall(
             id=ids.encode(ids.CALL, new.call_id),
             state="ringing",
             epoch=1,
@@ -148,30 +137,13 @@ class Calls:
             metadata=body.metadata,
             webhook_url=body.webhook_url,
             max_duration_s=body.max_duration_s,
-            created_at=rfc3339(now),
+            created_at=rfc3339(new.created_at),
             answered_at=None,
             ended_at=None,
             end_reason=None,
-            ticket=make_ticket(
-                TicketFor(
-                    call_id=new.call_id,
-                    project_id=principal.project_id,
-                    issued_at=now,
-                    attach_by=attach_by,
-                    expire_at=new.expire_at,
-                    max_duration_s=body.max_duration_s,
-                    kind=caller.kind,
-                    agent=body.agent,
-                    grants=grants,
-                    local_targets=local,
-                ),
-                self.keyring,
-                content_key,
-            ),
+            ticket=ticket,
             attach=attach_urls(grants),
         )
-        log.info("call.placed", call=created.id, region=placed.region, protection=placed.protection)
-        return created, False
 
     async def _replay(self, principal: Principal, call_id: UUID, same_body: bool) -> CreatedCall:
         if not same_body:

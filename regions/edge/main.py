@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import sys
 from contextlib import AsyncExitStack
@@ -47,11 +48,7 @@ class _HttpServer(uvicorn.Server):
 
 async def serve(settings: EdgeSettings) -> None:
     """Until SIGTERM or SIGINT. Raises `Refused` where the control plane will not have this edge."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
+    stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
         identity = Identity(settings.data)
         keyring = Keyring(settings.data / "keys.json")
@@ -80,22 +77,7 @@ async def serve(settings: EdgeSettings) -> None:
         )
         uplink.calls = calls
 
-        config = uvicorn.Config(
-            make_app(calls, uplink),
-            host=settings.http_host,
-            port=settings.http_port,
-            log_level="critical",
-            lifespan="off",
-            access_log=False,
-        )
-        http = _HttpServer(config)
-        http_task = asyncio.create_task(http.serve())
-        while not http.started:
-            if http_task.done():
-                http_task.result()
-                raise SettingsError(f"port {settings.http_port} is taken: choose another VOXPLANE_HTTP_PORT")
-            await asyncio.sleep(0.01)
-        http_port = http.servers[0].sockets[0].getsockname()[1]
+        http, http_task, http_port = await _serve_http(settings, calls, uplink)
         listeners = EdgeListeners(
             media_url=settings.public_media_url or f"ws://{settings.media_host}:{media_port}",
             http_url=settings.public_http_url or f"http://{settings.http_host}:{http_port}",
@@ -113,10 +95,7 @@ async def serve(settings: EdgeSettings) -> None:
             http_port=http_port,
         )
 
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, registering}, return_when=asyncio.FIRST_COMPLETED)
-        if registering.done() and not stop.is_set():
-            registering.result()
+        await _until_stopped(stop, registering)
         for session in calls.sessions:
             # the caller's socket closes without an end: it takes its standby at once
             session.supersede()
@@ -125,6 +104,34 @@ async def serve(settings: EdgeSettings) -> None:
         http.should_exit = True
         await asyncio.gather(registering, http_task, return_exceptions=True)
         log.info("edge.stopped", region=settings.region, edge=settings.name)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until_stopped(stop: asyncio.Event, registering: asyncio.Task[None]) -> None:
+    """Raises what the registration raised, if it comes first."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopping, registering}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if registering.done() and not stop.is_set():
+        registering.result()
+
+
+async def _serve_http(
+    settings: EdgeSettings, calls: Calls, uplink: Uplink
+) -> tuple[uvicorn.Server, asyncio.Task[None], int]:
+    """Listening on the port returned. Raises `OSError` where it cannot."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.create_server((settings.http_host, settings.http_port), family=family)
+    config = uvicorn.Config(make_app(calls, uplink), log_level="critical", lifespan="off", access_log=False)
+    http = _HttpServer(config)
+    task = asyncio.create_task(http.serve(sockets=[listener]))
+    return http, task, listener.getsockname()[1]
 
 
 async def _register_and_connect(

@@ -1,0 +1,99 @@
+"""A create as it is stored: the call, its first event, the right to own it. Pure: time, ids and the hash are parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from app.calls.policy import normalised
+from app.calls.shapes import CallerRequest, CreateCall, PlacementView
+from app.calls.store import NewCall, StoredRequest
+from app.calls.tickets import expiry
+from app.errors import BadRequest
+from app.placement.choice import Placement
+
+KEY_CHARS_MAX = 255
+
+
+def checked_key(key: str | None) -> str:
+    """The Idempotency-Key; raises `BadRequest`."""
+    if not key:
+        raise BadRequest(
+            "A create needs an Idempotency-Key.",
+            code="idempotency_key_required",
+            fix="Send `Idempotency-Key: <a fresh UUID>`, and the same one when you send the same create again.",
+        )
+    if len(key) > KEY_CHARS_MAX or not key.isprintable():
+        raise BadRequest(
+            "The Idempotency-Key is too long, or has characters that cannot be printed.",
+            code="bad_idempotency_key",
+            fix="Use at most 255 printable characters.",
+        )
+    return key
+
+
+def caller_of(body: CreateCall) -> CallerRequest:
+    """The caller with its numbers in one form, so that the same number reads the same everywhere."""
+    caller = body.caller
+    if not (caller.from_ or caller.to):
+        return caller
+    return msgspec.structs.replace(
+        caller,
+        from_=normalised(caller.from_) if caller.from_ else None,
+        to=normalised(caller.to) if caller.to else None,
+    )
+
+
+def new_call(
+    body: CreateCall,
+    placed: Placement,
+    placement: PlacementView,
+    *,
+    key: str,
+    call_id: UUID,
+    event_id: UUID,
+    webhook_id: UUID | None,
+    now: datetime,
+    attach_within_s: int,
+    content_hash: Callable[[bytes, bytes], bytes],
+) -> NewCall:
+    """`content_hash(type, data)`: keyed, so that the log tells a duplicate from a conflict without reading either."""
+    caller = caller_of(body)
+    attach_by = now + timedelta(seconds=attach_within_s)
+    request = StoredRequest(
+        agent=body.agent,
+        caller=caller,
+        webhook_url=body.webhook_url,
+        latencies=body.latencies,
+        regions=body.regions,
+    )
+    event_data = msgspec.json.encode(
+        {
+            "caller": {"kind": caller.kind},
+            "region": placement.region,
+            "standbys": [s.region for s in placement.standbys],
+            "metadata": body.metadata,
+        }
+    )
+    return NewCall(
+        key=key,
+        body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
+        call_id=call_id,
+        event_id=event_id,
+        request=msgspec.json.encode(request),
+        placement=msgspec.json.encode(placement),
+        metadata=msgspec.json.encode(body.metadata),
+        region=placed.region,
+        edges=tuple((e.id, e.incarnation) for e in placed.edges),
+        webhook_id=webhook_id,
+        max_duration_s=body.max_duration_s,
+        attach_by=attach_by,
+        expire_at=expiry(attach_by, body.max_duration_s),
+        event_data=event_data,
+        event_hash=content_hash(b"call.created", event_data),
+        created_at=now,
+    )
