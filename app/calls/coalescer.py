@@ -84,7 +84,11 @@ class Coalescer:
             for call, future in batch:
                 if not future.done():
                     future.set_result(answers[call.key])
-        except BaseException as error:  # noqa: BLE001  each waiting create gets it
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  each waiting create gets it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
