@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -26,7 +27,7 @@ from app.hints import Hints
 from app.ids import new_id
 from app.log.rows import EVENT_COLUMNS, to_public
 from app.telemetry import webhook_attempts_total
-from app.vault import Vault
+from app.vault import Vault, VaultError
 from app.webhooks.retry import Attempt, Verdict, judge
 from app.webhooks.sender import DEADLINE_S, Answer, Sender
 from app.webhooks.signature import headers
@@ -109,9 +110,9 @@ class Delivery:
                     await self._db.pool("worker").execute(RELEASE_EXPIRED)
                     released_s = self._clock.monotonic_s()
                 claimed = await self._claim()
-                for claim, event, endpoint in claimed:
+                for claim, row, endpoint in claimed:
                     self._in_flight[claim["webhook_id"]] += 1
-                    task = asyncio.create_task(self._deliver(sender, claim, event, endpoint))
+                    task = asyncio.create_task(self._deliver(sender, claim, row, endpoint))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 if not claimed:
@@ -134,40 +135,31 @@ class Delivery:
         if not claims:
             return []
         rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])
-        events = {
-            (row["call_id"], row["seq"]): event
-            for row, event in zip(rows, await to_public(self._vault, rows), strict=True)
-        }
+        events = {(row["call_id"], row["seq"]): row for row in rows}
         endpoints = {
             row["id"]: row for row in await pool.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
         }
         return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
 
-    async def _deliver(self, sender: Sender, claim: Any, event: Any, endpoint: Any) -> None:
+    async def _deliver(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> None:
         webhook_id: UUID = claim["webhook_id"]
         try:
-            if not endpoint["open"]:
-                answer, verdict = (
-                    Answer(status=None, duration_ms=0, error="disabled"),
-                    Verdict(outcome="failed"),
-                )
+            if endpoint["open"]:
+                answer = await self._send(sender, row, endpoint)
+                verdict = judge(self._attempt(claim, answer), draw=self._chance.random())
             else:
-                answer = await self._send(sender, event, endpoint)
-                failing_s = (self._clock.now() - claim["first_at"]).total_seconds()
-                attempt = Attempt(
-                    number=claim["attempts"],
-                    status=answer.status,
-                    timed_out=answer.timed_out,
-                    retry_after_s=answer.retry_after_s,
-                    failing_s=failing_s,
-                )
-                verdict = judge(attempt, draw=self._chance.random())
+                answer = Answer(status=None, duration_ms=0, error="disabled")
+                verdict = Verdict(outcome="failed")
             await asyncio.shield(self._settle(claim, endpoint, answer, verdict))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            # nothing is written of this attempt: the claim runs out, and the delivery is made again under the same id
+            log.warning("webhook.unsettled", webhook=ids.encode(ids.WEBHOOK, webhook_id), error=str(error))
+        else:
             webhook_attempts_total.labels(verdict.outcome).inc()
             log.info(
                 "webhook.attempted",
                 webhook=ids.encode(ids.WEBHOOK, webhook_id),
-                event_id=event.id,
+                event_id=ids.encode(ids.EVENT, row["id"]),
                 attempt=claim["attempts"],
                 outcome=verdict.outcome,
                 status=answer.status,
@@ -180,14 +172,28 @@ class Delivery:
                 del self._in_flight[webhook_id]
             self._hints.wake("deliveries")
 
-    async def _send(self, sender: Sender, event: Any, endpoint: Any) -> Answer:
-        body = msgspec.json.encode(event)
+    def _attempt(self, claim: Any, answer: Answer) -> Attempt:
+        return Attempt(
+            number=claim["attempts"],
+            status=answer.status,
+            timed_out=answer.timed_out,
+            retry_after_s=answer.retry_after_s,
+            failing_s=(self._clock.now() - claim["first_at"]).total_seconds(),
+        )
+
+    async def _send(self, sender: Sender, row: Any, endpoint: Any) -> Answer:
         now = self._clock.now()
-        secrets = [
-            self._vault.provider.unwrap(base64.b64decode(s["wrapped"]), f"webhook:{endpoint['id']}")
-            for s in msgspec.json.decode(endpoint["secrets"])
-            if s["expires_at"] is None or datetime.fromisoformat(s["expires_at"]) > now
-        ]
+        try:
+            (event,) = await to_public(self._vault, [row])
+            secrets = [
+                self._vault.provider.unwrap(base64.b64decode(s["wrapped"]), f"webhook:{endpoint['id']}")
+                for s in msgspec.json.decode(endpoint["secrets"])
+                if s["expires_at"] is None or datetime.fromisoformat(s["expires_at"]) > now
+            ]
+        except VaultError:
+            # this instance has another master key, or the row was tampered with: no reason to hold others up
+            return Answer(status=None, duration_ms=0, error="cannot be opened with this master key")
+        body = msgspec.json.encode(event)
         sent = headers(event.id, int(now.timestamp()), body, secrets)
         return await sender.post(endpoint["url"], body, sent, local_targets=self._local_targets)
 

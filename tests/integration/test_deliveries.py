@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
+from regions.wire import ids as wire
 from tests.support.api import Api, Project
 from tests.support.fleet import three_regions
 
@@ -77,6 +79,35 @@ async def test_a_failing_head_is_tried_again_before_what_follows(
     receiver.secret = hook["secret"]
     await receiver.until(2, 15)
     assert [e["seq"] for e in receiver.received] == [1, 2]
+
+
+async def test_an_endpoint_that_cannot_be_opened_holds_nobody_up(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    broken = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    sound = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    receiver.secret = sound["secret"]
+    superuser = await asyncpg.connect(api.settings.database_url)
+    try:
+        await superuser.execute(
+            "update vx.webhooks set secrets = (select secrets from vx.webhooks where id = $2) where id = $1",
+            wire.decode(wire.WEBHOOK, broken["id"]),
+            wire.decode(wire.WEBHOOK, sound["id"]),
+        )
+    finally:
+        await superuser.close()
+
+    await make_call(project)
+    await receiver.until(1, 15)
+
+    assert receiver.faults == []
+    async with asyncio.timeout(15):
+        while not (
+            attempts := (await project.client.get(f"/v1/webhooks/{broken['id']}/attempts")).json()["data"]
+        ):
+            await asyncio.sleep(0.01)
+    assert attempts[0]["status"] is None
+    assert "master key" in attempts[0]["error"]
 
 
 async def test_types_filter_and_a_deleted_endpoint_hears_no_more(
