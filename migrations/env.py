@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 LOCK = 7423000
@@ -26,7 +27,9 @@ def upgrade(connection: Connection) -> None:
 
 async def run() -> None:
     url = context.config.attributes["database_url"]
-    engine = create_async_engine(url, connect_args={"timeout": 10})
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(upgrade)

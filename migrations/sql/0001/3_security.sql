@@ -65,7 +65,8 @@ $$;
 
 -- Functions are executable by public unless said otherwise: say otherwise.
 revoke execute on all functions in schema vx from public;
-alter default privileges for role vx_owner in schema vx revoke execute on functions from public;
+-- (Per schema, a default cannot take away what the built-in default gives to everybody: this one has no schema.)
+alter default privileges for role vx_owner revoke execute on functions from public;
 grant execute on function vx.current_project() to vx_api, vx_owner;
 grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
