@@ -35,10 +35,21 @@ class Latency:
         }
 
 
+LATE = 3.0
+"""A sample counts as lost once it has been out for so many times the region's least round trip."""
+
+
 @dataclass(slots=True)
-class _Samples:
-    sent: int = 0
+class Samples:
+    """What one region has answered. `out_since_ms`: when the sample that is still out was sent."""
+
     rtts_ms: list[float] = field(default_factory=list)
+    out_since_ms: float | None = None
+
+    def loss(self, now_ms: float) -> float:
+        """Share that did not come back; what may still come back is neither."""
+        late = self.out_since_ms is not None and now_ms - self.out_since_ms > LATE * min(self.rtts_ms)
+        return late / (len(self.rtts_ms) + late)
 
 
 async def probe_regions(
@@ -52,11 +63,11 @@ async def probe_regions(
 
     `regions` as `GET /v1/regions` lists them. Regions that did not answer are left out.
     """
-    found: dict[str, _Samples] = {}
+    found: dict[str, Samples] = {}
     opened = asyncio.Event()
     tasks = [
         asyncio.create_task(
-            _probe(region["probes"][0]["ws"], found.setdefault(region["id"], _Samples()), samples, opened)
+            _probe(region["probes"][0]["ws"], found.setdefault(region["id"], Samples()), samples, opened)
         )
         for region in regions
         if region.get("probes")
@@ -71,24 +82,28 @@ async def probe_regions(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    now = datetime.now(UTC).isoformat()
+    now, now_ms = datetime.now(UTC).isoformat(), _now_ms()
     measured = [
-        Latency(name, min(s.rtts_ms), max(s.rtts_ms) - min(s.rtts_ms), 1 - len(s.rtts_ms) / s.sent, now)
+        Latency(name, min(s.rtts_ms), max(s.rtts_ms) - min(s.rtts_ms), s.loss(now_ms), now)
         for name, s in found.items()
         if s.rtts_ms
     ]
     return sorted(measured, key=lambda m: m.rtt_ms)
 
 
-async def _probe(url: str, into: _Samples, samples: int, opened: asyncio.Event) -> None:
+async def _probe(url: str, into: Samples, samples: int, opened: asyncio.Event) -> None:
     try:
         async with connect(url, open_timeout=5, ping_interval=None, compression=None, proxy=None) as socket:
             opened.set()
             for i in range(samples):
-                began = time.perf_counter()
-                into.sent += 1
+                into.out_since_ms = began_ms = _now_ms()
                 await socket.send(str(i))
                 await socket.recv()
-                into.rtts_ms.append((time.perf_counter() - began) * 1000)
+                into.out_since_ms = None
+                into.rtts_ms.append(_now_ms() - began_ms)
     except (WebSocketException, OSError, TimeoutError):
         return
+
+
+def _now_ms() -> float:
+    return time.perf_counter() * 1000
