@@ -7,9 +7,11 @@ kept in memory afterwards; the hash is keyed too, so that a stored hash says not
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,13 +50,17 @@ class LocalKeys:
     @classmethod
     def from_file(cls, path: Path) -> LocalKeys:
         """Reads the key, and makes it (0600) where there is none; two instances that race agree on one."""
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(os.urandom(32))
+        if not path.exists():
+            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(os.urandom(32))
+                    file.flush()
+                    os.fsync(file.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(name, path)  # whole, or not at all: another instance may be reading
+            finally:
+                os.unlink(name)
         return cls(path.read_bytes())
 
     def wrap(self, plain: bytes, bound_to: str) -> bytes:
