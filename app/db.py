@@ -7,14 +7,13 @@ for ever.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 Role = Literal["api", "keys", "append", "worker", "admin"]
@@ -61,16 +60,12 @@ class Database:
                 )
                 if role in CORE_ROLES:
                     engines[role] = create_async_engine(
-                        make_url(dsn).set(drivername="postgresql+asyncpg"),
+                        "postgresql+asyncpg://",
+                        async_creator=connector(dsn, settings),
                         pool_size=2,
                         max_overflow=size,
                         pool_timeout=COMMAND_DEADLINE_S,
                         pool_recycle=300,
-                        connect_args={
-                            "timeout": CONNECT_DEADLINE_S,
-                            "command_timeout": COMMAND_DEADLINE_S,
-                            "server_settings": settings,
-                        },
                     )
             yield cls(cell, pools, engines)
         finally:
@@ -108,6 +103,17 @@ class Database:
 
 
 SET_PROJECT = text("select set_config('vx.project', :project, true)")
+
+
+def connector(dsn: str, settings: dict[str, str]) -> Callable[[], Awaitable[Any]]:
+    """The driver reads the URL by itself: `sslmode` and several hosts mean the same here as in its pools."""
+
+    async def connect() -> Any:
+        return await asyncpg.connect(
+            dsn, timeout=CONNECT_DEADLINE_S, command_timeout=COMMAND_DEADLINE_S, server_settings=settings
+        )
+
+    return connect
 
 
 def session_settings(role: Role, application: str) -> dict[str, str]:

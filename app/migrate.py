@@ -14,7 +14,7 @@ import migrations
 def _config(database_url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
-    config.attributes["database_url"] = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    config.attributes["database_url"] = database_url
     return config
 
 
