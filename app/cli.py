@@ -5,116 +5,62 @@ Heavy parts are imported by the command that needs them, so that `--help` is qui
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.cli_run import client, fail, run
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    it was tried and failed: nothing answers, or it was refused
+  2    an argument or a setting is wrong or missing
+  130  interrupted"""
+
 app = typer.Typer(
     name="voxplane",
-    help="A multi-region session control plane for voice AI.",
+    help="A multi-region session control plane for voice AI.\n\nStart with `voxplane demo`, then `voxplane up`.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-keys_app = typer.Typer(help="Keys of the project.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(keys_app, name="keys")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
-
-
-def fail(message: str, code: int = 1) -> typer.Exit:
-    typer.echo(f"voxplane: {message}", err=True)
-    return typer.Exit(code)
-
-
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs `work`; what can go wrong is said in a line."""
-    from app.local.process import EngineError
-    from app.settings import SettingsError
-    from voxplane import VoxplaneError
-
-    try:
-        asyncio.run(work())
-    except (EngineError, SettingsError, VoxplaneError) as error:
-        raise fail(str(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def client() -> Any:
-    """An `AsyncClient` from VOXPLANE_URL (a list separated by commas) and VOXPLANE_API_KEY, or from a running `up`."""
-    from app.local.up import read_profile
-    from voxplane import AsyncClient
-
-    profile = read_profile()
-    urls = os.environ.get("VOXPLANE_URL") or ",".join(profile.get("urls", []))
-    key = os.environ.get("VOXPLANE_API_KEY") or profile.get("key", "")
-    if not urls or not key:
-        raise fail("set VOXPLANE_URL and VOXPLANE_API_KEY, or start `voxplane up`", 2)
-    return AsyncClient([u.strip() for u in urls.split(",")], key)
-
-
-@app.command()
-def serve() -> None:
-    """Run one instance of the control plane (settings from the environment)."""
-    import uvicorn
-
-    from app import telemetry
-    from app.main import create_asgi
-    from app.settings import Settings, SettingsError
-
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        raise fail(str(error), 2) from None
-    telemetry.configure(settings.log_format)
-    uvicorn.run(
-        create_asgi(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=2 << 20,
-        ws_ping_interval=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-
-
-@app.command()
-def edge() -> None:
-    """Run one edge (settings from the environment)."""
-    os.execv(sys.executable, [sys.executable, "-m", "regions.edge"])
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the database in DATABASE_URL to the newest schema."""
-    from app.migrate import migrate as upgrade
-
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        raise fail("set DATABASE_URL", 2)
-    run(lambda: upgrade(url))
-    typer.echo("the schema is up to date")
 
 
 @app.command()
 def up(
     regions: Annotated[int, typer.Option(min=1, max=6, help="How many regions.")] = 3,
     instances: Annotated[int, typer.Option(min=1, max=8, help="How many API instances.")] = 2,
-    port: Annotated[int, typer.Option(help="Ports are taken from here on; 0: any that are free.")] = 8080,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65_000, help="The API's ports begin here, the edges' 10 above; 0: any that are free."
+        ),
+    ] = 8080,
 ) -> None:
-    """A whole deployment on this machine, until Ctrl-C. Data stay in VOXPLANE_DATA."""
+    """Run a whole deployment on this machine, until Ctrl-C.
+
+    PostgreSQL, a Valkey per region, API instances and edges, each a process of its own; one that dies is started again.
+    The data stay in VOXPLANE_DATA (default ~/.local/state/voxplane, as root /var/lib/voxplane). DATABASE_URL and
+    REDIS_URLS, where set, name servers of yours instead.
+
+    \b
+    Example:
+      voxplane up --regions 2 --port 9000
+    """
     from app.local.up import up as start
 
     run(lambda: start(regions=regions, instances=instances, port=port))
@@ -122,7 +68,14 @@ def up(
 
 @app.command()
 def demo(json_: JsonFlag = False) -> None:
-    """Watch a real call survive the death of a region."""
+    """Watch a real call survive the death of a region.
+
+    Half a minute; starts everything it needs in a temporary folder and leaves nothing behind. Fails if anything was lost or doubled.
+
+    \b
+    Example:
+      voxplane demo --json | jq .figures
+    """
     from app.local.demo import demo as show
 
     lost: list[bool] = []
@@ -137,12 +90,23 @@ def demo(json_: JsonFlag = False) -> None:
 @app.command()
 def call(
     agent: Annotated[str, typer.Option(help="The backend's WebSocket, such as ws://localhost:8765/ws.")],
-    wav: Annotated[Path, typer.Option(help="What the caller says: mono PCM16, 8, 16, 24 or 48 kHz.")],
+    wav: Annotated[Path, typer.Option(help="What the caller says: 16-bit PCM, 8, 16, 24 or 48 kHz.")],
     dialect: Annotated[str, typer.Option(help="How the backend speaks.")] = "twilio",
-    out: Annotated[Path | None, typer.Option(help="Where to write what the caller hears.")] = None,
-    listen_s: Annotated[float, typer.Option(help="How long to listen after the last word.")] = 8.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write what the caller hears, at the same rate.")
+    ] = None,
+    listen_s: Annotated[
+        float, typer.Option(min=0, max=3600, help="How long to listen after the last word.")
+    ] = 8.0,
 ) -> None:
-    """Place a call to your own backend, say a WAV file, and hear the answer."""
+    """Call your own backend with a WAV file.
+
+    Places a call, says the file in real time, listens, and prints what the conversation was. Stereo is mixed to one channel.
+
+    \b
+    Example, with `voxplane up` running and a bot of yours on port 8765:
+      voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav
+    """
     from app.local.speak import place_call
 
     run(lambda: place_call(client(), agent=agent, dialect=dialect, wav=wav, out=out, listen_s=listen_s))
@@ -150,10 +114,15 @@ def call(
 
 @app.command()
 def events(
-    follow: Annotated[bool, typer.Option("--follow", help="Keep going, as events happen.")] = False,
-    json_: JsonFlag = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep going, as events happen.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document per line, for machines.")] = False,
 ) -> None:
-    """The project's events."""
+    """Show the project's events.
+
+    \b
+    Example:
+      voxplane events --follow --json | jq .type
+    """
 
     def show(event: dict[str, Any]) -> None:
         if json_:
@@ -167,6 +136,8 @@ def events(
     async def work() -> None:
         async with client() as api:
             if follow:
+                # the stream waits out a server that is away: say at once where it was never there
+                await api.request("GET", "/v1/events", params={"limit": 1})
                 async for event in api.stream_events():
                     show(event)
             else:
@@ -183,7 +154,12 @@ def events(
 
 @app.command()
 def regions(json_: JsonFlag = False) -> None:
-    """Regions, their health, and how far away they are from here."""
+    """Show the regions, their health and distance.
+
+    \b
+    Example:
+      voxplane regions --json | jq '.[] | {id, health}'
+    """
     from voxplane import probe_regions
 
     async def work() -> None:
@@ -209,11 +185,16 @@ def regions(json_: JsonFlag = False) -> None:
 
 @keys_app.command("create")
 def keys_create(
-    name: str,
-    role: Annotated[str, typer.Option(help="owner, admin, developer or viewer")] = "developer",
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    role: Annotated[str, typer.Option(help="owner, admin, developer or viewer.")] = "developer",
     json_: JsonFlag = False,
 ) -> None:
-    """Create a key; its secret is shown this once."""
+    """Create a key; its secret is shown this once.
+
+    \b
+    Example:
+      voxplane keys create "billing service" --role viewer
+    """
 
     async def work() -> None:
         async with client() as api:
@@ -225,7 +206,12 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(json_: JsonFlag = False) -> None:
-    """The project's keys."""
+    """List the project's keys, without their secrets.
+
+    \b
+    Example:
+      voxplane keys list
+    """
 
     async def work() -> None:
         async with client() as api:
@@ -241,8 +227,13 @@ def keys_list(json_: JsonFlag = False) -> None:
 
 
 @keys_app.command("revoke")
-def keys_revoke(key_id: str) -> None:
-    """Revoke a key, everywhere within seconds."""
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="key_…")]) -> None:
+    """Revoke a key, everywhere within seconds.
+
+    \b
+    Example:
+      voxplane keys revoke key_01j…   (`voxplane keys list` shows the ids)
+    """
 
     async def work() -> None:
         async with client() as api:
@@ -250,6 +241,105 @@ def keys_revoke(key_id: str) -> None:
         typer.echo("revoked")
 
     run(work)
+
+
+@app.command()
+def serve() -> None:
+    """Run one instance of the control plane.
+
+    Its settings come from the environment:
+
+    \b
+      DATABASE_URL               postgresql://user:password@host:port/database  (required)
+      REDIS_URLS                 us-east=redis://host:6379,eu-west=redis://…    (hints and tails)
+      VOXPLANE_OPERATOR_KEY      the platform's own key, vx_op_…
+      VOXPLANE_HOST, _PORT       where to listen (127.0.0.1, 8080)
+      VOXPLANE_UPLINK_URLS       how edges reach the instances: ws://host:port,…
+      VOXPLANE_DATA              holds the master key; all instances need the same
+      VOXPLANE_LOG_FORMAT        json or text
+
+    \b
+    Example, after `voxplane migrate`:
+      DATABASE_URL=postgresql://voxplane:secret@db/voxplane voxplane serve
+    """
+    import uvicorn
+
+    from app import telemetry
+    from app.main import create_asgi
+    from app.preflight import check_instance
+    from app.settings import Settings, SettingsError
+
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        raise fail(str(error), 2) from None
+    run(lambda: check_instance(settings))
+    telemetry.configure(settings.log_format)
+    uvicorn.run(
+        create_asgi(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=2 << 20,
+        ws_ping_interval=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+@app.command()
+def edge() -> None:
+    """Run one edge, which carries calls.
+
+    Its settings come from the environment:
+
+    \b
+      VOXPLANE_REGION            the region's id, such as us-east               (required)
+      VOXPLANE_EDGE_NAME         unique in the region, such as edge-1           (required)
+      VOXPLANE_CONTROL_URLS      http://host:port,… of the instances            (required)
+      VOXPLANE_EDGE_TOKEN        from POST /admin/v1/regions/{id}/enrol         (the first time)
+      VOXPLANE_EDGE_DATA         holds the edge's key
+      VOXPLANE_MEDIA_HOST, _PORT, VOXPLANE_PUBLIC_MEDIA_URL   where callers attach
+      VOXPLANE_HTTP_HOST, _PORT, VOXPLANE_PUBLIC_HTTP_URL     probes, health, metrics
+      VOXPLANE_REDIS_URL         the region's own Valkey or Redis
+      VOXPLANE_CAPACITY          calls at once (50)
+
+    \b
+    Example:
+      VOXPLANE_REGION=us-east VOXPLANE_EDGE_NAME=edge-1 \\
+      VOXPLANE_CONTROL_URLS=http://127.0.0.1:8080 VOXPLANE_EDGE_TOKEN=… voxplane edge
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "regions.edge"])
+
+
+@app.command()
+def migrate() -> None:
+    """Bring a database to the newest schema.
+
+    The one in DATABASE_URL; doing it twice changes nothing.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://voxplane:secret@db/voxplane voxplane migrate
+    """
+    from app.migrate import migrate as upgrade
+    from app.preflight import check_database, migration_failure
+
+    url = os.environ.get("DATABASE_URL", "")
+    if not url:
+        raise fail("set DATABASE_URL to postgresql://user:password@host:port/database", 2)
+
+    async def work() -> None:
+        await check_database(url)
+        async with migration_failure():
+            await upgrade(url)
+
+    run(work)
+    typer.echo("the schema is up to date")
 
 
 def main() -> None:

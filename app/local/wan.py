@@ -1,7 +1,8 @@
 """A wide-area network on one machine: TCP links with a delay, that can be cut.
 
-Decides only when bytes arrive: each chunk after the link's one-way delay, in order, many under way at once. A link that is
-cut drops everything silently, as a network does. Runs in the process that uses it, or in one of its own.
+Decides only when bytes arrive: each chunk after the link's one-way delay, in order, many under way at once. While a link is
+cut nothing arrives, and nothing says so: no data, no end of a stream. What was sent meanwhile arrives when it is healed, as
+TCP would send it again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from types import TracebackType
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_BYTES_MAX = 1 << 20
+LINGER_S = 5.0
+"""How long one direction may go on after the other has ended."""
 
 
 @dataclass(slots=True)
@@ -23,11 +26,12 @@ class Link:
     target_port: int
     one_way_ms: float
     port: int = 0
-    cut_off: bool = False
+    _whole: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _pairs: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Link:
+        self._whole.set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -35,18 +39,20 @@ class Link:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        self._server.close()
         for pair in list(self._pairs):
             pair.cancel()
         await asyncio.gather(*self._pairs, return_exceptions=True)
+        await self._server.wait_closed()
 
     def cut(self) -> None:
         """From now on nothing arrives, and nothing says so."""
-        self.cut_off = True
+        self._whole.clear()
 
     def heal(self) -> None:
-        self.cut_off = False
+        self._whole.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._carry(reader, writer))
@@ -54,62 +60,91 @@ class Link:
         task.add_done_callback(self._pairs.discard)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_writer: asyncio.StreamWriter | None = None
+        """One connection; a side that breaks off breaks the other, a side that ends lets the other finish."""
+        ends = [writer]
         try:
             # a handshake takes a round trip
             await asyncio.sleep(2 * self.one_way_ms / 1000)
+            await self._whole.wait()
             far_reader, far_writer = await asyncio.open_connection(self.target_host, self.target_port)
-            await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer))
+            ends.append(far_writer)
+            out = asyncio.create_task(self._pipe(reader, far_writer))
+            back = asyncio.create_task(self._pipe(far_reader, writer))
+            both = {out, back}
+            try:
+                done, rest = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if all(direction.exception() is None for direction in done):
+                    await asyncio.wait(rest, timeout=LINGER_S + self.one_way_ms / 1000)
+            finally:
+                for direction in both:
+                    direction.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
         except OSError:
             pass
         finally:
-            for end in (writer, far_writer):
-                if end is not None:
-                    end.transport.abort()
+            for end in ends:
+                end.transport.abort()
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction: a reader that notes when each chunk is due, and a writer that waits for it."""
-        loop = asyncio.get_running_loop()
-        queue: deque[tuple[float, bytes]] = deque()
-        came, left = asyncio.Event(), asyncio.Event()
-        queued = 0
-
-        async def read() -> None:
-            nonlocal queued
-            while True:
-                try:
-                    chunk = await reader.read(CHUNK_BYTES)
-                except OSError:
-                    chunk = b""
-                if self.cut_off and chunk:
-                    continue
-                queue.append((loop.time() + self.one_way_ms / 1000, chunk))
-                queued += len(chunk)
-                came.set()
-                if not chunk:
-                    return
-                while queued > QUEUED_BYTES_MAX:
-                    left.clear()
-                    await left.wait()
-
-        reading = asyncio.create_task(read())
+        """One direction, to its end: a reader that notes when each chunk is due, and a writer that waits for it."""
+        queue = _Queue()
+        reading = asyncio.create_task(self._read(reader, queue))
         try:
             while True:
-                while not queue:
-                    came.clear()
-                    await came.wait()
-                due, chunk = queue.popleft()
-                pause_s = due - loop.time()
+                due, chunk = await queue.next()
+                pause_s = due - asyncio.get_running_loop().time()
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
+                await self._whole.wait()
                 if not chunk:
-                    if writer.can_write_eof() and not writer.is_closing():
-                        writer.write_eof()
-                    # the other direction of a WebSocket has nothing left to say: close it all
-                    raise ConnectionResetError
-                queued -= len(chunk)
-                left.set()
+                    writer.write_eof()
+                    await writer.drain()
+                    return reading.result()
                 writer.write(chunk)
                 await writer.drain()
+                queue.took(len(chunk))
         finally:
             reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, reader: asyncio.StreamReader, queue: _Queue) -> None:
+        """Raises `OSError` where the sender broke off: the end of the stream stands in the queue in both cases."""
+        loop = asyncio.get_running_loop()
+        chunk = b"-"
+        while chunk:
+            await queue.room()
+            try:
+                chunk = await reader.read(CHUNK_BYTES)
+            except OSError:
+                queue.add(loop.time() + self.one_way_ms / 1000, b"")
+                raise
+            queue.add(loop.time() + self.one_way_ms / 1000, chunk)
+
+
+class _Queue:
+    """Chunks under way, with the time each is due; bounded."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[tuple[float, bytes]] = deque()
+        self._came, self._left = asyncio.Event(), asyncio.Event()
+        self._bytes = 0
+
+    def add(self, due: float, chunk: bytes) -> None:
+        self._chunks.append((due, chunk))
+        self._bytes += len(chunk)
+        self._came.set()
+
+    async def next(self) -> tuple[float, bytes]:
+        while not self._chunks:
+            self._came.clear()
+            await self._came.wait()
+        return self._chunks.popleft()
+
+    def took(self, size: int) -> None:
+        self._bytes -= size
+        self._left.set()
+
+    async def room(self) -> None:
+        while self._bytes > QUEUED_BYTES_MAX:
+            self._left.clear()
+            await self._left.wait()

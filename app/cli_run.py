@@ -1,0 +1,86 @@
+"""How every command of ``voxplane`` ends: what can go wrong is said in one line on stderr, with the way to mend it.
+
+What is heavy is imported when it is needed. Exit codes: 1 where something was tried and failed, 2 where an argument or a
+setting is wrong or missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from voxplane import AsyncClient
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    typer.echo(f"voxplane: {' '.join(message.split())}", err=True)
+    return typer.Exit(code)
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs `work`; SIGTERM ends it as Ctrl-C does, with everything that it started."""
+    from app.local.process import EngineError
+    from app.preflight import NotReady
+    from app.settings import SettingsError
+    from voxplane import Unavailable, VoxplaneError
+
+    try:
+        asyncio.run(_until_told(work))
+    except SettingsError as error:
+        raise fail(str(error), 2) from None
+    except Unavailable as error:
+        tried = ", ".join(dict.fromkeys(error.causes))
+        raise fail(
+            f"no answer ({tried}): is `voxplane up` running? Else set VOXPLANE_URL to one that is"
+        ) from None
+    except (EngineError, NotReady, VoxplaneError) as error:
+        raise fail(str(error)) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+async def _until_told(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work()
+
+
+def client() -> AsyncClient:
+    """From VOXPLANE_URL (a list separated by commas) and VOXPLANE_API_KEY, else from the newest `up`; raises `SettingsError`."""
+    from app.local.up import read_profile
+    from app.settings import SettingsError
+    from voxplane import AsyncClient
+
+    profile = read_profile()
+    given = os.environ.get("VOXPLANE_URL") or ",".join(profile.get("urls", []))
+    urls = [url for part in given.split(",") if (url := part.strip())]
+    key = (os.environ.get("VOXPLANE_API_KEY") or str(profile.get("key", ""))).strip()
+    if not urls or not key:
+        raise SettingsError(
+            "set VOXPLANE_URL and VOXPLANE_API_KEY, or start `voxplane up` in another terminal"
+        )
+    for url in urls:
+        if not _is_http(url):
+            raise SettingsError(f"VOXPLANE_URL is a list like http://127.0.0.1:8080,http://…, not {url!r}")
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError("VOXPLANE_API_KEY is a key like vx_test_…: `voxplane up` prints one")
+    return AsyncClient(urls, key)
+
+
+def _is_http(url: str) -> bool:
+    import httpx
+
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)

@@ -1,0 +1,115 @@
+"""What must stand before an instance starts: a database that answers, new enough and with a schema, and a free port.
+
+Decides only how to say what is missing. A database that goes away later is waited for; one that was never there is most
+likely a wrong setting, and is told at once.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+from app.settings import Settings, SettingsError
+
+MAJOR_MIN = 17
+CONNECT_WITHIN_S = 10.0
+
+
+class NotReady(Exception):
+    """Something that must stand before the start does not; the text says what, and how to mend it."""
+
+
+async def check_database(url: str, *, schema: bool = False) -> None:
+    """Raises `NotReady`, or `SettingsError` where the URL itself is wrong. `schema`: it must have been migrated."""
+    where = shown(url)
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_WITHIN_S)
+    except (ValueError, asyncpg.InterfaceError) as error:
+        raise SettingsError(
+            f"DATABASE_URL cannot be used ({error}): write postgresql://user:password@host:port/database"
+        ) from None
+    except asyncpg.InvalidCatalogNameError:
+        raise NotReady(
+            f"the server of {where} has no such database: create it (createdb), or mend DATABASE_URL"
+        ) from None
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise NotReady(
+            f"{where} does not let us in ({error}): mend user and password in DATABASE_URL"
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        reason = str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
+        raise NotReady(
+            f"no PostgreSQL answers at {where} ({reason}): start it, or mend DATABASE_URL"
+        ) from None
+    try:
+        major = connection.get_server_version().major
+        if major < MAJOR_MIN:
+            raise NotReady(f"{where} is PostgreSQL {major}: Voxplane needs {MAJOR_MIN} or newer")
+        if schema and not await connection.fetchval("select to_regnamespace('vx') is not null"):
+            raise NotReady(f"{where} has no schema yet: run `voxplane migrate` with the same DATABASE_URL")
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def migration_failure() -> AsyncIterator[None]:
+    """Turns what the database refuses during a migration into `NotReady`; nothing was changed then."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = str(error.orig).rpartition(">: ")[2].partition("\n")[0]
+        raise NotReady(
+            f"the migration failed and changed nothing ({reason}): the user of DATABASE_URL must own the database"
+            " and be allowed to create roles (alter role … createrole)"
+        ) from None
+
+
+async def check_instance(settings: Settings) -> None:
+    """All that `voxplane serve` needs; raises `NotReady` or `SettingsError`."""
+    for url in (settings.database_url, *settings.database_urls.values()):
+        await check_database(url, schema=True)
+    check_listener(settings.host, settings.port)
+    check_data(settings.data)
+
+
+def check_listener(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found[:1]:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise NotReady(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}):"
+            " stop what listens there, or choose another VOXPLANE_PORT or VOXPLANE_HOST"
+        ) from None
+
+
+def check_data(folder: Path) -> None:
+    """The master key lies there, or will."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = folder / "master.key"
+        if key.exists():
+            key.open("rb").close()
+        else:
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise NotReady(
+            f"{error.filename or folder}: {error.strerror or error}: mend that, or set VOXPLANE_DATA to a folder of your own"
+        ) from None
+
+
+def shown(url: str) -> str:
+    """A database URL without what is secret in it."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] + parts.path
