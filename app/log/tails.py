@@ -121,7 +121,7 @@ class Tails:
         turns: list[Turn] = [] if before is None else list(before.turns)
         after_seq = 0 if before is None else before.seq
         rows = await self._db.pool("worker").fetch(
-            SELECT_TURNS, call, status.seq, list(FOLDED_TYPES), FOLD_EVENTS_MAX
+            SELECT_TURNS, call, status.seq, list(FOLDED_TYPES), FOLD_EVENTS_MAX, after_seq
         )
         for row in rows:
             data = await event_data(self._vault, row)
