@@ -75,6 +75,9 @@ class Hints:
         self._subscriptions[topic].add(subscription)
         return subscription
 
+    def subscribers(self, topic: str) -> int:
+        return len(self._subscriptions.get(topic, ()))
+
     def drop(self, topic: str, subscription: Subscription) -> None:
         self._subscriptions[topic].discard(subscription)
         if not self._subscriptions[topic]:

@@ -5,6 +5,7 @@ A position is the last event a reader has got. The same position serves every in
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,13 +93,19 @@ class Feeds:
         return await to_public(self._vault, rows)
 
     async def follow(
-        self, project_id: UUID, after: Position, *, types: list[str] | None, heartbeat_s: float
+        self,
+        project_id: UUID,
+        after: Position,
+        *,
+        types: list[str] | None,
+        heartbeat_s: float,
+        stop: asyncio.Event,
     ) -> AsyncIterator[tuple[Position, PublicEvent] | None]:
-        """Every event after `after`, as it becomes durable; None when nothing came for `heartbeat_s`."""
+        """Every event after `after`, as it becomes durable; None when nothing came for `heartbeat_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
         idle_s = 0.0
         try:
-            while True:
+            while not stop.is_set():
                 found = await self.page(project_id, after, types=types)
                 for position, event in found:
                     yield position, event

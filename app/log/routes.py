@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -97,25 +96,15 @@ async def _lines(
     control: Control, principal: Principal, after: Position, types: list[str] | None
 ) -> AsyncIterator[str]:
     yield f"retry: 1000\nid: {after.cursor()}\n\n"
-    feed = control.feeds.follow(principal.project_id, after, types=types, heartbeat_s=HEARTBEAT_S)
-    stopping = asyncio.ensure_future(control.stopping.wait())
-    try:
-        while not control.stopping.is_set():
-            coming = asyncio.ensure_future(anext(feed))
-            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-                return
-            found: tuple[Position, PublicEvent] | None = coming.result()
-            if found is None:
-                yield ": still here\n\n"
-                continue
-            position, event = found
-            yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
-    finally:
-        stopping.cancel()
-        await feed.aclose()  # type: ignore[attr-defined]
+    feed = control.feeds.follow(
+        principal.project_id, after, types=types, heartbeat_s=HEARTBEAT_S, stop=control.stopping
+    )
+    async for found in feed:
+        if found is None:
+            yield ": still here\n\n"
+            continue
+        position, event = found
+        yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
 
 
 ROUTES: list[Any] = [list_events, list_call_events, stream_events]

@@ -189,6 +189,22 @@ async def test_a_stream_shows_what_happens_and_nothing_of_others(api: Api, proje
     ]
 
 
+async def test_a_reader_that_leaves_is_let_go_without_a_word(
+    api: Api, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"feed:{wire.decode(wire.PROJECT, project.id)}"
+    async with project.client.stream("GET", "/v1/events/stream") as response:
+        await anext(response.aiter_lines())
+        async with asyncio.timeout(15):
+            while not api.control.hints.subscribers(topic):
+                await asyncio.sleep(0.01)
+    async with asyncio.timeout(15):
+        while api.control.hints.subscribers(topic):
+            await asyncio.sleep(0.01)
+    assert (await project.client.get("/v1/events")).status_code == 200
+    assert [r.getMessage() for r in caplog.records if r.levelname in ("ERROR", "CRITICAL")] == []
+
+
 @pytest.mark.parametrize("cursor", ["garbage", "AAAAAAAA", "\u00e9", "x" * 600])
 async def test_a_forged_cursor_is_refused(project: Project, cursor: str) -> None:
     answer = await project.client.get("/v1/events", params={"cursor": cursor})
