@@ -17,9 +17,7 @@ ShortText = Annotated[str, Meta(max_length=512)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class CallerRequest(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class CallerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who calls. `websocket` attaches with the ticket; `from` and `to` are E.164 numbers, `tel:` or `sip:` URIs."""
 
     kind: Literal["websocket", "webrtc", "phone"] = "websocket"
@@ -27,7 +25,7 @@ class CallerRequest(
     to: Annotated[str, Meta(max_length=256)] | None = None
 
 
-class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The customer's AI backend: a WebSocket that the edge dials. `parameters` reach it as `start.customParameters`."""
 
     url: Url

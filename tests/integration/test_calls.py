@@ -50,6 +50,17 @@ async def test_a_call_is_placed_where_the_caller_is_near_and_says_why(project: P
     assert read_back == {k: v for k, v in made.items() if k not in ("ticket", "attach")}
 
 
+async def test_the_answer_shows_what_was_left_to_us(project: Project) -> None:
+    made = (await create(project.client)).json()
+    assert made["caller"] == {"kind": "websocket", "from": None, "to": None}
+    assert made["agent"] == {
+        "url": "ws://127.0.0.1:9/agent",
+        "dialect": "twilio",
+        "parameters": {},
+        "fallback_url": None,
+    }
+
+
 async def test_the_ticket_grants_three_epochs_and_hides_the_backend(api: Api, project: Project) -> None:
     client = project.client
     made = (await create(client)).json()
