@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
@@ -41,3 +42,23 @@ class SseReader:
         elif name == "data":
             self._data.append(value)
         return []
+
+
+class EventStream:
+    """A stream that may break: keeps the cursor of what was given out, so that the next connection goes on behind it."""
+
+    def __init__(self, cursor: str | None) -> None:
+        self._cursor = cursor
+        self._lines, self._reader = Lines(), SseReader()
+
+    def again(self) -> dict[str, str]:
+        """Before a connection: forgets the half of an event that the last one left; gives the headers to ask with."""
+        self._lines, self._reader = Lines(), SseReader()
+        return {"Last-Event-ID": self._cursor} if self._cursor else {}
+
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+        for line in self._lines.feed(chunk):
+            for cursor, event in self._reader.feed(line):
+                self._cursor = cursor
+                if event is not None:
+                    yield event

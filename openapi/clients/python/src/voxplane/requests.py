@@ -1,0 +1,162 @@
+"""What each route is asked, and how an answer is read. Pure: `client` sends these, once synchronously and once for asyncio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from voxplane.attempts import Next, after
+from voxplane.errors import ApiError
+
+Json = dict[str, Any]
+SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+REPEATABLE_ENDS = ("/end", "/ticket")
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+STREAM_PATH = "/v1/events/stream"
+
+
+def url_list(given: str | list[str]) -> list[str]:
+    urls = [given] if isinstance(given, str) else list(given)
+    if not urls:
+        raise ValueError("give at least one base URL, such as https://api.example.com")
+    return [u.rstrip("/") for u in urls]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One logical request: the same headers, and so the same Idempotency-Key, in every attempt."""
+
+    method: str
+    path: str
+    json: Any = None
+    params: Json = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+    @property
+    def sent(self) -> Json:
+        """As httpx takes it, apart from the method and the URL."""
+        key = self.idempotency_key
+        return {
+            "json": self.json,
+            "params": {k: v for k, v in self.params.items() if v is not None},
+            "headers": {"Idempotency-Key": key} if key else {},
+        }
+
+    @property
+    def safe(self) -> bool:
+        """May be sent again although it may have arrived."""
+        return (
+            self.method in SAFE_METHODS
+            or self.idempotency_key is not None
+            or self.path.endswith(REPEATABLE_ENDS)
+        )
+
+
+class Answer:
+    """An HTTP response, read for what decides the next step."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.retry_after_s = None
+        text = response.headers.get("retry-after", "")
+        if text.isascii() and text.isdigit():
+            self.retry_after_s = float(text)
+        self.json: Any = None
+        if response.content:
+            try:
+                self.json = response.json()
+            except ValueError:
+                self.json = {"detail": response.text[:200]}
+        self.code = str(self.json.get("code", "")) if isinstance(self.json, dict) else ""
+
+    def result(self) -> Any:
+        if not 200 <= self.status < 300:
+            raise ApiError(self.status, self.json if isinstance(self.json, dict) else {})
+        return self.json
+
+
+class Attempts:
+    """The tries of one request over several base URLs. After each, tell it what came; `over` says when to stop."""
+
+    def __init__(self, wanted: Request, urls: list[str], first: int) -> None:
+        self._wanted, self._urls = wanted, urls
+        self._number = 0
+        self.url_index = first
+        self.causes: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return self._urls[self.url_index] + self._wanted.path
+
+    def answered(self, answer: Answer) -> Next:
+        return self._next(
+            status=answer.status, safe=self._wanted.safe, retry_after_s=answer.retry_after_s, code=answer.code
+        )
+
+    def broke(self, error: httpx.TransportError) -> Next:
+        self.causes.append(f"{self._urls[self.url_index]}: {type(error).__name__}")
+        return self._next(status=None, safe=self._wanted.safe or isinstance(error, NOT_SENT))
+
+    def _next(self, **seen: Any) -> Next:
+        following = after(self._number, self.url_index, len(self._urls), **seen)
+        self._number += 1
+        if following.url_index is not None:
+            self.url_index = following.url_index
+        return following
+
+
+# --- the routes ------------------------------------------------------------------------------------------------
+
+
+def create_call(
+    agent: Json | str,
+    *,
+    latencies: list[Any] | None,
+    idempotency_key: str | None,
+    max_duration_s: int,
+    **more: Any,
+) -> Request:
+    """`more` goes into the body where it is given."""
+    body: Json = {
+        "agent": {"url": agent} if isinstance(agent, str) else agent,
+        "max_duration_s": max_duration_s,
+    }
+    if latencies:
+        body["latencies"] = [entry if isinstance(entry, dict) else entry.to_json() for entry in latencies]
+    body |= {name: value for name, value in more.items() if value}
+    return Request("POST", "/v1/calls", body, idempotency_key=idempotency_key or str(uuid4()))
+
+
+def get_call(call_id: str) -> Request:
+    return Request("GET", f"/v1/calls/{call_id}")
+
+
+def list_calls(filters: Json, cursor: str | None) -> Request:
+    return Request("GET", "/v1/calls", params=filters | {"cursor": cursor})
+
+
+def end_call(call_id: str) -> Request:
+    return Request("POST", f"/v1/calls/{call_id}/end")
+
+
+def new_ticket(call_id: str, old_ticket: str) -> Request:
+    return Request("POST", f"/v1/calls/{call_id}/ticket", {"ticket": old_ticket})
+
+
+def events_of(call_id: str, after_seq: int) -> Request:
+    return Request("GET", f"/v1/calls/{call_id}/events", params={"after": after_seq})
+
+
+def conversation(call_id: str, min_seq: int | None) -> Request:
+    return Request("GET", f"/v1/calls/{call_id}/conversation", params={"min_seq": min_seq})
+
+
+def regions() -> Request:
+    return Request("GET", "/v1/regions")
+
+
+def create_webhook(url: str, types: list[str] | None) -> Request:
+    return Request("POST", "/v1/webhooks", {"url": url} | ({"types": types} if types else {}))
