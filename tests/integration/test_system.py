@@ -1,8 +1,55 @@
-"""What machines ask an instance."""
+"""What machines ask an instance, and that every route of the spec keeps the same manners."""
 
 from __future__ import annotations
 
-from tests.support.api import Api
+import json
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.api import Api, Project
+from tests.support.fleet import three_regions
+
+SPEC = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text())
+OPERATIONS = [
+    (method.upper(), path, operation)
+    for path, methods in SPEC["paths"].items()
+    for method, operation in methods.items()
+]
+OPEN = {"health", "readiness", "metrics", "jwks"}
+OWN_CREDENTIAL = {"renewTicket", "registerEdge"}
+"""Ask for another credential than a key; the body may be refused before it."""
+ENDLESS = {"streamEvents"}
+NONSENSE: list[tuple[bytes, str]] = [
+    (b"", "application/json"),
+    (b"{", "application/json"),
+    (b"[]", "application/json"),
+    (b"null", "application/json"),
+    (b'{"\xc3\xa9":1}', "application/json"),
+    (b'{"a":' * 3_000, "application/json"),
+    (b"\x00\xff", "application/octet-stream"),
+    (b"a=b", "application/x-www-form-urlencoded"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+def is_problem(response: Any) -> bool:
+    body = response.json()
+    return (
+        response.headers["content-type"] == "application/problem+json"
+        and {"type", "title", "status", "detail", "code", "errors", "request_id", "fix"} <= set(body)
+        and body["status"] == response.status_code
+        and bool(body["code"])
+        and bool(body["fix"])
+    )
 
 
 async def test_an_instance_that_runs_is_alive_and_ready(api: Api) -> None:
@@ -11,3 +58,67 @@ async def test_an_instance_that_runs_is_alive_and_ready(api: Api) -> None:
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reasons": []})
+
+
+async def test_metrics_are_what_prometheus_reads(api: Api, project: Project) -> None:
+    await project.client.post(
+        "/v1/calls", json={"agent": {"url": "ws://127.0.0.1:9/"}}, headers={"Idempotency-Key": "k"}
+    )
+    text = (await (await api.client()).get("/metrics")).text
+    samples = {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples}
+    assert samples["voxplane_calls_created_total"] >= 1
+    assert "vx_test_" not in text
+
+
+async def test_a_ticket_verifies_under_the_published_keys(api: Api, project: Project) -> None:
+    made = await project.client.post(
+        "/v1/calls", json={"agent": {"url": "ws://127.0.0.1:9/"}}, headers={"Idempotency-Key": "k"}
+    )
+    ticket = made.json()["ticket"]
+    keys = jwt.PyJWKSet.from_dict((await (await api.client()).get("/.well-known/jwks.json")).json())
+    key = keys[jwt.get_unverified_header(ticket)["kid"]]
+    claims = jwt.decode(ticket, key, algorithms=["EdDSA"], options={"verify_aud": False})
+    assert claims["sub"] == made.json()["id"]
+
+
+async def test_the_spec_is_served_as_it_is_published(api: Api) -> None:
+    served = (await (await api.client()).get("/openapi.json")).json()
+    assert served["openapi"].startswith("3.1")
+    assert served["paths"].keys() == SPEC["paths"].keys()
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("GET", "/"), ("PUT", "/v1/calls")])
+async def test_what_does_not_exist_is_a_problem_too(project: Project, method: str, path: str) -> None:
+    answer = await project.client.request(method, path)
+    assert answer.status_code in (404, 405)
+    assert is_problem(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation"), OPERATIONS, ids=[o["operationId"] for _, _, o in OPERATIONS]
+)
+async def test_every_route_keeps_its_manners(
+    api: Api, project: Project, method: str, path: str, operation: dict[str, Any]
+) -> None:
+    """Without a key 401; with one, nonsense is a problem of the 400s and never a 500."""
+    name = operation["operationId"]
+    where = path
+    for parameter in operation.get("parameters", []):
+        where = where.replace("{" + parameter["name"] + "}", "nonsense..%00%c3%a9")
+    stranger = await api.client()
+    if name not in OPEN:
+        refused = await stranger.request(method, where, json={})
+        assert refused.status_code in ({401, 404, 422} if name in OWN_CREDENTIAL else {401}), refused.text
+        assert is_problem(refused)
+    if name in ENDLESS | OPEN:
+        return
+    client = api.operator if path.startswith("/admin/") else project.client
+    for content, kind in NONSENSE:
+        answer = await client.request(
+            method, where, content=content, headers={"Content-Type": kind, "Idempotency-Key": "k"}
+        )
+        assert answer.status_code < 500, (content, answer.text)
+        if answer.status_code >= 400:
+            assert is_problem(answer), answer.text
+    answer = await client.request(method, where, params={"limit": "x", "cursor": "\u00e9", "after": "1e9"})
+    assert answer.status_code < 500, answer.text
