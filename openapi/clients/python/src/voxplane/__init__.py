@@ -1,8 +1,9 @@
 """The client library of Voxplane: create and follow calls, attach as a caller, verify webhooks."""
 
-from voxplane.caller import AsyncCaller, CallLost, Frame, Gap
+from voxplane.caller import AsyncCaller
 from voxplane.client import AsyncClient, Client
-from voxplane.errors import ApiError, Unavailable, VoxplaneError
+from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable, VoxplaneError
+from voxplane.hearing import Frame, Gap
 from voxplane.probing import Latency, probe_regions
 from voxplane.webhooks import WebhookError, verify
 
@@ -11,6 +12,7 @@ __all__ = [
     "AsyncCaller",
     "AsyncClient",
     "CallLost",
+    "CallRefused",
     "Client",
     "Frame",
     "Gap",

@@ -1,107 +1,42 @@
 """A caller over WebSocket that looks after itself: it hears silence or a closed socket, prepares a standby, takes it, goes on.
 
-Decides nothing about when (that is `watch`); carries out, keeps what a successor needs (snapshot, acknowledged position,
-what was played) and echoes the newest clock stamp in everything it sends.
+Decides nothing about when (that is `watch`), nor how a message is written (`messages`): it holds the sockets (`links`),
+carries out what the watch says, and echoes the newest clock stamp in everything it sends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import struct
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+import msgspec
 
+from voxplane import messages as wire
 from voxplane.client import AsyncClient
-from voxplane.errors import ApiError, Unavailable, VoxplaneError
+from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable
+from voxplane.grants import read_grants
+from voxplane.hearing import Frame, Gap, Hearing
+from voxplane.links import Link
 from voxplane.watch import Action, AskTicket, GiveUp, LetGo, Prepare, Retry, State, Take, Watch
 
-SUBPROTOCOL = "voxplane.media.v1"
-HEADER = struct.Struct("!BBHQII")
-AUDIO = 1
-FLAG_SILENCE = 0x01
-FRAME_MS = 20
 TICK_S = 0.02
 ALIVE_EVERY_S = 0.4
-OPEN_WITHIN_S = 1.5
-RECEIVED_MAX = 5_000
 TICKET_PAUSE_S = 0.3
 HANGUP_WITHIN_S = 5.0
-MEDIA_PATH = "/v1/media"
-
-
-class CallLost(VoxplaneError):
-    """No edge could be reached any more."""
-
-
-class CallRefused(VoxplaneError):
-    """The primary would not have this caller. `code` is the edge's."""
-
-    def __init__(self, code: str, detail: str, fix: str) -> None:
-        super().__init__(f"{code}: {detail} {fix}".strip())
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Audio from the agent. `offset_ms` counts from the start of the agent's `utterance`; `at_s`: monotonic arrival time."""
-
-    samples: bytes
-    utterance: int
-    offset_ms: int
-    epoch: int
-    at_s: float
-
-
-@dataclass(slots=True)
-class Gap:
-    """One failover as the caller heard it, in monotonic seconds. `audio_gap_s`: last frame of the old owner to first of the new."""
-
-    from_epoch: int
-    reason: str
-    lost_at_s: float
-    last_frame_at_s: float | None
-    to_epoch: int | None = None
-    attached_at_s: float | None = None
-    first_frame_at_s: float | None = None
-
-    @property
-    def audio_gap_s(self) -> float | None:
-        if self.last_frame_at_s is None or self.first_frame_at_s is None:
-            return None
-        return self.first_frame_at_s - self.last_frame_at_s
-
-
-@dataclass(frozen=True, slots=True)
-class _Grant:
-    epoch: int
-    region: str
-    url: str
-
-
-def read_grants(ticket: str) -> tuple[str, list[_Grant]]:
-    """(call id, grants in order of epoch). The signature is the edges' business."""
-    try:
-        payload = ticket.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        grants = [_Grant(g["e"], g["region"], g["url"]) for g in claims["g"]]
-        return claims["sub"], sorted(grants, key=lambda g: g.epoch)
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise ValueError("this is not a ticket: use the `ticket` of a created call") from None
+PRIMARY_WITHIN_S = 3.0
+"""A primary that is silent after the first attach is given up for its standby."""
+BEGIN_WITHIN_S = 10.0
 
 
 class AsyncCaller:
     """``async with AsyncCaller(call["ticket"]) as caller: …``
 
-    `client` lets the caller ask for a new ticket once every grant has been used. `receive` gives audio frames; `events` the
-    notices. `send` takes samples of any length and sends them as they come: pace them yourself, 20 ms at a time.
+    `client` lets the caller ask for a new ticket once every grant has been used. `receive` gives audio frames; `notices`
+    what the edge has told. `send` takes samples of any length and sends them as they come: pace them yourself, 20 ms at a
+    time. Entering raises `CallRefused` or `CallLost` where no edge takes the call.
     """
 
     def __init__(
@@ -117,42 +52,47 @@ class AsyncCaller:
         self._ticket = ticket
         self._encoding = encoding
         self._rate_hz = sample_rate
+        self._bytes_per_s = sample_rate * (2 if encoding == "pcm16" else 1)
         self._client = client
         self._watch = Watch([g.epoch for g in grants], grants[0].epoch, 0.0)
-        self._owner: ClientConnection | None = None
-        self._standbys: dict[int, ClientConnection] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(RECEIVED_MAX)
-        self._stamp = 0
+        self._watching = False
+        self._served = False
+        self._standing = wire.Standing()
+        self._owner: Link | None = None
+        self._joining: Link | None = None
+        """Attaches or resumes at the present epoch."""
+        self._standbys: dict[int, Link] = {}
+        self._links: set[Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hearing = Hearing(self._bytes_per_s)
         self._sequence = 0
         self._sent_s = 0.0
-        self._snapshot: str | None = None
-        self._acked = (0, 0)
-        self._played = (0, 0)
-        self._last_frame_s: float | None = None
-        self._ready = asyncio.Event()
+        self._begun = asyncio.Event()
         self._over = asyncio.Event()
         self._refused: CallRefused | None = None
         self.end_reason: str | None = None
         self.lost = False
-        self.gaps: list[Gap] = []
+        self.gaps: list[Gap] = self._hearing.gaps
         self.notices: list[dict[str, Any]] = []
         self.cleared: list[float] = []
 
     # ------------------------------------------------------------------------------------------------- the user
 
     async def __aenter__(self) -> AsyncCaller:
-        self._spawn(self._join(self._watch.epoch, "attach"))
+        self._joining = self._link(self._watch.epoch, "attach")
         self._spawn(self._keep())
         try:
-            async with asyncio.timeout(10):
-                await self._ready.wait()
+            async with asyncio.timeout(BEGIN_WITHIN_S):
+                await self._begun.wait()
         except TimeoutError:
             await self.close()
-            raise CallLost("no edge answered") from None
-        if self._refused is not None:
+            raise self._refused or CallLost("no edge answered") from None
+        except asyncio.CancelledError:
             await self.close()
-            raise self._refused
+            raise
+        if not self._served:
+            await self.close()
+            raise self._refused or CallLost("no edge answered")
         return self
 
     async def __aexit__(
@@ -174,29 +114,35 @@ class AsyncCaller:
 
     async def send(self, samples: bytes) -> None:
         """Audio to the agent. While the call is being moved it is dropped, as a network would."""
-        owner = self._owner
-        if owner is None or self._watch.state is State.TAKING:
-            return
-        self._sequence += 1
-        header = HEADER.pack(AUDIO, 0, self._sequence & 0xFFFF, self._stamp, *self._played)
-        await self._tell(owner, header + samples)
+        size = self._bytes_per_s * wire.PIECE_MS_MAX // 1000
+        for i in range(0, len(samples), size):
+            if self._watch.state is State.TAKING:
+                return
+            self._sequence += 1
+            standing = self._standing
+            await self._tell(
+                wire.write_audio(
+                    samples[i : i + size],
+                    sequence=self._sequence,
+                    stamp=standing.stamp,
+                    played=standing.played,
+                )
+            )
 
     async def receive(self) -> Frame | None:
         """The next audio frame; None once the call is over."""
-        if self.over and self._frames.empty():
-            return None
-        return await self._frames.get()
+        return await self._hearing.receive()
 
     async def frames(self) -> AsyncIterator[Frame]:
         while (frame := await self.receive()) is not None:
             yield frame
 
     async def dtmf(self, digit: str) -> None:
-        await self._tell(self._owner, _text({"type": "dtmf", "digit": digit, "stamp": self._stamp}))
+        await self._tell(self._standing.dtmf(digit))
 
     async def hangup(self) -> None:
         """Ends the call and waits until the edge has said so."""
-        await self._tell(self._owner, _text({"type": "hangup"}))
+        await self._tell(wire.hangup())
         try:
             async with asyncio.timeout(HANGUP_WITHIN_S):
                 await self._over.wait()
@@ -206,236 +152,214 @@ class AsyncCaller:
     async def close(self) -> None:
         """Leaves without a word: the call goes on for a while, and ends by itself."""
         self._finish()
-        for socket in [self._owner, *self._standbys.values()]:
-            if socket is not None:
-                socket.transport.abort()
-        for task in self._tasks:
+        links, tasks = list(self._links), list(self._tasks)
+        for link in links:
+            link.drop()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(link.gone() for link in links), *tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------------------ the watch
 
     async def _keep(self) -> None:
         """The clock of the watch, and the keep-alive."""
+        began_s = time.monotonic()
         while not self.over:
             await asyncio.sleep(TICK_S)
-            if not self._ready.is_set():
+            now_s = time.monotonic()
+            if not self._watching:
+                if now_s - began_s > PRIMARY_WITHIN_S:
+                    self._primary_failed()
                 continue
             self._carry_out(self._watch.tick(_now_ms()))
-            owner = self._owner
-            if (
-                owner is not None
-                and time.monotonic() - self._sent_s > ALIVE_EVERY_S
-                and self._watch.state is not State.TAKING
-            ):
-                played = {"utterance": self._played[0], "offset_ms": self._played[1]}
-                await self._tell(owner, _text({"type": "alive", "stamp": self._stamp, "played": played}))
+            if now_s - self._sent_s > ALIVE_EVERY_S and self._watch.state is not State.TAKING:
+                await self._tell(self._standing.alive())
+
+    def _primary_failed(self) -> None:
+        """The first attach came to nothing: the first standby is as good a place to begin."""
+        joining, self._joining = self._joining, None
+        self._drop(joining)
+        self._watching = True
+        self._carry_out(self._watch.closed(_now_ms()))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Prepare(epoch):
-                    self._spawn(self._join(epoch, "prepare"))
+                    self._standbys[epoch] = self._link(epoch, "prepare")
                 case Take(epoch, reason):
                     self._take(epoch, reason)
                 case LetGo(epoch):
-                    socket = self._standbys.pop(epoch, None)
-                    if socket is not None:
-                        socket.transport.abort()
+                    self._let_go(epoch)
                 case Retry(epoch):
-                    self._spawn(self._join(epoch, "resume"))
+                    self._drop(self._joining)
+                    self._joining = self._link(epoch, "resume")
                 case AskTicket():
                     self._spawn(self._ask_ticket())
                 case GiveUp():
-                    self.lost = True
-                    self._finish()
+                    self._lose()
 
     def _take(self, epoch: int, reason: str) -> None:
-        if not self.gaps or self.gaps[-1].attached_at_s is not None:
-            self.gaps.append(Gap(self._watch.epoch, reason, time.monotonic(), self._last_frame_s))
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.transport.abort()
-        prepared = self._standbys.get(epoch)
-        if prepared is not None:
-            self._spawn(
-                self._tell(prepared, _text({"type": "take", "resume": self._resume(), "reason": reason}))
-            )
-        else:
-            self._spawn(self._join(epoch, "take"))
+        self._hearing.lost(self._watch.epoch, reason, time.monotonic())
+        prepared = self._standbys.pop(epoch, None)
+        for link in (self._owner, self._joining, *self._standbys.values()):
+            self._drop(link)
+        self._owner = self._joining = None
+        self._standbys.clear()
+        if prepared is not None and prepared.prepared:
+            self._standbys[epoch] = prepared
+            self._spawn(prepared.tell(self._standing.take(reason)))
+            return
+        self._drop(prepared)
+        self._standbys[epoch] = self._link(epoch, "take")
+
+    def _let_go(self, epoch: int) -> None:
+        self._drop(self._standbys.pop(epoch, None))
 
     async def _ask_ticket(self) -> None:
         if self._client is not None:
             try:
                 fresh = await self._client.new_ticket(self.call_id, self._ticket)
                 _, grants = read_grants(fresh["ticket"])
-                self._ticket = fresh["ticket"]
-                self._grants |= {g.epoch: g for g in grants}
-                self._carry_out(self._watch.granted([g.epoch for g in grants], _now_ms()))
-                return
+                if any(g.epoch > max(self._grants) for g in grants):
+                    self._ticket = fresh["ticket"]
+                    self._grants |= {g.epoch: g for g in grants}
+                    self._carry_out(self._watch.granted([g.epoch for g in grants], _now_ms()))
+                    return
             except ApiError as error:
                 if error.status in (401, 404) or error.code == "call_ended":
-                    self.lost = True
-                    self._finish()
+                    self._lose()
                     return
-            except Unavailable:
-                pass
+            except (Unavailable, ValueError, KeyError, TypeError):
+                pass  # nobody there, or an answer that is none: asked again after a pause
         await asyncio.sleep(TICKET_PAUSE_S)
         self._carry_out(self._watch.not_granted(_now_ms()))
 
     # ---------------------------------------------------------------------------------------------- the sockets
 
-    async def _join(self, epoch: int, mode: str) -> None:
-        """Opens a socket to the edge of `epoch` and reads it until it closes."""
-        socket: ClientConnection | None = None
-        try:
-            async with asyncio.timeout(OPEN_WITHIN_S):
-                socket = await connect(
-                    self._grants[epoch].url + MEDIA_PATH,
-                    subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                    open_timeout=OPEN_WITHIN_S,
-                    close_timeout=0.2,
-                    ping_interval=None,
-                    compression=None,
-                    max_size=1 << 20,
-                    proxy=None,
-                )
-            attach = {
-                "type": "attach",
-                "ticket": self._ticket,
-                "epoch": epoch,
-                "mode": mode,
-                "encoding": self._encoding,
-                "sample_rate": self._rate_hz,
-            }
-            if mode != "attach":
-                attach["resume"] = self._resume()
-            if mode in ("prepare", "take"):
-                self._standbys[epoch] = socket
-            await self._tell(socket, _text(attach))
-            async for message in socket:
-                self._received(socket, epoch, message)
-                if self.over:
-                    break
-        except (WebSocketException, OSError, TimeoutError):
-            pass
-        finally:
-            if socket is not None:
-                socket.transport.abort()
-            self._closed(socket, epoch, mode)
+    def _link(self, epoch: int, mode: str) -> Link:
+        link = Link(
+            self._grants[epoch].url,
+            epoch,
+            mode,
+            first=lambda: self._standing.attach(
+                self._ticket, epoch, mode, encoding=self._encoding, sample_rate=self._rate_hz
+            ),
+            heard=self._received,
+            closed=self._closed,
+        )
+        self._links.add(link)
+        return link
 
-    def _closed(self, socket: ClientConnection | None, epoch: int, mode: str) -> None:
+    def _drop(self, link: Link | None) -> None:
+        if link is not None:
+            link.drop()
+            self._links.discard(link)
+
+    def _closed(self, link: Link) -> None:
+        """A socket has closed or never opened, or its edge has refused."""
+        self._links.discard(link)
         if self.over:
             return
-        if socket is not None and socket is self._owner:
+        if link is self._joining and not self._watching:
+            self._primary_failed()
+        elif link is self._joining:
+            self._joining = None
+            if self._owner is None:
+                self._carry_out(self._watch.closed(_now_ms()))
+        elif link is self._owner:
             self._owner = None
-            self._carry_out(self._watch.closed(_now_ms()))
-        elif self._standbys.get(epoch) is socket and socket is not None:
-            del self._standbys[epoch]
-            self._carry_out(self._watch.failed(epoch, _now_ms()))
-        elif mode == "attach" and not self._ready.is_set():
-            # the primary is not there: the first standby is as good a place to begin
-            self._ready.set()
-            self._carry_out(self._watch.closed(_now_ms()))
-        elif mode in ("take", "prepare"):
-            self._carry_out(self._watch.failed(epoch, _now_ms()))
+            if self._joining is None:
+                self._carry_out(self._watch.closed(_now_ms()))
+        elif self._standbys.get(link.epoch) is link:
+            del self._standbys[link.epoch]
+            self._carry_out(self._watch.failed(link.epoch, _now_ms()))
 
-    def _received(self, socket: ClientConnection, epoch: int, message: str | bytes) -> None:
-        if isinstance(message, bytes):
-            if socket is self._owner:
-                self._audio(epoch, message)
+    def _received(self, link: Link, raw: str | bytes) -> None:
+        if isinstance(raw, bytes):
+            audio = wire.read_audio(raw)
+            if audio is not None and link is self._owner:
+                self._audio(link.epoch, audio)
             return
-        said = json.loads(message)
-        kind = said.get("type")
-        if kind == "refused":
-            if not self._ready.is_set() and not self._watch_can_go_on(said):
-                self._refused = CallRefused(said.get("code", ""), said.get("detail", ""), said.get("fix", ""))
-                self._ready.set()
-            return
-        if kind == "prepared":
-            self._carry_out(self._watch.prepared(epoch, _now_ms()))
-            return
-        if kind == "attached":
-            self._now_owned_by(socket, epoch, said)
-        if socket is not self._owner:
+        message = wire.read(raw)
+        match message:
+            case None:
+                return
+            case wire.Refused():
+                self._was_refused(link, message)
+                return
+            case wire.Prepared():
+                link.prepared = True
+                self._carry_out(self._watch.prepared(link.epoch, _now_ms()))
+                return
+            case wire.Attached():
+                self._now_owned_by(link)
+        if link is not self._owner:
             return
         self._carry_out(self._watch.heard(_now_ms()))
-        self._stamp = said.get("stamp", self._stamp)
-        if kind == "snapshot":
-            self._snapshot = said["sealed"]
-        elif kind == "acked":
-            self._acked = (said["epoch"], said["n"])
-        elif kind == "clear":
-            self.cleared.append(time.monotonic())
-        elif kind == "notice":
-            self.notices.append(said)
-        elif kind == "ended":
-            self.end_reason = said["end_reason"]
-            self._finish()
+        self._standing.heard(message)
+        match message:
+            case wire.Clear():
+                self.cleared.append(time.monotonic())
+            case wire.Notice():
+                self.notices.append(msgspec.to_builtins(message))
+            case wire.Ended():
+                self.end_reason = message.end_reason
+                self._finish()
+                self._drop(link)
 
-    def _now_owned_by(self, socket: ClientConnection, epoch: int, said: dict[str, Any]) -> None:
-        if epoch < self._watch.epoch:
+    def _was_refused(self, link: Link, refused: wire.Refused) -> None:
+        """A full or restarted primary names the next, and a standby's refusal leaves the others; a bad ticket is bad everywhere.
+        An owner that refuses a resume has answered: it is not the caller's own network."""
+        self._refused = CallRefused(refused.code, refused.detail, refused.fix)
+        self._drop(link)
+        if link.mode == "attach" and not self._begun.is_set() and refused.next_url is None:
+            self._begun.set()
             return
-        self._standbys.pop(epoch, None)
-        old, self._owner = self._owner, socket
-        if old is not None and old is not socket:
-            old.transport.abort()
-        self._stamp = said["stamp"]
-        self._carry_out(self._watch.attached(epoch, _now_ms()))
-        if self.gaps and self.gaps[-1].attached_at_s is None:
-            self.gaps[-1].to_epoch = epoch
-            self.gaps[-1].attached_at_s = time.monotonic()
-        self._ready.set()
+        if link is self._joining and link.mode == "resume" and self._watch.state is State.SUSPICIOUS:
+            self._drop(self._owner)
+            self._owner = None
+        self._closed(link)
 
-    def _audio(self, epoch: int, message: bytes) -> None:
-        if len(message) <= HEADER.size:
+    def _now_owned_by(self, link: Link) -> None:
+        if not self._watch.accepts(link.epoch):
+            self._drop(link)
             return
-        _, _, _, stamp, utterance, offset_ms = HEADER.unpack_from(message)
+        self._standbys.pop(link.epoch, None)
+        if link is self._joining:
+            self._joining = None
+        old, self._owner = self._owner, link
+        if old is not link:
+            self._drop(old)
+        self._carry_out(self._watch.attached(link.epoch, _now_ms()))
+        self._hearing.attached(link.epoch, time.monotonic())
+        self._watching = self._served = True
+        self._begun.set()
+
+    def _audio(self, epoch: int, audio: wire.Audio) -> None:
         now_s = time.monotonic()
         self._carry_out(self._watch.heard(now_s * 1000))
-        self._stamp = stamp
-        self._played = (utterance, offset_ms + FRAME_MS)
-        self._last_frame_s = now_s
-        if self.gaps and self.gaps[-1].first_frame_at_s is None and self.gaps[-1].to_epoch == epoch:
-            self.gaps[-1].first_frame_at_s = now_s
-        if self._frames.full():
-            self._frames.get_nowait()
-        self._frames.put_nowait(Frame(message[HEADER.size :], utterance, offset_ms, epoch, now_s))
+        self._standing.stamped(audio.stamp)
+        if not audio.filler:
+            self._standing.played = self._hearing.audio(epoch, audio, now_s)
 
-    def _watch_can_go_on(self, refused: dict[str, Any]) -> bool:
-        """A full or restarted primary names the next; a bad ticket is bad everywhere."""
-        return refused.get("next_url") is not None
-
-    def _resume(self) -> dict[str, Any]:
-        resume: dict[str, Any] = {
-            "epoch": self._acked[0],
-            "n": self._acked[1],
-            "played": {"utterance": self._played[0], "offset_ms": self._played[1]},
-        }
-        if self._snapshot is not None:
-            resume["snapshot"] = self._snapshot
-        return resume
-
-    async def _tell(self, socket: ClientConnection | None, message: str | bytes) -> None:
-        if socket is None:
-            return
-        if socket is self._owner:
+    async def _tell(self, message: str | bytes) -> None:
+        """To the owner, where there is one."""
+        if self._owner is not None:
             self._sent_s = time.monotonic()
-        try:
-            await socket.send(message)
-        except (WebSocketException, OSError):
-            return
+            await self._owner.tell(message)
+
+    def _lose(self) -> None:
+        self.lost = True
+        self._finish()
 
     def _finish(self) -> None:
-        if not self.over:
-            self._watch.over()
-        self._ready.set()
+        self._watch.over()
+        self._begun.set()
         self._over.set()
-        if self._frames.full():
-            self._frames.get_nowait()
-        self._frames.put_nowait(None)
+        self._hearing.finish()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -443,7 +367,3 @@ class AsyncCaller:
 
 def _now_ms() -> float:
     return time.monotonic() * 1000
-
-
-def _text(message: dict[str, Any]) -> str:
-    return json.dumps(message, separators=(",", ":"))

@@ -31,3 +31,15 @@ class ApiError(VoxplaneError):
         super().__init__(
             " ".join(part for part in (f"{status} {self.code}:", self.detail, named, self.fix) if part)
         )
+
+
+class CallLost(VoxplaneError):
+    """No edge could be reached any more."""
+
+
+class CallRefused(VoxplaneError):
+    """No edge would have this caller. `code` is the edge's."""
+
+    def __init__(self, code: str, detail: str, fix: str) -> None:
+        super().__init__(f"{code}: {detail} {fix}".strip())
+        self.code = code

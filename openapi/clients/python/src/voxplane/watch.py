@@ -6,8 +6,9 @@
     taking ──attached──► attached at the higher epoch
         └─refused / failed─► the next grant; none left: AskTicket; too late: GiveUp
 
-When both are silent before any take was sent, it is the caller's own network: the old owner is tried again and the epoch
-stays. A take once sent is never withdrawn: no lower epoch is presented afterwards.
+When both are silent before any take was sent, it is the caller's own network: the old owner is tried again, and the
+standbys from the first on, until somebody is heard; the epoch stays. A standby that failed to prepare is passed over and has
+lost nothing by it. A take once sent is never withdrawn: no lower epoch is presented afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from enum import StrEnum
 PREPARE_AFTER_MS = 400
 TAKE_AFTER_MS = 500
 OWN_NETWORK_AFTER_MS = 1_500
+RETRY_EVERY_MS = 2_000
+PREPARE_PATIENCE_MS = 1_500
 GIVE_UP_AFTER_MS = 30_000
 TAKE_PATIENCE_MS = 1_500
 
@@ -81,14 +84,20 @@ class Watch:
         self._lost_ms = 0.0
         self._sent_ms = 0.0
         self._prepared: int | None = None
+        self._prepared_ms = 0.0
         self._answered = False
-        self._retried = False
+        self._passed: set[int] = set()
+        self._retried_ms: float | None = None
         self._asked = False
+
+    def accepts(self, epoch: int) -> bool:
+        """Whether an edge that says `attached` at `epoch` is the one that was asked for last."""
+        return self.state is not State.OVER and epoch >= self._highest_tried
 
     def heard(self, now_ms: float) -> list[Action]:
         """Anything from the present owner."""
         self._heard_ms = now_ms
-        self._retried = False
+        self._retried_ms = None
         if self.state is State.SUSPICIOUS:
             self.state = State.ATTACHED
             return self._let_go()
@@ -108,25 +117,21 @@ class Watch:
 
     def attached(self, epoch: int, now_ms: float) -> list[Action]:
         """An edge has said `attached`."""
-        if epoch < self._highest_tried and self.state is State.TAKING:
+        if not self.accepts(epoch):
             return []
         self.state = State.ATTACHED
-        self.epoch = epoch
-        self._highest_tried = max(self._highest_tried, epoch)
+        self.epoch = self._highest_tried = epoch
         self._heard_ms = now_ms
-        self._prepared, self._answered, self._asked = None, False, False
-        return []
+        self._retried_ms = None
+        self._asked = False
+        if self._prepared == epoch:
+            self._prepared = None
+        return self._let_go()
 
     def failed(self, epoch: int, now_ms: float) -> list[Action]:
         """A standby refused, or its socket did not open or closed."""
         if self.state is State.SUSPICIOUS and epoch == self._prepared:
-            self._prepared, self._answered = None, False
-            self._highest_tried = max(self._highest_tried, epoch)
-            following = self._next()
-            if following is not None:
-                self._prepared = following
-                return [Prepare(following)]
-            return []
+            return self._prepare_next(now_ms)
         if self.state is State.TAKING and epoch == self._highest_tried:
             return self._take_next("refused", now_ms)
         return []
@@ -149,17 +154,9 @@ class Watch:
         silent_ms = now_ms - self._heard_ms
         if self.state is State.ATTACHED and silent_ms >= PREPARE_AFTER_MS:
             self.state = State.SUSPICIOUS
-            self._prepared = self._next()
-            return [Prepare(self._prepared)] if self._prepared is not None else []
+            return self._prepare_next(now_ms)
         if self.state is State.SUSPICIOUS:
-            if silent_ms >= TAKE_AFTER_MS and self._answered:
-                return self._take("silent", now_ms)
-            if silent_ms >= OWN_NETWORK_AFTER_MS and not self._retried:
-                self._retried = True
-                return [Retry(self.epoch)]
-            if silent_ms >= GIVE_UP_AFTER_MS:
-                self.state = State.OVER
-                return [GiveUp()]
+            return self._suspicious(silent_ms, now_ms)
         if self.state is State.TAKING:
             if now_ms - self._lost_ms >= GIVE_UP_AFTER_MS:
                 self.state = State.OVER
@@ -167,6 +164,33 @@ class Watch:
             if not self._asked and now_ms - self._sent_ms >= TAKE_PATIENCE_MS:
                 return self._take_next("refused", now_ms)
         return []
+
+    def _suspicious(self, silent_ms: float, now_ms: float) -> list[Action]:
+        """1. A standby has answered: take it. 2. Too late. 3. Own network: another round. 4. The standby keeps us waiting."""
+        if silent_ms >= TAKE_AFTER_MS and self._answered:
+            return self._take("silent", now_ms)
+        if silent_ms >= GIVE_UP_AFTER_MS:
+            self.state = State.OVER
+            return [GiveUp()]
+        again_ms = OWN_NETWORK_AFTER_MS - silent_ms
+        if self._retried_ms is not None:
+            again_ms = RETRY_EVERY_MS - (now_ms - self._retried_ms)
+        if again_ms <= 0:
+            self._retried_ms = now_ms
+            round_over = self._prepared is None
+            if round_over:
+                self._passed.clear()
+            return [Retry(self.epoch), *(self._prepare_next(now_ms) if round_over else ())]
+        waited_ms = now_ms - self._prepared_ms
+        if self._prepared is not None and not self._answered and waited_ms > PREPARE_PATIENCE_MS:
+            return [LetGo(self._prepared), *self._prepare_next(now_ms)]
+        return []
+
+    def _prepare_next(self, now_ms: float) -> list[Action]:
+        if self._prepared is not None:
+            self._passed.add(self._prepared)
+        self._prepared, self._answered, self._prepared_ms = self._next(), False, now_ms
+        return [Prepare(self._prepared)] if self._prepared is not None else []
 
     def _take(self, reason: str, now_ms: float) -> list[Action]:
         self.state = State.TAKING
@@ -179,7 +203,7 @@ class Watch:
 
     def _take_next(self, reason: str, now_ms: float) -> list[Action]:
         self._sent_ms = now_ms
-        following = self._next()
+        following = self._next() or self._next(passed=True)
         if following is None:
             if self._asked:
                 return []
@@ -188,9 +212,13 @@ class Watch:
         self._highest_tried = following
         return [Take(following, reason)]
 
-    def _next(self) -> int | None:
-        return next((e for e in self._epochs if e > self._highest_tried), None)
+    def _next(self, *, passed: bool = False) -> int | None:
+        """The next grant above everything tried; with `passed`, one that failed to prepare is better than none."""
+        return next(
+            (e for e in self._epochs if e > self._highest_tried and (passed or e not in self._passed)), None
+        )
 
     def _let_go(self) -> list[Action]:
         prepared, self._prepared, self._answered = self._prepared, None, False
+        self._passed.clear()
         return [LetGo(prepared)] if prepared is not None else []

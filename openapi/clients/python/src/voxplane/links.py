@@ -1,0 +1,86 @@
+"""One socket to one edge, from the moment it is wanted until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from voxplane.messages import MEDIA_PATH, SUBPROTOCOL
+
+OPEN_WITHIN_S = 1.5
+MESSAGE_BYTES_MAX = 1 << 20
+
+
+class Link:
+    """`heard` gets every message, `closed` is told once that it is over; neither hears anything after `drop`.
+
+    `mode`: what was asked of the edge in the first message, ``attach``, ``resume``, ``prepare`` or ``take``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        epoch: int,
+        mode: str,
+        *,
+        first: Callable[[], str],
+        heard: Callable[[Link, str | bytes], None],
+        closed: Callable[[Link], None],
+    ) -> None:
+        self.epoch = epoch
+        self.mode = mode
+        self.prepared = False
+        self._url = url
+        self._first, self._heard, self._closed = first, heard, closed
+        self._socket: ClientConnection | None = None
+        self._dropped = False
+        self._task = asyncio.create_task(self._run())
+
+    async def tell(self, message: str | bytes) -> None:
+        """A socket that is not open swallows it: its end is told apart."""
+        if self._socket is None:
+            return
+        try:
+            await self._socket.send(message)
+        except (WebSocketException, OSError):
+            return
+
+    def drop(self) -> None:
+        """Gone at once, and nobody is told."""
+        self._dropped = True
+        if self._socket is not None:
+            self._socket.transport.abort()
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def gone(self) -> None:
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(OPEN_WITHIN_S):
+                self._socket = await connect(
+                    self._url + MEDIA_PATH,
+                    subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+                    open_timeout=OPEN_WITHIN_S,
+                    close_timeout=0.2,
+                    ping_interval=None,
+                    compression=None,
+                    max_size=MESSAGE_BYTES_MAX,
+                    proxy=None,
+                )
+            await self.tell(self._first())
+            async for message in self._socket:
+                self._heard(self, message)
+                if self._dropped:
+                    return
+        except (WebSocketException, OSError, TimeoutError):
+            pass
+        finally:
+            if self._socket is not None:
+                self._socket.transport.abort()
+        if not self._dropped:
+            self._closed(self)
