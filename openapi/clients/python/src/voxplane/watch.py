@@ -145,7 +145,8 @@ class Watch:
     def not_granted(self, now_ms: float) -> list[Action]:
         """The ticket could not be renewed now; it is asked for again until it is too late."""
         self._asked = False
-        return self.tick(now_ms)
+        late = self.tick(now_ms)
+        return late if late or self.state is not State.TAKING else self._take_next("refused", now_ms)
 
     def over(self) -> None:
         self.state = State.OVER
