@@ -32,7 +32,8 @@ _tool = msgspec.json.Decoder(_ToolData)
 
 
 def fold(turns: list[Turn], type_: str, data: bytes, at_ms: int) -> None:
-    """Adds what the event says to `turns`, in place. Data of another shape add nothing: the log keeps them all the same."""
+    """Adds what the event says to `turns`, in place. Data that cannot be read, or of another shape, add nothing:
+    the log keeps them all the same."""
     try:
         match type_:
             case "turn.ended" | "turn.interrupted":
@@ -50,7 +51,7 @@ def fold(turns: list[Turn], type_: str, data: bytes, at_ms: int) -> None:
                 _put_result(turns, tool)
             case _:
                 return
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return
 
 
