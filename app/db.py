@@ -26,6 +26,14 @@ POOL_MAX: dict[Role, int] = {"api": 6, "keys": 2, "append": 4, "worker": 4, "adm
 CORE_ROLES: tuple[Role, ...] = ("api", "admin", "worker")
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # untyped driver
+    """Returned to its pool without the driver's usual round trip that undoes session state: our statements leave none (what
+    they set is local to the transaction, and none listens or takes session locks). An open transaction is still rolled back."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Database:
     """One cell. Open it with `async with Database.open(url) as db`.
 
@@ -57,6 +65,7 @@ class Database:
                     server_settings=settings,
                     max_inactive_connection_lifetime=300,
                     statement_cache_size=200,
+                    connection_class=_Connection,
                 )
                 if role in CORE_ROLES:
                     engines[role] = create_async_engine(

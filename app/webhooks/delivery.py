@@ -26,10 +26,12 @@ from app.db import Database
 from app.hints import Hints
 from app.ids import new_id
 from app.log.rows import EVENT_COLUMNS, to_public
+from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
 from app.webhooks.retry import Attempt, Verdict, judge
 from app.webhooks.sender import DEADLINE_S, Answer, Sender
+from app.webhooks.settle import Done, Settler
 from app.webhooks.signature import headers
 from regions.wire import ids
 
@@ -40,6 +42,7 @@ BATCH = 64
 PER_ENDPOINT_MAX = 8
 IN_FLIGHT_MAX = 128
 POLL_S = 0.5
+GATHER_S = 0.005
 
 CLAIM = f"""
 with due as (
@@ -74,15 +77,6 @@ RELEASE_EXPIRED = """
 update vx.deliveries set state = 'pending', claimed_by = null, next_at = clock_timestamp()
  where state = 'in_flight' and claimed_until < clock_timestamp()
 """
-SETTLE = """
-with attempt as (
-  insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing
-)
-update vx.deliveries set state = $11, next_at = $12, claimed_by = null, last_status = $8, last_error = $9,
-       done_at = case when $11 in ('delivered', 'failed') then clock_timestamp() end
- where call_id = $1 and webhook_id = $2 and seq = $3 and claimed_by = $13 and attempts = $4
-"""
 DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
 
 
@@ -96,13 +90,14 @@ class Delivery:
         self._clock = clock
         self._local_targets = local_targets
         self._me = new_id(db.cell)
+        self._settler = Settler(db, self._me)
         self._chance = random.Random()
         self._in_flight: Counter[UUID] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def worker(self, stop: asyncio.Event) -> None:
         due = self._hints.subscribe("deliveries")
-        sender = Sender()
+        sender = Sender(local_targets=self._local_targets)
         released_s = 0.0
         try:
             while not stop.is_set():
@@ -115,7 +110,10 @@ class Delivery:
                     task = asyncio.create_task(self._deliver(sender, claim, row, endpoint))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-                if not claimed:
+                if claimed:
+                    # what becomes due meanwhile is claimed together
+                    await wait_for_stop(stop, GATHER_S)
+                else:
                     await due.wait(POLL_S)
                 while len(self._tasks) >= IN_FLIGHT_MAX and not stop.is_set():
                     await asyncio.wait(self._tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
@@ -195,18 +193,30 @@ class Delivery:
             return Answer(status=None, duration_ms=0, error="cannot be opened with this master key")
         body = msgspec.json.encode(event)
         sent = headers(event.id, int(now.timestamp()), body, secrets)
-        return await sender.post(endpoint["url"], body, sent, local_targets=self._local_targets)
+        return await sender.post(endpoint["url"], body, sent)
 
     async def _settle(self, claim: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
         now = self._clock.now()
         state = {"delivered": "delivered", "gone": "failed", "failed": "failed"}.get(
             verdict.outcome, "parked" if verdict.park else "pending"
         )
-        pool = self._db.pool("worker")
-        await pool.execute(
-            SETTLE, claim["call_id"], claim["webhook_id"], claim["seq"], claim["attempts"], endpoint["project_id"], now,
-            answer.duration_ms, answer.status, answer.error, answer.excerpt[:1_000] or None, state,
-            now + timedelta(seconds=verdict.pause_s), self._me,
-        )  # fmt: skip
+        await self._settler.settle(
+            Done(
+                call_id=claim["call_id"],
+                webhook_id=claim["webhook_id"],
+                seq=claim["seq"],
+                attempt=claim["attempts"],
+                project_id=endpoint["project_id"],
+                at=now,
+                duration_ms=answer.duration_ms,
+                status=answer.status,
+                error=answer.error,
+                excerpt=answer.excerpt or None,
+                state=state,
+                next_at=now + timedelta(seconds=verdict.pause_s),
+            )
+        )
         if verdict.outcome == "gone":
-            await pool.execute(DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone")
+            await self._db.pool("worker").execute(
+                DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone"
+            )

@@ -1,7 +1,7 @@
 """Posts one delivery. Decides which address is dialled and how much of the answer is read; what follows is `retry.judge`'s.
 
-Every address the host resolves to passes the address filter, and the very address that passed is dialled. Redirects are
-not followed. The answer is read up to a few kilobytes and never decompressed.
+Every address the host resolves to passes the address filter inside the connector, and the very address that passed is
+dialled. Redirects are not followed, no cookie is kept. The answer is read up to a kilobyte and never decompressed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import socket
 import time
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-from regions.wire.addresses import AddressError, Target, check_ip, check_url
+from regions.wire.addresses import AddressError, check_ip, check_url
 
 DEADLINE_S = 15.0
+CONNECT_S = 5.0
 EXCERPT_BYTES = 1_024
+CONNECTIONS_MAX = 256
+KEPT_ALIVE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,48 +36,85 @@ class Answer:
     excerpt: str = ""
 
 
-class Sender:
-    """One connection pool for all deliveries of this instance."""
+class FilteredResolver(AbstractResolver):
+    """The system's resolver; raises `AddressError` where any address of the host may not be dialled."""
 
-    def __init__(self) -> None:
-        limits = httpx.Limits(max_connections=256, max_keepalive_connections=128, keepalive_expiry=30)
-        self._client = httpx.AsyncClient(
-            limits=limits, follow_redirects=False, timeout=DEADLINE_S, trust_env=False
+    def __init__(self, *, local_targets: bool) -> None:
+        self._local_targets = local_targets
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        results: list[ResolveResult] = []
+        for kind, _, protocol, _, address in found:
+            check_ip(str(address[0]), local_targets=self._local_targets)
+            results.append(
+                ResolveResult(
+                    hostname=host,
+                    host=str(address[0]),
+                    port=port,
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST,
+                )
+            )
+        if not results:
+            raise OSError("the host has no address")
+        return results
+
+    async def close(self) -> None:
+        return
+
+
+class Sender:
+    """One connection pool for all deliveries of this instance. Make it inside the event loop."""
+
+    def __init__(self, *, local_targets: bool) -> None:
+        self._local_targets = local_targets
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=FilteredResolver(local_targets=local_targets),
+                use_dns_cache=False,
+                limit=CONNECTIONS_MAX,
+                keepalive_timeout=KEPT_ALIVE_S,
+            ),
+            timeout=aiohttp.ClientTimeout(total=DEADLINE_S, sock_connect=CONNECT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "Voxplane-Webhooks/1", "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
         )
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._session.close()
 
-    async def post(self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool) -> Answer:
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
         """Never raises for what the other side does."""
         began = time.perf_counter()
         status: int | None = None
         error: str | None = None
         excerpt, retry_after_s = b"", None
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                target = check_url(url, schemes=("https", "http"), local_targets=local_targets)
-                address = await resolve(target, local_targets=local_targets)
-                sent = headers | {"host": target.authority, "accept-encoding": "identity"}
-                async with self._client.stream(
-                    "POST",
-                    f"{target.scheme}://{_bracketed(address)}:{target.port}{target.path}",
-                    content=body,
-                    headers=sent,
-                    extensions={"sni_hostname": target.host},
-                ) as response:
-                    status = response.status_code
-                    retry_after_s = _seconds(response.headers.get("retry-after"))
-                    async for chunk in response.aiter_raw(EXCERPT_BYTES):
-                        excerpt += chunk[: EXCERPT_BYTES - len(excerpt)]
-                        if len(excerpt) >= EXCERPT_BYTES:
-                            break
+            target = check_url(url, schemes=("https", "http"), local_targets=self._local_targets)
+            where = URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True)
+            async with self._session.post(
+                where, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                status = response.status
+                retry_after_s = _seconds(response.headers.get("Retry-After"))
+                while len(excerpt) < EXCERPT_BYTES:
+                    chunk = await response.content.read(EXCERPT_BYTES - len(excerpt))
+                    if not chunk:
+                        break
+                    excerpt += chunk
         except AddressError as refused:
             error = refused.code
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             error = "timeout"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as failed:
-            error = type(failed).__name__
+        except (aiohttp.ClientError, OSError, ValueError) as failed:
+            error = _refused(failed) or type(failed).__name__
         return Answer(
             status=status,
             duration_ms=round((time.perf_counter() - began) * 1000),
@@ -83,20 +125,10 @@ class Sender:
         )
 
 
-async def resolve(target: Target, *, local_targets: bool) -> str:
-    """One address of the host; raises `AddressError` where any of them may not be dialled, `OSError` where there is none."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    addresses = [str(entry[4][0]) for entry in found]
-    for address in addresses:
-        check_ip(address, local_targets=local_targets)
-    if not addresses:
-        raise OSError("the host has no address")
-    return addresses[0]
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def _refused(error: BaseException) -> str | None:
+    """The address filter's code, where it is what stands behind the connector's error."""
+    behind = error.__cause__ or error.__context__
+    return behind.code if isinstance(behind, AddressError) else None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Resolves both lock files: hashes, no addresses, for every Python from 3.11 on. Needs uv, or gets it for itself.
+# What is locked stays as it is where it still fits; UPGRADE=1 takes the newest of everything.
 set -eu
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
@@ -14,6 +15,9 @@ fi
 # our own client library is installed from this checkout: it is not to be resolved
 sed -e '/"voxplane>=/d' pyproject.toml >"$work/pyproject.toml"
 root=$(pwd)
+if [ -z "${UPGRADE:-}" ]; then
+    cp requirements.lock requirements-dev.lock "$work/"
+fi
 cd "$work"
 options="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
 extras="--extra control --extra engines --extra demo"
