@@ -33,20 +33,27 @@ class Pacer:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._next_ns = time.monotonic_ns() + PHASE_NS
-        self._timer = self._loop.call_later(PHASE_NS / 1e9, self._run)
+        self._wake()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        self._loop = None
 
     def add(self, turn: Turn) -> None:
         """To the phase with the fewest calls."""
         min(self._phases, key=len)[turn] = None
+        self._wake()
 
     def remove(self, turn: Turn) -> None:
         for phase in self._phases:
             phase.pop(turn, None)
+
+    @property
+    def idle(self) -> bool:
+        """No timer runs: an edge without calls costs nothing."""
+        return self._timer is None
 
     def lateness_p99_ms(self) -> float:
         """Of the newest turns; 0 where there were none."""
@@ -71,7 +78,23 @@ class Pacer:
                 except Exception as error:  # noqa: BLE001  one call's fault is not another's
                     self.remove(turn)
                     self._on_error(turn, error)
-            self._phase = (self._phase + 1) % PHASES
-            self._next_ns += PHASE_NS
+            self._advance()
             now = time.monotonic_ns()
+        for _ in range(PHASES):
+            if self._phases[self._phase]:
+                break
+            self._advance()
+        else:
+            # nobody is here: the clock stands still until somebody comes
+            self._timer = None
+            return
         self._timer = self._loop.call_later(max(0, self._next_ns - now) / 1e9, self._run)
+
+    def _advance(self) -> None:
+        self._phase = (self._phase + 1) % PHASES
+        self._next_ns += PHASE_NS
+
+    def _wake(self) -> None:
+        if self._loop is not None and self._timer is None and any(self._phases):
+            self._next_ns = time.monotonic_ns() + PHASE_NS
+            self._timer = self._loop.call_later(PHASE_NS / 1e9, self._run)

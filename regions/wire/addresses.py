@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ class Target:
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
+@lru_cache(maxsize=4_096)
 def check_url(url: str, *, schemes: tuple[str, ...], local_targets: bool = False) -> Target:
     """`schemes`: the secure one first, then the plain one, which only `local_targets` admits. Raises `AddressError`."""
     if (
@@ -122,6 +124,7 @@ def check_url(url: str, *, schemes: tuple[str, ...], local_targets: bool = False
     )
 
 
+@lru_cache(maxsize=4_096)
 def check_ip(text: str, *, local_targets: bool = False) -> None:
     """Raises `AddressError` unless a socket may be opened to this address. IPv6 zones are refused."""
     try:
