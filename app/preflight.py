@@ -62,8 +62,9 @@ async def migration_failure() -> AsyncIterator[None]:
     """Turns what the database refuses during a migration into `NotReady`; nothing was changed then."""
     try:
         yield
-    except DBAPIError as error:
-        reason = str(error.orig).rpartition(">: ")[2].partition("\n")[0]
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        reason = str(cause).rpartition(">: ")[2].partition("\n")[0]
         raise NotReady(
             f"the migration failed and changed nothing ({reason}): the user of DATABASE_URL must own the database"
             " and be allowed to create roles (alter role … createrole)"

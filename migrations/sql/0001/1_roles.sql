@@ -13,7 +13,8 @@ begin
       execute format('create role %I nologin', r);
     exception when duplicate_object or unique_violation then null;
     end;
-    if not pg_has_role(current_user, r, 'member') then
+    -- who creates a role without being a superuser may grant it, and not yet act as it
+    if not pg_has_role(current_user, r, 'set') then
       execute format('grant %I to current_user', r);
     end if;
   end loop;
