@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import wave
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.local.process import EngineError
@@ -12,37 +16,43 @@ from voxplane import AsyncCaller, AsyncClient, probe_regions
 
 RATES = (8_000, 16_000, 24_000, 48_000)
 FRAME_S = 0.02
+CONVERT = "Give a 16-bit PCM WAV file; to make one: ffmpeg -i in.wav -ac 1 -ar 16000 -c:a pcm_s16le out.wav"
+GOOD_ENDINGS = ("caller_hung_up", "agent_hung_up")
+ENDINGS = {
+    "agent_unreachable": "Is the backend running, and listening where --agent says?",
+    "agent_lost": "The backend broke the connection off: see its own log.",
+}
 
 
 async def place_call(
     client: AsyncClient, *, agent: str, dialect: str, wav: Path, out: Path | None, listen_s: float
 ) -> None:
-    """Says the file in real time, then listens; writes what was heard, and prints what happened."""
+    """Says the file in real time, then listens; writes what was heard, and prints what happened. Raises `EngineError`."""
     rate, samples = read_wav(wav)
-    async with client:
-        latencies = await probe_regions(await client.regions())
-        call = await client.create_call({"url": agent, "dialect": dialect}, latencies=latencies)
-        print(f"{call['id']} in {call['region']} ({call['placement']['protection']} protection)", flush=True)
-        heard: list[bytes] = []
-        async with AsyncCaller(call["ticket"], sample_rate=rate, client=client) as caller:
-            listening = asyncio.create_task(_listen(caller, heard))
-            await say(caller, samples, rate)
-            await say(caller, b"\0" * int(listen_s * rate) * 2, rate)
-            await caller.hangup()
+    with ExitStack() as files:
+        file = files.enter_context(_written(out, rate)) if out is not None else None
+        async with client:
+            latencies = await probe_regions(await client.regions())
+            call = await client.create_call({"url": agent, "dialect": dialect}, latencies=latencies)
+            print(f"{call['id']} in {call['region']} ({call['placement']['protection']} protection)")
+            seconds = len(samples) / 2 / rate
+            print(f"saying {wav} ({seconds:.1f} s), then listening for {listen_s:g} s", flush=True)
+            heard: list[bytes] = []
+            async with AsyncCaller(call["ticket"], sample_rate=rate, client=client) as caller:
+                listening = asyncio.create_task(_listen(caller, heard))
+                await say(caller, samples + b"\0" * int(listen_s * rate) * 2, rate)
+                await caller.hangup()
             await listening
-            if caller.end_reason and caller.end_reason != "caller_hung_up":
-                print(f"the call ended: {caller.end_reason}")
-        conversation = await client.conversation(call["id"])
-    for turn in conversation["turns"]:
-        print(f"  {turn['role']:>6}: {turn.get('text') or turn.get('name', '')}")
-    print(f"heard {sum(map(len, heard)) / 2 / rate:.1f} s of audio")
-    if out is not None:
-        with wave.open(str(out), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
+            conversation = await client.conversation(call["id"])
+        for turn in conversation["turns"]:
+            print(f"  {turn['role']:>6}: {turn.get('text') or turn.get('name', '')}")
+        print(f"heard {sum(map(len, heard)) / 2 / rate:.1f} s of audio")
+        if file is not None:
             file.writeframes(b"".join(heard))
-        print(f"written to {out}")
+            print(f"written to {out}")
+    if caller.end_reason not in GOOD_ENDINGS:
+        reason = caller.end_reason or "the edges are not there any more"
+        raise EngineError("ended", f"The call ended early: {reason}.", ENDINGS.get(reason, ""))
 
 
 async def say(caller: AsyncCaller, samples: bytes, rate: int) -> None:
@@ -63,17 +73,51 @@ async def _listen(caller: AsyncCaller, heard: list[bytes]) -> None:
 
 
 def read_wav(path: Path) -> tuple[int, bytes]:
-    """(rate, PCM16 mono); raises `EngineError` for a file of another kind."""
+    """(rate, PCM16 mono), two channels mixed to one; raises `EngineError` for a file of another kind."""
     try:
         with wave.open(str(path), "rb") as file:
-            if file.getnchannels() != 1 or file.getsampwidth() != 2 or file.getframerate() not in RATES:
-                raise EngineError(
-                    "bad_wav",
-                    f"{path} is not mono PCM16 at 8, 16, 24 or 48 kHz.",
-                    "Convert it: ffmpeg -i in.wav -ac 1 -ar 16000 -c:a pcm_s16le out.wav",
-                )
-            return file.getframerate(), file.readframes(file.getnframes())
+            channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            samples = file.readframes(file.getnframes())
     except (OSError, wave.Error, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{error}" or "it ends too early"
+        raise EngineError("bad_wav", f"{path} cannot be read: {reason}.", CONVERT) from None
+    if channels not in (1, 2) or width != 2 or rate not in RATES:
+        kind = f"{channels} channels of {8 * width} bits at {rate} Hz"
         raise EngineError(
-            "bad_wav", f"{path} cannot be read ({error}).", "Give a mono PCM16 WAV file."
+            "bad_wav",
+            f"{path} has {kind}, not 1 or 2 of 16 bits at 8000, 16000, 24000 or 48000 Hz.",
+            CONVERT,
+        )
+    frames = len(samples) // (2 * channels)
+    if frames == 0:
+        raise EngineError("bad_wav", f"{path} holds no audio.", CONVERT)
+    samples = samples[: frames * 2 * channels]
+    return rate, _mixed(samples) if channels == 2 else samples
+
+
+def _mixed(samples: bytes) -> bytes:
+    both = array("h", samples)
+    if sys.byteorder == "big":
+        both.byteswap()
+    one = array("h", ((left + right) // 2 for left, right in zip(both[::2], both[1::2], strict=True)))
+    if sys.byteorder == "big":
+        one.byteswap()
+    return one.tobytes()
+
+
+@contextmanager
+def _written(path: Path, rate: int) -> Iterator[wave.Wave_write]:
+    """A mono PCM16 file, opened before the call is placed; raises `EngineError`."""
+    try:
+        raw = path.open("wb")
+    except OSError as error:
+        raise EngineError(
+            "bad_out",
+            f"{path} cannot be written: {error.strerror}.",
+            "Name another file with --out, in a folder that is there.",
         ) from None
+    with raw, wave.open(raw) as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        yield file
