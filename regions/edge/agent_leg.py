@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 REDIAL_S = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0)
 """The pauses before each attempt on a call that had a backend; the first time there is one attempt."""
+STEADY_S = 5.0
+"""A backend that was there for so long has earned all attempts anew; one that falls over at once uses them up."""
 
 
 class DialEvents(AgentEvents, Protocol):
@@ -45,6 +47,8 @@ class AgentLeg:
         self._sealed = sealed
         self._connection: AgentConnection | None = None
         self._dialling: asyncio.Task[None] | None = None
+        self._attempts = 0
+        self._up_at_s = 0.0
         self.stream_sid = sid("MZ", os.urandom(16))
 
     @property
@@ -63,6 +67,8 @@ class AgentLeg:
         if self._connection is not connection:
             return False
         self._connection = None
+        if asyncio.get_running_loop().time() - self._up_at_s >= STEADY_S:
+            self._attempts = 0
         return True
 
     def close(self, *, stop: bool) -> None:
@@ -74,7 +80,8 @@ class AgentLeg:
 
     async def _dial_until_up(self, turns: Callable[[], list[Turn]], *, resumed: bool) -> None:
         call = self._claims.call
-        for pause_s in REDIAL_S if resumed else REDIAL_S[:1]:
+        for pause_s in REDIAL_S[self._attempts :] if resumed else REDIAL_S[:1]:
+            self._attempts += 1
             await asyncio.sleep(pause_s)
             if not self._events.owns():
                 return
@@ -98,6 +105,7 @@ class AgentLeg:
                 connection.close()
                 return
             self._connection = connection
+            self._up_at_s = asyncio.get_running_loop().time()
             self._events.on_connected(fallback=connection.fallback, resumed=resumed)
             return
         self._events.on_unreachable(resumed=resumed)

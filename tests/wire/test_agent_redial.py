@@ -1,0 +1,99 @@
+"""A backend that is lost is dialled again, and one that falls over each time is given up on."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from regions.agents.connection import AgentConnection
+from regions.edge import agent_leg
+from regions.edge.agent_leg import AgentLeg
+from regions.edge.context import EdgeContext
+from regions.edge.session import Session
+from regions.edge.settings import EdgeSettings
+from regions.wire.ticket import Agent, Claims, Sealed
+
+WITHIN_S = 10.0
+PAUSES_S = (0.0, 0.001, 0.001)
+
+
+class Call:
+    """The call around a leg, and the backend it dials: as often as it is lost, it is dialled again."""
+
+    def __init__(self) -> None:
+        self.leg: AgentLeg
+        self.dialled = 0
+        self.given_up = asyncio.Event()
+
+    def owns(self) -> bool:
+        return True
+
+    def on_audio(self, ulaw: bytes) -> None: ...
+    def on_mark(self, name: str) -> None: ...
+    def on_clear(self) -> None: ...
+    def on_text(self, type_: str, data: bytes) -> None: ...
+    def on_connected(self, *, fallback: bool, resumed: bool) -> None: ...
+
+    def on_unreachable(self, *, resumed: bool) -> None:
+        self.given_up.set()
+
+    def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:
+        if self.leg.lost(connection) and not clean:
+            self.leg.dial(list, resumed=True)
+
+    async def backend(self, socket: ServerConnection) -> None:
+        self.dialled += 1
+        await socket.recv()
+        await socket.close(1011, "it fell over")
+
+
+class _Uplink:
+    def notify(self, session: Session) -> None: ...
+    def volatile(self, call: str, epoch: int, type_: str, at_ms: int, data: bytes) -> None: ...
+
+
+@asynccontextmanager
+async def calling(tmp_path: Path) -> AsyncIterator[Call]:
+    call = Call()
+    async with serve(call.backend, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
+        settings = EdgeSettings(
+            region="lab", name="e", control_urls=("http://127.0.0.1",), data=tmp_path, local_targets=True
+        )
+        context = EdgeContext(settings, _Uplink(), ssl.create_default_context(), lambda: "", lambda _: None)
+        claims = Claims(
+            iss="", aud="", call="call_1", project="prj_1", jti="", iat=0, exp=0, attach_by=0, max_s=1, grants=[], sealed=""
+        )  # fmt: skip
+        sealed = Sealed(agent=Agent(url=url), snapshot_key="", local_targets=True)
+        call.leg = AgentLeg(call, context, claims, 1, sealed)
+        call.leg.dial(list, resumed=False)
+        try:
+            yield call
+        finally:
+            call.leg.close(stop=False)
+
+
+async def test_a_backend_that_falls_over_each_time_is_given_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_leg, "REDIAL_S", PAUSES_S)
+    async with calling(tmp_path) as call, asyncio.timeout(WITHIN_S):
+        await call.given_up.wait()
+        assert call.dialled == len(PAUSES_S)
+
+
+async def test_a_backend_that_was_there_for_a_while_is_dialled_as_often_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_leg, "REDIAL_S", PAUSES_S)
+    monkeypatch.setattr(agent_leg, "STEADY_S", 0.0)
+    async with calling(tmp_path) as call, asyncio.timeout(WITHIN_S):
+        while call.dialled <= 2 * len(PAUSES_S):
+            await asyncio.sleep(0.001)
+        assert not call.given_up.is_set()
