@@ -128,6 +128,16 @@ def test_the_other_messages_are_what_an_edge_reads() -> None:
     assert read(messages.Standing().take("closed")) == wire.Take(resume=wire.Resume(), reason="closed")
 
 
+@given(st.integers() | st.sampled_from((-1, 2**64 - 1, 2**64)))
+def test_a_stamp_that_could_not_be_sent_back_is_not_taken(stamp: int) -> None:
+    known = messages.Standing()
+    read = messages.read(f'{{"type":"tick","stamp":{stamp}}}')
+    if read is not None:
+        known.heard(read)
+    assert known.stamp == (stamp if 0 <= stamp < 2**64 else 0)
+    assert messages.write_audio(b"x", sequence=1, stamp=known.stamp, played=known.played)
+
+
 def test_grants_are_read_as_a_ticket_writes_them() -> None:
     written = [
         Grant(epoch=e, edge=f"edge_{e}", incarnation="i", region=f"r{e}", url=f"wss://e{e}:1")
