@@ -10,6 +10,7 @@ the object lives, then 62 random bits. Tables are partitioned by the creation ti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from uuid import UUID
 
 __all__ = [
@@ -54,7 +55,9 @@ def uuid7(now_ms: int, random64: int, cell: int = 0) -> UUID:
     return UUID(int=value)
 
 
+@lru_cache(maxsize=4_096)
 def encode(prefix: str, value: UUID) -> str:
+    """The TypeID. Remembered: the same few ids of edges and projects are written again and again."""
     n = value.int
     # 130 bits, two characters at a time from the left: 13 pairs of 10 bits.
     return prefix + "_" + "".join([_PAIRS[(n >> shift) & 0x3FF] for shift in range(120, -10, -10)])
