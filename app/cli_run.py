@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -77,10 +78,8 @@ def client() -> AsyncClient:
 
 
 def _is_http(url: str) -> bool:
-    import httpx
-
     try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
+        parsed = urlsplit(url)
+        return parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
         return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host)

@@ -78,8 +78,9 @@ def read_wav(path: Path) -> tuple[int, bytes]:
         with wave.open(str(path), "rb") as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             samples = file.readframes(file.getnframes())
-    except (OSError, wave.Error, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{error}" or "it ends too early"
+    except (OSError, wave.Error, EOFError, RuntimeError) as error:
+        # a chunk that says it is longer than the file is a RuntimeError without a word
+        reason = error.strerror if isinstance(error, OSError) else f"{error}" or "it is broken off"
         raise EngineError("bad_wav", f"{path} cannot be read: {reason}.", CONVERT) from None
     if channels not in (1, 2) or width != 2 or rate not in RATES:
         kind = f"{channels} channels of {8 * width} bits at {rate} Hz"
