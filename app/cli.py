@@ -133,12 +133,15 @@ def events(
             f"{event['region'] or '':<12} {json.dumps(event['data'])[:120]}"
         )
 
+    def following() -> None:
+        typer.echo("voxplane: following, until Ctrl-C", err=True)
+
     async def work() -> None:
         async with client() as api:
             if follow:
                 # the stream waits out a server that is away: say at once where it was never there
                 await api.request("GET", "/v1/events", params={"limit": 1})
-                async for event in api.stream_events():
+                async for event in api.stream_events(opened=following):
                     show(event)
             else:
                 cursor = None

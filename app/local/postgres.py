@@ -261,7 +261,7 @@ class Postgres:
                 "select exists (select from pg_database where datname = $1)", self.database
             ):
                 with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                    await connection.execute(f'create database "{self.database}"')
+                    await connection.execute(f'create database "{self.database}"')  # sql: names only
         finally:
             await connection.close()
 

@@ -439,6 +439,9 @@ async def test_events_are_followed_as_they_happen(running: Running, tmp_path: Pa
     following = await begin("events", "--follow", "--json", **running.env)
     said = write_wav(tmp_path / "said.wav", 8_000, seconds=0.1)
     try:
+        assert following.stderr is not None
+        async with asyncio.timeout(WITHIN_S):
+            assert b"following" in await following.stderr.readline()
         async with echoing() as url:
             words = ["call", "--agent", url, "--wav", str(said), "--listen-s", "0"]
             call = (await voxplane(*words, **running.env)).out.split()[0]

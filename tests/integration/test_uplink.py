@@ -55,13 +55,16 @@ async def enrol(api: Api, region: str = REGION) -> str:
 
 @dataclass
 class Edge:
+    """The only one of its region, so that a call pinned there is its own."""
+
     api: Api
     identity: Identity
     name: str
+    region: str
 
     @asynccontextmanager
     async def uplink(self, token: str | None = None) -> AsyncIterator[ClientConnection]:
-        headers = {"Authorization": f"Bearer {token or self.identity.token(REGION)}"}
+        headers = {"Authorization": f"Bearer {token or self.identity.token(self.region)}"}
         url = self.api.url.replace("http", "ws") + "/edge/v1/uplink"
         async with connect(url, additional_headers=headers, ping_interval=None, max_size=4 << 20) as socket:
             yield socket
@@ -75,25 +78,26 @@ class Edge:
 
 @pytest.fixture
 async def edge(api: Api, tmp_path: Path) -> Edge:
-    identity, name = Identity(tmp_path / "edge"), f"e-{uuid4().hex[:8]}"
-    answer = await register(api, await enrol(api), body(identity, name=name))
+    identity, name, region = Identity(tmp_path / "edge"), f"e-{uuid4().hex[:8]}", f"r-{uuid4().hex[:8]}"
+    made = await api.operator.post("/admin/v1/regions", json={"id": region, "jurisdiction": "us"})
+    assert made.status_code == 201, made.text
+    answer = await register(api, await enrol(api, region), body(identity, name=name, region=region))
     assert answer.status_code == 200, answer.text
     identity.registered(answer.json()["edge_id"])
-    return Edge(api, identity, name)
+    return Edge(api, identity, name, region)
 
 
 async def placed(project: Project, edge: Edge) -> str:
-    """A call that this edge owns: the others of the region are full."""
+    """A call that this edge owns."""
     await edge.api.control.fleet.refresh()
-    for _ in range(200):
-        made = await project.client.post(
-            "/v1/calls",
-            json={"agent": {"url": "ws://127.0.0.1:9/"}},
-            headers={"Idempotency-Key": str(uuid4())},
-        )
-        if made.json()["edge"] == edge.identity.edge_id:
-            return str(made.json()["id"])
-    raise AssertionError("no call was placed on this edge")
+    made = await project.client.post(
+        "/v1/calls",
+        json={"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"pin": edge.region}},
+        headers={"Idempotency-Key": str(uuid4())},
+    )
+    assert made.status_code == 201, made.text
+    assert made.json()["edge"] == edge.identity.edge_id
+    return str(made.json()["id"])
 
 
 def event(n: int, **more: Any) -> dict[str, Any]:
@@ -227,7 +231,7 @@ async def refused(edge: Edge, token: str) -> None:
 
 
 async def test_a_token_opens_one_uplink_once(edge: Edge) -> None:
-    token = edge.identity.token(REGION)
+    token = edge.identity.token(edge.region)
     async with edge.uplink(token):
         pass
     await refused(edge, token)
@@ -236,7 +240,7 @@ async def test_a_token_opens_one_uplink_once(edge: Edge) -> None:
 def forged(edge: Edge) -> list[str]:
     now = int(time.time())
     claims = {
-        "iss": edge.identity.edge_id, "sub": REGION, "inc": edge.identity.incarnation, "aud": "voxplane.control",
+        "iss": edge.identity.edge_id, "sub": edge.region, "inc": edge.identity.incarnation, "aud": "voxplane.control",
         "iat": now, "exp": now + 30,
     }  # fmt: skip
     other, typ = Ed25519PrivateKey.generate(), {"typ": "vx-edge+jwt"}
@@ -289,7 +293,7 @@ def forged(edge: Edge) -> list[str]:
 async def test_no_forged_token_opens_an_uplink_or_registers(api: Api, edge: Edge) -> None:
     for token in forged(edge):
         await refused(edge, token)
-        answer = await register(api, token, body(edge.identity, name=edge.name))
+        answer = await register(api, token, body(edge.identity, name=edge.name, region=edge.region))
         assert answer.status_code in (401, 403), token
         assert answer.json()["fix"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -146,8 +146,13 @@ class Client:
         created: Json = self._ask(ask.create_webhook(url, types))
         return created
 
-    def stream_events(self, cursor: str | None = None) -> Iterator[Json]:
-        """Events as they become durable, each once; reconnects by itself, to the next base URL."""
+    def stream_events(
+        self, cursor: str | None = None, *, opened: Callable[[], None] | None = None
+    ) -> Iterator[Json]:
+        """Events as they become durable, each once; reconnects by itself, to the next base URL.
+
+        Without a cursor the first is the one after `opened` was called, which happens whenever a server begins to stream.
+        """
         url, events = self._url, EventStream(cursor)
         while True:
             headers = events.again()
@@ -161,6 +166,8 @@ class Client:
                     if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
                         response.read()
                         Answer(response).result()
+                    if opened is not None and response.status_code == 200:
+                        opened()
                     for chunk in response.iter_bytes():
                         yield from events.feed(chunk)
             except httpx.TransportError:
@@ -290,8 +297,10 @@ class AsyncClient:
         created: Json = await self._ask(ask.create_webhook(url, types))
         return created
 
-    async def stream_events(self, cursor: str | None = None) -> AsyncIterator[Json]:
-        """Events as they become durable, each once; reconnects by itself, to the next base URL."""
+    async def stream_events(
+        self, cursor: str | None = None, *, opened: Callable[[], None] | None = None
+    ) -> AsyncIterator[Json]:
+        """See `Client.stream_events`."""
         url, events = self._url, EventStream(cursor)
         while True:
             headers = events.again()
@@ -305,6 +314,8 @@ class AsyncClient:
                     if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
                         await response.aread()
                         Answer(response).result()
+                    if opened is not None and response.status_code == 200:
+                        opened()
                     async for chunk in response.aiter_bytes():
                         for event in events.feed(chunk):
                             yield event

@@ -124,8 +124,6 @@ class Watch:
         self._heard_ms = now_ms
         self._retried_ms = None
         self._asked = False
-        if self._prepared == epoch:
-            self._prepared = None
         return self._let_go()
 
     def failed(self, epoch: int, now_ms: float) -> list[Action]:
@@ -196,10 +194,12 @@ class Watch:
     def _take(self, reason: str, now_ms: float) -> list[Action]:
         self.state = State.TAKING
         self._lost_ms = now_ms
-        if self._prepared is not None and self._answered:
+        prepared, answered = self._prepared, self._answered
+        self._prepared, self._answered = None, False
+        if prepared is not None and answered:
             self._sent_ms = now_ms
-            self._highest_tried = max(self._highest_tried, self._prepared)
-            return [Take(self._prepared, reason)]
+            self._highest_tried = prepared
+            return [Take(prepared, reason)]
         return self._take_next(reason, now_ms)
 
     def _take_next(self, reason: str, now_ms: float) -> list[Action]:
