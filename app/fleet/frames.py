@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from regions.wire import ids
-from regions.wire.events import DATA_BYTES_MAX, EVENT_TYPES, FINAL_TYPE, Source
+from regions.wire.events import DATA_BYTES_MAX, EVENT_TYPES, FINAL_TYPE, EdgeEvent, Source, first_n
 from regions.wire.uplink import (
     CALLS_PER_BATCH_MAX,
     EVENTS_PER_BATCH_MAX,
@@ -65,24 +65,28 @@ def _check_run(run: CallEvents) -> None:
         raise BadFrame("a run has an epoch and at least one event")
     try:
         ids.decode(ids.CALL, run.call)
-        first = run.events[0].n
+        follows = first_n(run.events[0], run.epoch)
         for i, event in enumerate(run.events):
-            kind = EVENT_TYPES.get(event.type)
-            if kind is None or not kind.durable or Source.EDGE not in kind.sources:
-                raise BadFrame("an edge may not write this type of event, or it is not a durable one")
-            if event.n != first + i or not 1 <= event.n < 1 << 30:
+            if first_n(event, run.epoch) != follows or not 1 <= event.n < 1 << 30:
                 raise BadFrame("n ascends by one within a run")
+            follows = event.n + 1
             if event.type == FINAL_TYPE and i + 1 < len(run.events):
                 raise BadFrame("nothing follows the final event")
-            raw = bytes(event.data)
-            if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or b"\\u0000" in raw:
-                raise BadFrame(f"data is a JSON object of at most {DATA_BYTES_MAX} bytes without NUL")
-            if not 0 <= event.at_ms < AT_MS_MAX:
-                raise BadFrame("at_ms is a time in Unix milliseconds")
-            if event.origin is not None and not (
-                1 <= event.origin.epoch < run.epoch and 1 <= event.origin.n < 1 << 30
-            ):
-                raise BadFrame("an origin is of an earlier epoch")
-            ids.decode(ids.EVENT, event.id)
+            check_event(event, run.epoch)
     except ids.IdError as error:
         raise BadFrame(str(error)) from None
+
+
+def check_event(event: EdgeEvent, epoch: int) -> None:
+    """One event of an owner at `epoch`, its place in the run apart. Raises `BadFrame`, or `IdError` for its id."""
+    kind = EVENT_TYPES.get(event.type)
+    if kind is None or not kind.durable or Source.EDGE not in kind.sources:
+        raise BadFrame("an edge may not write this type of event, or it is not a durable one")
+    raw = bytes(event.data)
+    if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or b"\\u0000" in raw:
+        raise BadFrame(f"data is a JSON object of at most {DATA_BYTES_MAX} bytes without NUL")
+    if not 0 <= event.at_ms < AT_MS_MAX:
+        raise BadFrame("at_ms is a time in Unix milliseconds")
+    if event.origin is not None and not (1 <= event.origin.epoch < epoch and 1 <= event.origin.n < 1 << 30):
+        raise BadFrame("an origin is of an earlier epoch")
+    ids.decode(ids.EVENT, event.id)

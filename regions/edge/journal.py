@@ -14,7 +14,7 @@ from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted
 from regions.wire.conversation import FOLDED_TYPES, fold
-from regions.wire.events import Origin
+from regions.wire.events import LOST_TYPE, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Turn, Unacked, bounded
 
 SNAPSHOT_TYPES = (
@@ -23,7 +23,7 @@ SNAPSHOT_TYPES = (
     )
     | FOLDED_TYPES
 )
-WRITTEN_ALWAYS = frozenset({"events.lost", "call.ended"})
+WRITTEN_ALWAYS = frozenset({"call.ended"})
 UNACKED_MAX = 200
 """Of a log that has been out of reach for long, a snapshot carries the oldest: a history without holes."""
 
@@ -41,7 +41,7 @@ class Journal:
         self.news = False
         self._new_event_id = new_event_id
         self._notify = notify
-        self._lost_events = 0
+        self._lost_from = 0
         self._tools: dict[int, str] = {}
 
     def record(self, type_: str, data: dict[str, object]) -> None:
@@ -85,11 +85,11 @@ class Journal:
         self, type_: str, data: bytes, *, at_ms: int, id: str | None = None, origin: Origin | None = None
     ) -> int | None:
         if self.outbox.over and type_ not in WRITTEN_ALWAYS:
-            self._lost_events += 1
+            skipped = self.outbox.skip()
+            self._lost_from = self._lost_from or skipped
             return None
-        if self._lost_events and type_ != "events.lost":
-            lost, self._lost_events = self._lost_events, 0
-            self._put("events.lost", msgspec.json.encode({"count": lost}), at_ms=at_ms)
+        if self._lost_from:
+            self._give_up(at_ms)
         event = self.outbox.add(
             id=id or self._new_event_id(), type=type_, at_ms=at_ms, data=data, origin=origin
         )
@@ -100,3 +100,9 @@ class Journal:
         self.changed = self.changed or type_ in SNAPSHOT_TYPES
         self._notify()
         return event.n
+
+    def _give_up(self, at_ms: int) -> None:
+        """Says which numbers were left out; the call goes on behind them."""
+        outbox, from_n, self._lost_from = self.outbox, self._lost_from, 0
+        lost = Lost(epoch=outbox.epoch, from_n=from_n, to_n=outbox.last_n, reason="log_away")
+        outbox.fill(id=self._new_event_id(), type=LOST_TYPE, at_ms=at_ms, data=msgspec.json.encode(lost))

@@ -1,8 +1,7 @@
 """A call's durable events on this edge: numbered as they happen, kept until they are acknowledged. Pure.
 
 Numbers are dense within (call, epoch), from 1. What is acknowledged is dropped; what is not is sent again with the same
-numbers. Over the limit nothing is numbered any more; the call counts what it leaves out and says so in one `events.lost`
-once there is room again.
+numbers. Over the limit numbers are skipped; one `events.lost` takes the place of the whole range once there is room again.
 """
 
 from __future__ import annotations
@@ -34,6 +33,15 @@ class Outbox:
         event = EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data), origin=origin)
         self._events.append(event)
         return event
+
+    def skip(self) -> int:
+        """The number of an event that is not kept. Nothing goes out behind it until `fill` has said so."""
+        self.last_n += 1
+        return self.last_n
+
+    def fill(self, *, id: str, type: str, at_ms: int, data: bytes) -> None:
+        """The event that stands for all numbers skipped since the last one that was kept; it has the newest of them."""
+        self._events.append(EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data)))
 
     @property
     def over(self) -> bool:

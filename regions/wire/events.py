@@ -68,6 +68,7 @@ EVENT_TYPES: dict[str, EventType] = {
 }
 
 FINAL_TYPE = "call.ended"
+LOST_TYPE = "events.lost"
 
 
 class EndReason(StrEnum):
@@ -106,6 +107,35 @@ class EdgeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int
     data: msgspec.Raw = msgspec.Raw(b"{}")
     origin: Origin | None = None
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `events.lost`: an owner's numbers `from_n` to `to_n` within its `epoch` can never be delivered.
+
+    Written by that owner it is numbered `to_n` and stands for the whole range, so that its call goes on; what turns up later
+    with such a number is kept as late. `reason`: ``log_away`` (the log was out of reach for too long), ``spool`` (the owner
+    has ended, and its spool has a hole).
+    """
+
+    epoch: int
+    from_n: int
+    to_n: int
+    reason: str = ""
+
+
+_lost = msgspec.json.Decoder(Lost)
+
+
+def first_n(event: EdgeEvent, epoch: int) -> int:
+    """The first of the numbers that an event takes up within its owner's `epoch`; the last is its `n`."""
+    if event.type != LOST_TYPE or event.origin is not None:
+        return event.n
+    try:
+        lost = _lost.decode(event.data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return event.n
+    spans = lost.epoch == epoch and lost.to_n == event.n and 1 <= lost.from_n <= event.n
+    return lost.from_n if spans else event.n
 
 
 class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):

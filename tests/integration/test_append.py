@@ -208,3 +208,32 @@ async def test_turns_fold_into_the_conversation(project: Project, log: Log) -> N
     ]  # fmt: skip
     early = await project.client.get(f"/v1/calls/{log.call}/conversation", params={"min_seq": 99})
     assert (early.status_code, early.json()["code"]) == (409, "not_yet")
+
+
+def lost(n: int, from_n: int, epoch: int = 1) -> EdgeEvent:
+    return event(n, "events.lost", {"epoch": epoch, "from_n": from_n, "to_n": n, "reason": "spool"})
+
+
+async def test_numbers_that_are_lost_for_good_do_not_wedge_the_call(log: Log) -> None:
+    await log.append(1, event(1, "call.answered"))
+    answer = await log.append(1, lost(5, 2), event(6))
+    assert (answer.status, answer.durable_n, answer.seq) == ("durable", 6, 4)
+    assert [t for _, _, t in await log.stored()] == [
+        "call.created", "call.answered", "events.lost", "speech.started",
+    ]  # fmt: skip
+    turned_up = [event(3), event(4)]
+    for _ in range(2):
+        assert (await log.append(1, *turned_up)).status == "durable"
+    assert len(await log.stored()) == 4
+    late = await log.rows("select origin_epoch, origin_n from vx.late_events where call_id = $1 order by 2")
+    assert [tuple(r) for r in late] == [(1, 3), (1, 4)]
+
+
+async def test_a_lost_range_fills_nothing_but_its_own_numbers(log: Log) -> None:
+    await log.append(1, event(1))
+    for nonsense in (lost(5, 3), lost(5, 2, epoch=2), lost(5, 6), event(5, "events.lost", {"from_n": 2})):
+        assert (await log.append(1, nonsense)).status == "gap"
+    for run in ([event(2), lost(5, 2)], [lost(3, 2), event(5)], [event(2), event(4), lost(5, 4)]):
+        assert (await log.append(1, *run)).status == "refused"
+    taken = await log.append(2, event(1, "call.reconnecting"), again(lost(5, 2), 2, 1))
+    assert (taken.status, taken.durable_n) == ("durable", 2)

@@ -69,7 +69,7 @@ def test_a_snapshot_of_a_call_that_could_not_write_for_long_still_fits() -> None
     assert opened.turns and opened.turns[-1] == journal.turns[-1]
 
 
-def test_a_journal_counts_what_it_leaves_out_and_says_so_once() -> None:
+def test_a_journal_says_once_which_numbers_it_left_out() -> None:
     journal = Journal("call_x", 1, lambda: os.urandom(4).hex(), lambda: None)
     for i in range(EVENTS_MAX + 7):
         journal.record("dtmf.received", {"digit": str(i % 10)})
@@ -78,10 +78,14 @@ def test_a_journal_counts_what_it_leaves_out_and_says_so_once() -> None:
 
     last = journal.outbox.unacked[-2:]
     assert [(e.type, bytes(e.data)) for e in last] == [
-        ("events.lost", b'{"count":7}'),
+        (
+            "events.lost",
+            b'{"epoch":1,"from_n":%d,"to_n":%d,"reason":"log_away"}' % (EVENTS_MAX + 1, EVENTS_MAX + 7),
+        ),
         ("turn.ended", b'{"role":"caller","text":"hello"}'),
     ]
-    assert [e.n for e in journal.outbox.unacked] == list(range(EVENTS_MAX - 4, EVENTS_MAX + 3))
+    kept = [*range(EVENTS_MAX - 4, EVENTS_MAX + 1), EVENTS_MAX + 7, EVENTS_MAX + 8]
+    assert [e.n for e in journal.outbox.unacked] == kept
     assert journal.turns == [Turn(role="caller", text="hello", at_ms=last[1].at_ms)]
 
 

@@ -99,6 +99,15 @@ def test_an_outbox_is_bounded_and_a_closed_one_sends_nothing() -> None:
     assert outbox.settled
 
 
+def test_an_outbox_that_is_full_skips_numbers_and_says_which() -> None:
+    outbox = Outbox("call", 1)
+    put(outbox, EVENTS_MAX)
+    assert [outbox.skip() for _ in range(3)] == [EVENTS_MAX + 1, EVENTS_MAX + 2, EVENTS_MAX + 3]
+    outbox.fill(id="evt", type="events.lost", at_ms=1, data=b"{}")
+    put(outbox, 1)
+    assert [e.n for e in outbox.unacked[-3:]] == [EVENTS_MAX, EVENTS_MAX + 3, EVENTS_MAX + 4]
+
+
 # ----------------------------------------------------------------------------------------------------- the playout
 
 

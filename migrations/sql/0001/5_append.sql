@@ -16,6 +16,17 @@ create function vx.state_after(p_type text, p_reason text, p_answered boolean) r
     end
 $$;
 
+-- The first of its owner's numbers that an event takes up: its own, but for `events.lost`, which stands for all of a range
+-- {epoch, from_n, to_n} that its owner can never deliver, and is numbered as the last of them. Adopted, it is one event as any other.
+create function vx.first_n(p_type text, p_data jsonb, p_epoch integer, p_n integer, p_adopted boolean) returns integer
+language sql immutable as $$
+  select case
+    when p_type = 'events.lost' and not p_adopted and (p_data -> 'epoch') = to_jsonb(p_epoch)
+     and (p_data -> 'to_n') = to_jsonb(p_n) and jsonb_typeof(p_data -> 'from_n') = 'number'
+    then greatest(least((p_data ->> 'from_n')::numeric, p_n), 1)::integer
+    else p_n end
+$$;
+
 -- Appends runs of events, one run per call, from one edge. It locks the calls in id order and skips the locked ones (`busy`).
 -- Per call, in this order:
 --   1. unknown call; epoch never granted, or granted to another (edge, incarnation); a run that is not dense   -> refused
@@ -26,6 +37,7 @@ $$;
 --   4. a number that is stored with another hash                                                               -> conflict
 --   5. does not follow the newest number                                                                       -> gap
 --   6. stored                                                                                                  -> durable
+--      and a number below the newest that is not stored was given up as lost before: it is kept as late
 -- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
 -- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
 create function vx.append(
@@ -46,14 +58,16 @@ begin
   -- a statement of its own: its snapshot is taken after the locks
   return query
   with given as (
-    select g.*, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n
+    select g.*, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n,
+           vx.first_n(g.type, g.data, g.epoch, g.n, g.oe is not null) as n_from
       from unnest(p_call, p_epoch, p_n, p_event, p_type, p_at, p_data, p_content, p_content_key, p_hash, p_origin_epoch, p_origin_n)
         as g(call_id, epoch, n, event_id, type, at, data, content, content_key, hash, oe, o_n)
   ), runs as (
-    select g.call_id, min(g.epoch) as epoch, max(g.epoch) as epoch_top, min(g.n) as n_first, max(g.n) as n_last,
-           count(*) as k, count(distinct g.n) as k_distinct,
-           min(g.n) filter (where g.type = 'call.ended') as n_final
-      from given g group by g.call_id
+    select g.call_id, min(g.epoch) as epoch, min(g.n_from) as n_first, max(g.n) as n_last, count(*) as k,
+           min(g.n) filter (where g.type = 'call.ended') as n_final,
+           min(g.epoch) = max(g.epoch) and min(g.n_from) > 0 and bool_and(g.n_from = coalesce(g.previous + 1, g.n_from)) as dense
+      from (select g.*, lag(g.n) over (partition by g.call_id order by g.n) as previous from given g) g
+     group by g.call_id
   ), stored as (
     select e.call_id, e.origin_epoch, e.origin_n, e.hash
       from given g join vx.events e
@@ -70,8 +84,7 @@ begin
            case when r.epoch = c.epoch then c.n else 0 end as n_before,
            case
              when c.id is null then 'refused'
-             when r.epoch <> r.epoch_top or r.k <> r.k_distinct or r.n_last - r.n_first + 1 <> r.k or r.n_first < 1
-               or r.n_final < r.n_last then 'refused'
+             when not r.dense or r.n_final < r.n_last then 'refused'
              when r.epoch < 1 or r.epoch > c.epoch_granted
                or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation then 'refused'
              when not c.id = any(locked) then 'busy'
@@ -82,8 +95,7 @@ begin
            end as verdict,
            case
              when c.id is null then 'no such call'
-             when r.epoch <> r.epoch_top or r.k <> r.k_distinct or r.n_last - r.n_first + 1 <> r.k or r.n_first < 1
-               then 'the run is not dense'
+             when not r.dense then 'the run is not dense'
              when r.n_final < r.n_last then 'events after the final one'
              when r.epoch < 1 or r.epoch > c.epoch_granted
                or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation
@@ -118,7 +130,7 @@ begin
     select g.call_id, g.origin_epoch, g.origin_n, v.project_id, g.event_id, g.type, p_edge, p_region, g.at, g.data,
            g.content, g.content_key, g.hash
       from given g join verdicts v on v.call_id = g.call_id
-     where v.verdict = 'fenced'
+     where (v.verdict = 'fenced' or v.verdict = 'durable' and v.epoch >= v.epoch_before and g.n <= v.n_before)
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
                                                 and s.origin_n = g.origin_n)
     on conflict do nothing
@@ -212,6 +224,7 @@ begin
 end $$;
 
 grant execute on function vx.state_after(text, text, boolean) to vx_owner;
+grant execute on function vx.first_n(text, jsonb, integer, integer, boolean) to vx_owner;
 grant execute on function vx.append(uuid, uuid, text, uuid[], integer[], integer[], uuid[], text[], timestamptz[], jsonb[],
   bytea[], uuid[], bytea[], integer[], integer[]) to vx_append;
 grant execute on function vx.append_control(uuid, uuid, text, text, uuid, text, timestamptz, jsonb, bytea, uuid, bytea)
