@@ -18,6 +18,7 @@ from app.calls.store import CallStore
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.fleet.desired import Commands
+from app.fleet.edge_access import EdgeAccess
 from app.fleet.keyring import Keyring
 from app.fleet.registration import Registration
 from app.fleet.store import FleetStore
@@ -29,6 +30,7 @@ from app.log.append import Appender
 from app.log.facts import FactsReader
 from app.log.feeds import Feeds
 from app.log.horizon import Horizon
+from app.log.spool import SpoolFlusher
 from app.log.tails import Tails
 from app.projects.auth import Authenticator
 from app.projects.service import Projects
@@ -55,6 +57,7 @@ class Control:
     fleet_store: FleetStore
     beats: Beats
     registration: Registration
+    edge_access: EdgeAccess
     auth: Authenticator
     projects: Projects
     appender: Appender
@@ -106,6 +109,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
         registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
+        edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
@@ -136,6 +140,14 @@ def _add_workers(control: Control, tails: Tails) -> None:
     delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
     tails.add_to(supervisor)
+    spool = SpoolFlusher(
+        control.settings.redis_urls,
+        control.edge_access,
+        lambda: control.fleet.now,
+        control.appender,
+        control.clock,
+    )
+    spool.add_to(supervisor)
     supervisor.add("fleet.view", control.fleet.worker)
     supervisor.add("fleet.beats", control.beats.worker)
     supervisor.add("fleet.keys", control.keyring.worker)

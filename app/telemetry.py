@@ -19,6 +19,9 @@ registry = CollectorRegistry()
 requests_total = Counter("voxplane_http_requests", "Requests by status class.", ["status"], registry=registry)
 calls_created_total = Counter("voxplane_calls_created", "Calls placed.", ["region"], registry=registry)
 events_appended_total = Counter("voxplane_events_appended", "Runs by outcome.", ["status"], registry=registry)
+spool_events_total = Counter(
+    "voxplane_spool_events", "Events flushed from spools by outcome.", ["outcome"], registry=registry
+)
 webhook_attempts_total = Counter(
     "voxplane_webhook_attempts", "Delivery attempts by outcome.", ["outcome"], registry=registry
 )

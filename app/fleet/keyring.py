@@ -7,6 +7,7 @@ retired still verify and open; new ones sign and seal.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 from typing import Any
 
@@ -31,6 +32,7 @@ class Keyring:
         self.fleet_key: tuple[str, bytes]
         self.public_keys: dict[str, Ed25519PublicKey] = {}
         self.fleet_keys: list[FleetKey] = []
+        self._root = b""
 
     async def open(self) -> None:
         """Reads the keys and makes what is missing; raises `VaultError` where the master key is another one."""
@@ -72,12 +74,17 @@ class Keyring:
             for r in signing
         }
         self.public_keys = {kid: key.public_key() for kid, key in private.items()}
+        self._root = private[signing[-1]["kid"]].private_bytes_raw()
         kid = next(r["kid"] for r in signing if r["retired_at"] is None)
         self.signer = (kid, private[kid])
         secrets = {r["id"]: self._provider.unwrap(r["wrapped"], f"fleet:{r['id']}") for r in fleet}
         self.fleet_keys = [FleetKey(id=key_id, key=b64(secret)) for key_id, secret in secrets.items()]
         newest = next(r["id"] for r in fleet if r["retired_at"] is None)
         self.fleet_key = (newest, secrets[newest])
+
+    def secret_for(self, purpose: bytes) -> bytes:
+        """A secret that every instance derives and no edge can: from the oldest signing key, so that rotation leaves it alone."""
+        return hmac.digest(self._root, purpose, "sha256")
 
     def jwks(self) -> dict[str, Any]:
         """RFC 7517, with OKP keys after RFC 8037."""

@@ -218,7 +218,6 @@ class Deployment:
             "VOXPLANE_EDGE_DATA": str(self.folder / f"edge-{place.id}"),
             "VOXPLANE_MEDIA_PORT": str(media_port),
             "VOXPLANE_PUBLIC_MEDIA_URL": public_url,
-            "VOXPLANE_REDIS_URL": self.redis_urls.get(place.id, ""),
             "VOXPLANE_CAPACITY": str(self.capacity_calls),
         }
         process = self._spawn([sys.executable, "-m", "regions.edge"], f"edge-{place.id}.log", env)

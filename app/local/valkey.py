@@ -110,7 +110,7 @@ class Valkey:
         config.touch(mode=0o600)
         config.write_text(
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{quoted}"\nappendonly yes\n'
-            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy allkeys-lru\ndaemonize no\n"
+            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy volatile-lru\ndaemonize no\n"
         )
         self._account.own(config)
         return config

@@ -14,6 +14,7 @@ import structlog
 from regions.edge.context import EdgeContext
 from regions.edge.keyring import Keyring
 from regions.edge.machine import Phase
+from regions.edge.outbox import Outbox
 from regions.edge.session import Session
 from regions.edge.snapshots import open_snapshot, snapshot_key
 from regions.edge.tails import TailReader
@@ -136,6 +137,10 @@ class Calls:
     @property
     def sessions(self) -> list[Session]:
         return list(self._sessions.values())
+
+    @property
+    def outboxes(self) -> list[Outbox]:
+        return [s.outbox for s in self._sessions.values()]
 
     def load(self) -> Load:
         calls = sum(s.phase is Phase.OWNING for s in self._sessions.values())

@@ -47,13 +47,16 @@ class Keyring:
         self._take(kept.fleet_keys, bytes(kept.jwks))
 
     def update(self, keys: Keys) -> None:
-        """Takes a new key set, whole, and keeps it (0600)."""
+        """Takes a new key set, whole, and keeps it (0600). A disk that is full costs the copy, not the uplink."""
         self._take(keys.fleet_keys, bytes(keys.jwks))
         part = self._file.with_suffix(".part")
-        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(_Kept(keys.fleet_keys, keys.jwks)))
-        part.replace(self._file)
+        try:
+            descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(_Kept(keys.fleet_keys, keys.jwks)))
+            part.replace(self._file)
+        except OSError as error:
+            log.error("keys.not_kept", error=error.strerror)
 
     def _take(self, fleet_keys: list[FleetKey], jwks: bytes) -> None:
         found = msgspec.json.decode(jwks, type=_Jwks).keys

@@ -24,9 +24,12 @@ from regions.edge.http import make_app
 from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
 from regions.edge.registration import Refused, register
+from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings, SettingsError
+from regions.edge.spool import Spool
 from regions.edge.tails import TailReader
 from regions.edge.uplink import Uplink
+from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer, Turn
 from regions.wire import ids
 from regions.wire.uplink import EdgeListeners
@@ -54,8 +57,9 @@ async def serve(settings: EdgeSettings) -> None:
     async with AsyncExitStack() as stack:
         identity = Identity(settings.data)
         keyring = Keyring(settings.data / "keys.json")
-        tails = TailReader(settings.redis_url)
-        stack.push_async_callback(tails.close)
+        valkey = RegionValkey(settings.redis_url)
+        stack.push_async_callback(valkey.close)
+        tails = TailReader(valkey)
         pacer = Pacer(_on_turn_error)
         calls = Calls(keyring, tails, pacer)
 
@@ -73,10 +77,15 @@ async def serve(settings: EdgeSettings) -> None:
             answer = await register(settings, identity, listeners)
             return answer.uplink_urls
 
-        uplink = Uplink([], settings.region, identity, keyring, register_again)
-        calls.context = EdgeContext(
-            settings, uplink, ssl.create_default_context(), new_event_id, calls.release
-        )
+        uplink = Uplink([], settings.region, identity, keyring, register_again, valkey.use)
+        spool = Spool(valkey, calls, wall_ms)
+
+        def release(session: Session) -> None:
+            calls.release(session)
+            if not session.outbox.settled:
+                spool.leave(session.outbox)
+
+        calls.context = EdgeContext(settings, uplink, ssl.create_default_context(), new_event_id, release)
         uplink.calls = calls
 
         http, http_task, http_port = await _serve_http(settings, calls, uplink)
@@ -88,8 +97,11 @@ async def serve(settings: EdgeSettings) -> None:
         _spare_the_collector()
         pacer.start()
         stack.callback(pacer.stop)
-        registering = asyncio.create_task(_register_and_connect(settings, identity, listeners, calls, uplink))
-        calls.identity = (identity.edge_id, identity.incarnation)
+        registering = asyncio.create_task(
+            _register_and_connect(settings, identity, listeners, calls, spool, uplink)
+        )
+        spooling = asyncio.create_task(spool.run())
+        calls.identity = spool.identity = (identity.edge_id, identity.incarnation)
         log.info(
             "edge.ready",
             region=settings.region,
@@ -103,9 +115,11 @@ async def serve(settings: EdgeSettings) -> None:
             # the caller's socket closes without an end: it takes its standby at once
             session.supersede()
         await _flush(calls)
-        registering.cancel()
+        for task in (registering, spooling):
+            task.cancel()
+        await spool.sweep(after_ms=0)
         http.should_exit = True
-        await asyncio.gather(registering, http_task, return_exceptions=True)
+        await asyncio.gather(registering, spooling, http_task, return_exceptions=True)
         log.info("edge.stopped", region=settings.region, edge=settings.name)
 
 
@@ -138,10 +152,15 @@ async def _serve_http(
 
 
 async def _register_and_connect(
-    settings: EdgeSettings, identity: Identity, listeners: EdgeListeners, calls: Calls, uplink: Uplink
+    settings: EdgeSettings,
+    identity: Identity,
+    listeners: EdgeListeners,
+    calls: Calls,
+    spool: Spool,
+    uplink: Uplink,
 ) -> None:
     answer = await register(settings, identity, listeners)
-    calls.identity = (answer.edge_id, identity.incarnation)
+    calls.identity = spool.identity = (answer.edge_id, identity.incarnation)
     uplink.use(answer.uplink_urls)
     await uplink.run()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -58,13 +59,20 @@ class Registrar(Protocol):
 
 class Uplink:
     def __init__(
-        self, urls: list[str], region: str, identity: Identity, keyring: Keyring, register: Registrar
+        self,
+        urls: list[str],
+        region: str,
+        identity: Identity,
+        keyring: Keyring,
+        register: Registrar,
+        use_valkey: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._urls = urls
         self._region = region
         self._identity = identity
         self._keyring = keyring
         self._register = register
+        self._use_valkey = use_valkey
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
         self._volatile: list[bytes] = []
@@ -116,7 +124,7 @@ class Uplink:
                 log.warning("uplink.refused", status=error.response.status_code)
                 if error.response.status_code in (401, 403):
                     self._urls = await self._register()
-            except (WebSocketException, OSError, TimeoutError) as error:
+            except (WebSocketException, OSError, TimeoutError, msgspec.MsgspecError) as error:
                 log.info("uplink.down", error=type(error).__name__)
             await asyncio.sleep(pause_s * (0.5 + random.random()))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
@@ -138,6 +146,7 @@ class Uplink:
             return
         self._heartbeat_s = welcome.heartbeat_s
         self._keyring.update(welcome.keys)
+        self._use_valkey(welcome.redis_url)
         self._forget_in_flight()
         self.up = True
         log.info("uplink.up", generation=welcome.generation)
@@ -225,7 +234,13 @@ class Uplink:
         while True:
             waited_s = ACK_DEADLINE_S if self._in_flight else None
             async with asyncio.timeout(waited_s):
-                message = to_edge_decoder.decode(await socket.recv())
+                frame = await socket.recv()
+            try:
+                message = to_edge_decoder.decode(frame)
+            except (msgspec.MsgspecError, UnicodeError):
+                # a control plane that is newer says what this edge does not know yet
+                log.warning("uplink.unread", bytes=len(frame))
+                continue
             match message:
                 case Ack():
                     await self._acknowledged(message)
