@@ -96,11 +96,8 @@ class ContentKey:
 
     def hash(self, *parts: bytes) -> bytes:
         """A keyed BLAKE2b over length-prefixed parts."""
-        digest = hashlib.blake2b(key=self.secret, digest_size=HASH_BYTES)
-        for part in parts:
-            digest.update(len(part).to_bytes(4, "big"))
-            digest.update(part)
-        return digest.digest()
+        framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])
+        return hashlib.blake2b(framed, key=self.secret, digest_size=HASH_BYTES).digest()
 
 
 class Vault:

@@ -145,7 +145,7 @@ class Deployment:
                 self.regions[place.id] = await self._start_region(
                     client, place, valkeys.get(place.id), media_ports[i]
                 )
-            await self._until_healthy(client)
+            await self.until_healthy(client)
 
     def operator(self) -> httpx.AsyncClient:
         """An HTTP client with the operator's key, to the first instance that runs."""
@@ -262,7 +262,8 @@ class Deployment:
                 await asyncio.sleep(0.05)
         raise EngineError("slow", f"{url} was not ready within {READY_WITHIN_S:g} s.", f"See {log}.")
 
-    async def _until_healthy(self, client: httpx.AsyncClient) -> None:
+    async def until_healthy(self, client: httpx.AsyncClient) -> None:
+        """Every region takes calls; raises `EngineError`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
         wanted = {p.id for p in self.places}

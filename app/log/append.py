@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -87,12 +88,12 @@ class Appender:
             calls = [ids.decode(ids.CALL, run.call) for run in runs]
             facts = await self._facts.of(calls)
             keys = {f.project_id: await self._vault.for_project(f.project_id) for f in facts.values()}
-            columns = _Columns()
+            given: list[Row] = []
             for call, run in zip(calls, runs, strict=True):
                 known = facts.get(call)
                 if known is not None:
-                    columns.add(call, run, keys[known.project_id])
-            rows = await self._call(edge, columns) if columns.call else []
+                    given += _rows(call, run, keys[known.project_id])
+            rows = await self._call(edge, given) if given else []
         except UNKNOWN_OUTCOME as error:
             log.warning("append.unknown", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
             return [
@@ -104,12 +105,12 @@ class Appender:
             for call, run in zip(calls, runs, strict=True)
         ]
 
-    async def _call(self, edge: EdgeIdentity, c: _Columns) -> list[Any]:
+    async def _call(self, edge: EdgeIdentity, given: list[Row]) -> list[Any]:
+        columns = zip(*given, strict=True)
         async with asyncio.timeout(DEADLINE_S), self._db.pool("append").acquire() as connection:
             return await connection.fetch(  # type: ignore[no-any-return]
-                APPEND, edge.edge_id, edge.incarnation, edge.region, c.call, c.epoch, c.n, c.event, c.type, c.at, c.data,
-                c.content, c.content_key, c.hash, c.origin_epoch, c.origin_n,
-            )  # fmt: skip
+                APPEND, edge.edge_id, edge.incarnation, edge.region, *columns
+            )
 
     def _answer(self, call: UUID, run: CallEvents, facts: CallFacts | None, row: Any) -> AppendStatus:
         if facts is None or row is None:
@@ -173,49 +174,36 @@ class Appender:
         return ControlOutcome(row["status"], row["seq"])
 
 
-class _Columns:
-    """The runs as parallel arrays, one entry per event."""
+Row = tuple[
+    UUID, int, int, UUID, str, datetime, str | None, bytes | None, UUID | None, bytes, int | None, int | None
+]
+"""One event in the order of the arrays of ``vx.append``, from `p_call` on."""
 
-    __slots__ = (
-        "at", "call", "content", "content_key", "data", "epoch", "event", "hash", "n", "origin_epoch", "origin_n", "type",
-    )  # fmt: skip
 
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, [])
-
-    call: list[UUID]
-    epoch: list[int]
-    n: list[int]
-    event: list[UUID]
-    type: list[str]
-    at: list[Any]
-    data: list[str | None]
-    content: list[bytes | None]
-    content_key: list[UUID | None]
-    hash: list[bytes]
-    origin_epoch: list[int | None]
-    origin_n: list[int | None]
-
-    def add(self, call: UUID, run: CallEvents, key: ContentKey) -> None:
-        for event in run.events:
-            event_id = ids.decode(ids.EVENT, event.id)
-            raw = bytes(event.data)
-            content = EVENT_TYPES[event.type].content
-            self.call.append(call)
-            self.epoch.append(run.epoch)
-            self.n.append(event.n)
-            self.event.append(event_id)
-            self.type.append(event.type)
-            self.at.append(at_ms(event.at_ms))
-            self.data.append(None if content else raw.decode())
-            self.content.append(key.seal(raw, event_id) if content else None)
-            self.content_key.append(key.id if content else None)
-            self.hash.append(
-                key.hash(event_id.bytes, event.type.encode(), event.at_ms.to_bytes(8, "big"), raw)
+def _rows(call: UUID, run: CallEvents, key: ContentKey) -> list[Row]:
+    rows: list[Row] = []
+    for event in run.events:
+        event_id = ids.decode(ids.EVENT, event.id)
+        raw = bytes(event.data)
+        content = EVENT_TYPES[event.type].content
+        origin = event.origin
+        rows.append(
+            (
+                call,
+                run.epoch,
+                event.n,
+                event_id,
+                event.type,
+                at_ms(event.at_ms),
+                None if content else raw.decode(),
+                key.seal(raw, event_id) if content else None,
+                key.id if content else None,
+                key.hash(event_id.bytes, event.type.encode(), event.at_ms.to_bytes(8, "big"), raw),
+                origin.epoch if origin is not None else None,
+                origin.n if origin is not None else None,
             )
-            self.origin_epoch.append(event.origin.epoch if event.origin else None)
-            self.origin_n.append(event.origin.n if event.origin else None)
+        )
+    return rows
 
 
 def _status(run: CallEvents, status: str, *, detail: str) -> AppendStatus:

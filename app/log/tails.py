@@ -1,7 +1,7 @@
 """Keeps the recent conversation of every call in the memory of its home region and its standbys.
 
-Decides what a tail holds and where it goes. It is fed after the acknowledgement and never delays one: a queue takes what
-became durable, one worker per region writes it. A tail whose predecessor is not in memory here (another instance wrote
+Decides what a tail holds and where it goes. It is fed after the acknowledgement and never delays one: what became durable
+waits, one entry per call, for a worker that folds many calls at a time, and one worker per region writes it. A tail whose predecessor is not in memory here (another instance wrote
 it) is folded anew from the log. A region whose Valkey is away is caught up when it is back: its newest tails wait,
 bounded, the oldest calls first to go; a takeover that finds no tail asks the API or uses the snapshot.
 """
@@ -26,7 +26,7 @@ from app.vault import Vault
 from regions.wire import ids
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import EdgeEvent
-from regions.wire.snapshot import Tail, Turn, bounded, tail_key
+from regions.wire.snapshot import Tail, bounded, tail_key
 from regions.wire.uplink import AppendStatus
 
 log = structlog.get_logger()
@@ -34,6 +34,8 @@ log = structlog.get_logger()
 CALLS_MAX = 20_000
 KEPT_S = 24 * 3600
 RETRY_S = 0.5
+WAITING_MAX = 10_000
+FOLDS_PER_ROUND = 100
 WRITES_PER_ROUND = 256
 FOLD_EVENTS_MAX = 2_000
 
@@ -48,12 +50,17 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
 
+# The newest `limit` events of every call after what its tail in memory holds.
 SELECT_TURNS = """
-select * from (
-  select seq, id, type, at, data, content, content_key from vx.events
-   where call_id = $1 and seq > $5 and seq <= $2 and type = any($3::text[]) order by seq desc limit $4
-) newest order by seq
+select g.call_id, e.*
+  from unnest($1::uuid[], $2::integer[], $3::integer[]) as g(call_id, after_seq, seq)
+  cross join lateral (
+    select seq, id, type, at, data, content, content_key from vx.events
+     where call_id = g.call_id and seq > g.after_seq and seq <= g.seq and type = any($4::text[]) order by seq desc limit $5) e
+ order by g.call_id, e.seq
 """
+
+Fed = tuple[CallFacts, AppendStatus]
 
 
 class Tails:
@@ -68,9 +75,8 @@ class Tails:
         self._vault = vault
         self._redis_urls = redis_urls
         self._regions_of = regions_of
-        self._fed: asyncio.Queue[tuple[UUID, CallFacts, AppendStatus, list[EdgeEvent]]] = asyncio.Queue(
-            maxsize=10_000
-        )
+        self._fed: OrderedDict[UUID, Fed] = OrderedDict()
+        self._fed_some = asyncio.Event()
         self._tails: OrderedDict[UUID, Tail] = OrderedDict()
         self._due: dict[str, OrderedDict[UUID, Tail]] = {region: OrderedDict() for region in redis_urls}
         self._wake: dict[str, asyncio.Event] = {region: asyncio.Event() for region in redis_urls}
@@ -85,55 +91,71 @@ class Tails:
 
     def feed(self, call: UUID, facts: CallFacts, status: AppendStatus, events: list[EdgeEvent]) -> None:
         """Takes events that have just become durable; the call's newest sequence number stands in `status`."""
-        said = [e for e in events if e.type in FOLDED_TYPES]
-        if not said or not self._redis_urls:
+        if not self._redis_urls or not any(e.type in FOLDED_TYPES for e in events):
             return
-        try:
-            self._fed.put_nowait((call, facts, status, said))
-        except asyncio.QueueFull:
+        waiting = self._fed.get(call)
+        if waiting is not None and waiting[1].seq > status.seq:
+            return
+        if waiting is None and len(self._fed) >= WAITING_MAX:
             self.dropped += 1
             self._tails.pop(call, None)
+            return
+        self._fed[call] = facts, status
+        self._fed_some.set()
 
     async def _fold_worker(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            try:
-                async with asyncio.timeout(0.5):
-                    call, facts, status, _ = await self._fed.get()
-            except TimeoutError:
+            if not self._fed:
+                self._fed_some.clear()
+                await _either(self._fed_some, stop)
                 continue
-            tail = await self._refold(call, status)
-            self._tails[call] = tail
-            self._tails.move_to_end(call)
-            while len(self._tails) > CALLS_MAX:
-                self._tails.popitem(last=False)
-            for region in self._regions_of(facts.edges):
-                due = self._due.get(region)
-                if due is not None:
-                    due[call] = tail
-                    while len(due) > CALLS_MAX:
-                        due.popitem(last=False)
-                        self.dropped += 1
-                    self._wake[region].set()
+            fed = dict(self._fed.popitem(last=False) for _ in range(min(len(self._fed), FOLDS_PER_ROUND)))
+            try:
+                tails = await self._refold(fed)
+            except BaseException:
+                for call, entry in fed.items():
+                    self._fed.setdefault(call, entry)
+                raise
+            for call, tail in tails.items():
+                self._keep(call, tail, fed[call][0])
 
-    async def _refold(self, call: UUID, status: AppendStatus) -> Tail:
-        """From the tail in memory and the events since; a resend or an adoption makes no difference, for the log decides."""
-        before = self._tails.get(call)
-        turns: list[Turn] = [] if before is None else list(before.turns)
-        after_seq = 0 if before is None else before.seq
+    def _keep(self, call: UUID, tail: Tail, facts: CallFacts) -> None:
+        self._tails[call] = tail
+        self._tails.move_to_end(call)
+        while len(self._tails) > CALLS_MAX:
+            self._tails.popitem(last=False)
+        for region in self._regions_of(facts.edges):
+            due = self._due.get(region)
+            if due is not None:
+                due[call] = tail
+                while len(due) > CALLS_MAX:
+                    due.popitem(last=False)
+                    self.dropped += 1
+                self._wake[region].set()
+
+    async def _refold(self, fed: dict[UUID, Fed]) -> dict[UUID, Tail]:
+        """From the tails in memory and the events since; a resend or an adoption makes no difference, for the log decides."""
+        before = {call: self._tails.get(call) for call in fed}
+        after_seq = {call: 0 if tail is None else tail.seq for call, tail in before.items()}
+        turns = {call: [] if tail is None else list(tail.turns) for call, tail in before.items()}
         rows = await self._db.pool("worker").fetch(
-            SELECT_TURNS, call, status.seq, list(FOLDED_TYPES), FOLD_EVENTS_MAX, after_seq
-        )
+            SELECT_TURNS, list(fed), list(after_seq.values()), [status.seq for _, status in fed.values()],
+            list(FOLDED_TYPES), FOLD_EVENTS_MAX,
+        )  # fmt: skip
         for row in rows:
             data = await event_data(self._vault, row)
             if isinstance(data, msgspec.Raw):
-                fold(turns, row["type"], bytes(data), int(row["at"].timestamp() * 1000))
-        return Tail(
-            call=ids.encode(ids.CALL, call),
-            seq=max(status.seq, after_seq),
-            epoch=status.epoch,
-            n=status.durable_n,
-            turns=bounded(turns),
-        )
+                fold(turns[row["call_id"]], row["type"], bytes(data), int(row["at"].timestamp() * 1000))
+        return {
+            call: Tail(
+                call=ids.encode(ids.CALL, call),
+                seq=max(status.seq, after_seq[call]),
+                epoch=status.epoch,
+                n=status.durable_n,
+                turns=bounded(turns[call]),
+            )
+            for call, (_, status) in fed.items()
+        }
 
     def _writer(self, region: str, url: str) -> Callable[[asyncio.Event], asyncio.Future[None]]:
         async def write(stop: asyncio.Event) -> None:
@@ -149,11 +171,11 @@ class Tails:
                         continue
                     batch = [due.popitem(last=False) for _ in range(min(len(due), WRITES_PER_ROUND))]
                     try:
-                        for call, tail in batch:
-                            await put(
-                                keys=[tail_key(ids.encode(ids.CALL, call))],
-                                args=[tail.seq, msgspec.json.encode(tail), KEPT_S],
-                            )
+                        async with client.pipeline(transaction=False) as pipeline:
+                            for _, tail in batch:
+                                args = [tail.seq, msgspec.json.encode(tail), KEPT_S]
+                                await put(keys=[tail_key(tail.call)], args=args, client=pipeline)
+                            await pipeline.execute()
                         if away:
                             log.info("tails.back", region=region)
                         away = False

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import redis.asyncio as redis
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -165,3 +166,47 @@ async def test_an_edge_that_is_told_to_stop_hands_its_calls_over(deployment: Dep
             assert caller.region == "eu-west"
             await caller.hangup()
         assert caller.end_reason == "caller_hung_up"
+
+
+async def test_what_an_edge_wrote_while_the_log_was_away_outlives_the_edge(deployment: Deployment) -> None:
+    """PostgreSQL dies, the edge goes on and then dies too, its caller leaves: only the spool still has the digits."""
+    _, key = await deployment.create_project("e2e-spool")
+    postgres, region = deployment.postgres, deployment.regions["us-east"]
+    assert postgres is not None and region.valkey is not None
+    await deployment.mend()
+    async with deployment.operator() as operator:
+        await deployment.until_healthy(operator)
+    async with ToneBackend().run() as backend, AsyncClient(deployment.api_urls, key) as client:
+        call = await client.create_call(backend.url, regions={"pin": "us-east"})
+        async with (
+            AsyncCaller(call["ticket"], sample_rate=RATE_HZ) as caller,
+            Talker(caller, RATE_HZ) as talker,
+        ):
+            await talker.until_heard(since=0.0)
+            await until(lambda: backend.acks, "the log was never reached")
+            assert caller.region == "us-east"
+            os.kill(postgres.pid, signal.SIGKILL)
+            for digit in "1234":
+                await caller.dtmf(digit)
+            await until_spooled(region.valkey.url, 4)
+            os.kill(region.edge.pid, signal.SIGKILL)
+            region.edge.wait()
+            await caller.close()
+        await deployment.mend()
+
+        async def digits() -> list[str]:
+            events = await client.events_of(call["id"])
+            return [e["data"]["digit"] for e in events if e["type"] == "dtmf.received"]
+
+        async with asyncio.timeout(30):
+            while await digits() != list("1234"):
+                await asyncio.sleep(0.1)
+
+
+async def until_spooled(url: str, count: int) -> None:
+    async with redis.from_url(url) as client, asyncio.timeout(20):
+        while True:
+            kept = [await client.hlen(k) async for k in client.scan_iter("spool:*call_*")]
+            if sum(kept) >= count:
+                return
+            await asyncio.sleep(0.05)

@@ -1,0 +1,129 @@
+"""Events per second from an edge's uplink to the durable acknowledgement, against inserting the same rows and nothing else.
+
+One API instance with its tails, hints and row-level security as they always are, one uplink with 440 calls in four batches
+under way. The load generator, the API, the database and the inserting process share the machine; never two sides at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.local.deployment import Deployment
+from regions.wire.uplink import BATCHES_IN_FLIGHT_MAX, EVENTS_PER_BATCH_MAX
+from tests.bench.create import run
+from tests.bench.report import Figure
+from tests.bench.support import deployed
+from tests.bench.talk import exchange
+from voxplane import AsyncClient
+
+ROUNDS = 5
+EXCHANGES = 20
+CALLS = BATCHES_IN_FLIGHT_MAX * (EVENTS_PER_BATCH_MAX // len(exchange(0)))
+DEADLINE_S = 60.0
+REGION = "us-west"
+"""The scripted edge's; the deployment's own two are its standbys and keep the tails."""
+
+
+async def measure(*, full: bool) -> list[Figure]:
+    async with deployed(regions=2) as deployment, uplink(deployment) as edge:
+        _, key = await deployment.create_project("bench")
+        await edge.tell({"calls": await placed(deployment, key, edge.id)})
+        await edge.write(2)
+        await inserted(deployment, 2)
+        rounds: list[tuple[float, float]] = []
+        for _ in range(ROUNDS * (2 if full else 1)):
+            base = await inserted(deployment, EXCHANGES)
+            rounds.append((await edge.write(EXCHANGES), base))
+    ratios = [appended / base for appended, base in rounds]
+    per_batch = CALLS // BATCHES_IN_FLIGHT_MAX * len(exchange(0))
+    how = (
+        f"median of {len(rounds)} ({min(ratios):.2f} to {max(ratios):.2f}), {per_batch} events a batch, against "
+        f"{statistics.median(r[1] for r in rounds):,.0f} inserted rows/s"
+    )
+    return [
+        Figure(family="append", name="append.ratio", value=statistics.median(ratios), unit="×", how=how, target=0.3),
+        Figure(family="append", name="append.per_s", value=statistics.median(r[0] for r in rounds), unit="events/s",
+               how="durable and acknowledged, one uplink"),
+    ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class ScriptedEdge:
+    """The load generator of `tests.bench.uplink_load`."""
+
+    process: asyncio.subprocess.Process
+    id: str = ""
+
+    async def tell(self, command: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+        await self.process.stdin.drain()
+
+    async def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            line = await self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the load generator has ended: see above")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    async def write(self, exchanges: int) -> float:
+        """Events per second."""
+        await self.tell({"exchanges": exchanges})
+        found = await self.answer()
+        return float(found["events"] / found["seconds"])
+
+
+@asynccontextmanager
+async def uplink(deployment: Deployment) -> AsyncIterator[ScriptedEdge]:
+    async with deployment.operator() as client:
+        made = await client.post("/admin/v1/regions", json={"id": REGION, "jurisdiction": "us"})
+        made.raise_for_status()
+        enrolled = (await client.post(f"/admin/v1/regions/{REGION}/enrol")).json()
+    command = [
+        "-m",
+        "tests.bench.uplink_load",
+        deployment.api_urls[0],
+        REGION,
+        str(deployment.folder / "scripted"),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        edge = ScriptedEdge(process)
+        assert process.stdin is not None
+        process.stdin.write(enrolled["token"].encode() + b"\n")
+        edge.id = (await edge.answer())["edge"]
+        yield edge
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def placed(deployment: Deployment, key: str, edge_id: str) -> list[str]:
+    """Calls that the scripted edge owns."""
+    found: list[str] = []
+    async with AsyncClient(deployment.api_urls, key) as client, asyncio.timeout(DEADLINE_S):
+        while len(found) < CALLS:
+            many = [client.create_call("ws://127.0.0.1:9/", regions={"pin": REGION}) for _ in range(16)]
+            found += [call["id"] for call in await asyncio.gather(*many) if call["edge"] == edge_id]
+    return found[:CALLS]
+
+
+async def inserted(deployment: Deployment, exchanges: int) -> float:
+    """Rows per second."""
+    out = await run(
+        [sys.executable, "-m", "tests.bench.insert_load", deployment.database_url, str(CALLS), str(exchanges)]
+    )
+    found = json.loads(out)
+    return float(found["events"] / found["seconds"])

@@ -1,0 +1,182 @@
+"""A process of its own that is an edge as far as its uplink goes: ``python -m tests.bench.uplink_load API_URL REGION FOLDER``.
+
+The enrolment token is the first line of its input. It registers, says hello, prints its edge id, and from then on sends a
+heartbeat a second. A line ``{"calls": […]}`` names its calls, a line ``{"exchanges": k}`` has every call write `k`
+exchanges; it prints how many events were acknowledged as durable and in how many seconds. Frames are encoded beforehand.
+
+It keeps the limits of the real client: four batches under way, at most 1,000 events in one, a call in one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+
+from regions.edge.identity import Identity
+from regions.wire import ids
+from regions.wire.uplink import (
+    BATCHES_IN_FLIGHT_MAX,
+    EVENTS_PER_BATCH_MAX,
+    FRAME_BYTES_MAX,
+    Ack,
+    CallEvents,
+    EdgeListeners,
+    Events,
+    Heartbeat,
+    Hello,
+    Load,
+    RegisterRequest,
+    Welcome,
+    to_edge_decoder,
+)
+from tests.bench.talk import exchange, written
+
+CAPACITY = 100_000
+DEADLINE_S = 30.0
+
+
+def new_event_id() -> str:
+    return ids.encode(ids.EVENT, ids.uuid7(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(8), "big")))
+
+
+@dataclass(slots=True)
+class Writer:
+    """The calls in lanes: those of one lane are always in the same batch. `written`: exchanges so far."""
+
+    socket: ClientConnection
+    lanes: list[list[str]] = field(default_factory=list)
+    exchanges: int = 0
+    batch: int = 0
+    acks: asyncio.Queue[Ack] = field(default_factory=asyncio.Queue)
+
+    def take(self, calls: list[str]) -> None:
+        per_lane = EVENTS_PER_BATCH_MAX // len(exchange(0))
+        self.lanes = [calls[i : i + per_lane] for i in range(0, len(calls), per_lane)]
+
+    async def write(self, exchanges: int) -> tuple[int, float]:
+        """(events that are durable, seconds)."""
+        due = [deque(self._frames(lane, exchanges)) for lane in self.lanes]
+        self.exchanges += exchanges
+        lane_of: dict[int, deque[tuple[int, str]]] = {}
+        idle = deque(due)
+        durable = 0
+        began = time.perf_counter()
+        while idle or lane_of:
+            while idle and len(lane_of) < BATCHES_IN_FLIGHT_MAX:
+                lane = idle.popleft()
+                number, text = lane.popleft()
+                lane_of[number] = lane
+                await self.socket.send(text)
+            ack = await self.acks.get()
+            lane = lane_of.pop(ack.batch)
+            if any(r.status != "durable" for r in ack.results):
+                raise SystemExit(f"not durable: {next(r for r in ack.results if r.status != 'durable')}")
+            durable += len(ack.results) * len(exchange(0))
+            if lane:
+                idle.append(lane)
+        return durable, time.perf_counter() - began
+
+    def _frames(self, lane: list[str], exchanges: int) -> list[tuple[int, str]]:
+        frames = []
+        for number in range(self.exchanges, self.exchanges + exchanges):
+            self.batch += 1
+            at_ms = time.time_ns() // 1_000_000
+            runs = [
+                CallEvents(call=call, epoch=1, events=written(number, at_ms=at_ms, new_event_id=new_event_id))
+                for call in lane
+            ]
+            text = msgspec.json.encode(Events(batch=self.batch, calls=runs)).decode()
+            assert len(text) <= FRAME_BYTES_MAX
+            frames.append((self.batch, text))
+        return frames
+
+
+async def main(api_url: str, region: str, folder: Path) -> None:
+    identity = Identity(folder)
+    commands = await stdin()
+    await register(api_url, region, identity, (await commands.readline()).decode().strip())
+    url = api_url.replace("http", "ws", 1) + "/edge/v1/uplink"
+    headers = {"Authorization": f"Bearer {identity.token(region)}"}
+    async with connect(
+        url, additional_headers=headers, ping_interval=None, compression=None, proxy=None, max_size=4 << 20
+    ) as socket:
+        writer = Writer(socket)
+        load = Load(calls=0, capacity_calls=CAPACITY)
+        hello = Hello(incarnation=identity.incarnation, desired_version=0, load=load)
+        await socket.send(msgspec.json.encode(hello).decode())
+        if not isinstance(to_edge_decoder.decode(await socket.recv()), Welcome):
+            raise SystemExit("the control plane does not welcome this edge")
+        tasks = [asyncio.create_task(beat(socket, load)), asyncio.create_task(hear(socket, writer))]
+        say({"edge": identity.edge_id})
+        while line := await commands.readline():
+            command = json.loads(line)
+            if "calls" in command:
+                writer.take(command["calls"])
+                continue
+            async with asyncio.timeout(DEADLINE_S):
+                events, seconds = await writer.write(command["exchanges"])
+            say({"events": events, "seconds": seconds})
+        for task in tasks:
+            task.cancel()
+
+
+async def register(api_url: str, region: str, identity: Identity, token: str) -> None:
+    body = RegisterRequest(
+        name="scripted",
+        region=region,
+        incarnation=identity.incarnation,
+        listeners=EdgeListeners(media_url="ws://127.0.0.1:9", http_url="http://127.0.0.1:9"),
+        capacity_calls=CAPACITY,
+        public_key=identity.public_key,
+    )
+    async with httpx.AsyncClient(base_url=api_url, trust_env=False) as client:
+        answer = await client.post(
+            "/edge/v1/register",
+            content=msgspec.json.encode(body),
+            headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
+        )
+    answer.raise_for_status()
+    identity.registered(answer.json()["edge_id"])
+
+
+async def beat(socket: ClientConnection, load: Load) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await socket.send(
+            msgspec.json.encode(Heartbeat(at_ms=time.time_ns() // 1_000_000, load=load)).decode()
+        )
+
+
+async def hear(socket: ClientConnection, writer: Writer) -> None:
+    async for text in socket:
+        message = to_edge_decoder.decode(text)
+        if isinstance(message, Ack):
+            writer.acks.put_nowait(message)
+
+
+async def stdin() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    return reader
+
+
+def say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
