@@ -1,8 +1,8 @@
 """Delivers: claims what is due, sends it, writes what came of it. Any number of instances share the work.
 
 The event table is the outbox: a delivery is written with its event, in one transaction. A claim commits before the first
-byte leaves, so nothing is sent of an event that is not durable, and a worker that dies is followed when its claim has run
-out. First in, first out per (endpoint, call): the claim takes only deliveries with none before them; a parked one does
+byte leaves, so nothing is sent of an event that is not durable; it is short and renewed, so that a worker that dies is followed
+within seconds. First in, first out per (endpoint, call): the claim takes only deliveries with none before them; a parked one does
 not hold the others up, and those that overtake it say so. An endpoint has a bounded number of deliveries in flight here,
 so one that hangs fills no one else's lane.
 """
@@ -30,14 +30,15 @@ from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
 from app.webhooks.retry import Attempt, Verdict, judge
-from app.webhooks.sender import DEADLINE_S, Answer, Sender
+from app.webhooks.sender import Answer, Sender
 from app.webhooks.settle import Done, Settler
 from app.webhooks.signature import headers
 from regions.wire import ids
 
 log = structlog.get_logger()
 
-CLAIM_S = DEADLINE_S + 5
+CLAIM_S = 5
+KEEP_EVERY_S = 1.0
 BATCH = 64
 PER_ENDPOINT_MAX = 8
 IN_FLIGHT_MAX = 128
@@ -77,6 +78,10 @@ RELEASE_EXPIRED = """
 update vx.deliveries set state = 'pending', claimed_by = null, next_at = clock_timestamp()
  where state = 'in_flight' and claimed_until < clock_timestamp()
 """
+RENEW = f"""
+update vx.deliveries set claimed_until = clock_timestamp() + interval '{CLAIM_S} seconds'
+ where state = 'in_flight' and claimed_by = $1 and claimed_until < clock_timestamp() + interval '{CLAIM_S - KEEP_EVERY_S} seconds'
+"""
 DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
 
 
@@ -89,47 +94,54 @@ class Delivery:
         self._hints = hints
         self._clock = clock
         self._local_targets = local_targets
-        self._me = new_id(db.cell)
-        self._settler = Settler(db, self._me)
+        self.id = new_id(db.cell)
+        self._settler = Settler(db, self.id)
         self._chance = random.Random()
         self._in_flight: Counter[UUID] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.in_hand: set[asyncio.Task[None]] = set()
 
     async def worker(self, stop: asyncio.Event) -> None:
         due = self._hints.subscribe("deliveries")
         sender = Sender(local_targets=self._local_targets)
-        released_s = 0.0
+        kept_s = 0.0
         try:
             while not stop.is_set():
-                if self._clock.monotonic_s() - released_s > 1.0:
-                    await self._db.pool("worker").execute(RELEASE_EXPIRED)
-                    released_s = self._clock.monotonic_s()
+                if self._clock.monotonic_s() - kept_s > KEEP_EVERY_S:
+                    await self.keep_claims()
+                    kept_s = self._clock.monotonic_s()
                 claimed = await self._claim()
                 for claim, row, endpoint in claimed:
                     self._in_flight[claim["webhook_id"]] += 1
                     task = asyncio.create_task(self._deliver(sender, claim, row, endpoint))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self.in_hand.add(task)
+                    task.add_done_callback(self.in_hand.discard)
                 if claimed:
                     # what becomes due meanwhile is claimed together
                     await wait_for_stop(stop, GATHER_S)
                 else:
                     await due.wait(POLL_S)
-                while len(self._tasks) >= IN_FLIGHT_MAX and not stop.is_set():
-                    await asyncio.wait(self._tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+                while len(self.in_hand) >= IN_FLIGHT_MAX and not stop.is_set():
+                    await asyncio.wait(self.in_hand, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.close()
-            if self._tasks:
+            if self.in_hand:
                 # the last writes are let through: what was sent is written as sent
-                await asyncio.wait(self._tasks, timeout=3.0)
-            for task in self._tasks:
+                await asyncio.wait(self.in_hand, timeout=3.0)
+            for task in self.in_hand:
                 task.cancel()
             await sender.close()
+
+    async def keep_claims(self) -> None:
+        """Ours are renewed; those of workers that have gone are free again."""
+        pool = self._db.pool("worker")
+        if self.in_hand:
+            await pool.execute(RENEW, self.id)
+        await pool.execute(RELEASE_EXPIRED)
 
     async def _claim(self) -> list[tuple[Any, Any, Any]]:
         saturated = [webhook for webhook, n in self._in_flight.items() if n >= PER_ENDPOINT_MAX]
         pool = self._db.pool("worker")
-        claims = await pool.fetch(CLAIM, self._me, saturated, min(BATCH, IN_FLIGHT_MAX - len(self._tasks)))
+        claims = await pool.fetch(CLAIM, self.id, saturated, min(BATCH, IN_FLIGHT_MAX - len(self.in_hand)))
         if not claims:
             return []
         rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])

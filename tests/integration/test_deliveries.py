@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
+from app.webhooks.delivery import Delivery
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
 from tests.support.fleet import three_regions
@@ -209,3 +211,35 @@ async def test_a_reader_that_leaves_is_let_go_without_a_word(
 async def test_a_forged_cursor_is_refused(project: Project, cursor: str) -> None:
     answer = await project.client.get("/v1/events", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
+
+
+async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_gone(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    receiver.secret = hook["secret"]
+    control = api.control
+    worker = Delivery(control.db, control.vault, control.hints, control.clock, local_targets=True)
+    superuser = await asyncpg.connect(api.settings.database_url)
+    hold = asyncio.get_running_loop().create_future()
+    try:
+        await make_call(project)
+        claim = (
+            "update vx.deliveries set state = 'in_flight', claimed_by = $2, claimed_until = clock_timestamp() + $3"
+            " where webhook_id = $1 returning claimed_until"
+        )
+        webhook_id = wire.decode(wire.WEBHOOK, hook["id"])
+        await receiver.until(1, 15)
+        soon = await superuser.fetchval(claim, webhook_id, worker.id, timedelta(seconds=2))
+        worker.in_hand.add(asyncio.ensure_future(hold))
+        await worker.keep_claims()
+        renewed = await superuser.fetchval(
+            "select claimed_until from vx.deliveries where webhook_id = $1", webhook_id
+        )
+        assert renewed > soon
+        await superuser.fetchval(claim, webhook_id, uuid4(), timedelta(seconds=-1))
+        await receiver.until(2, 15)
+        assert receiver.received[0] == receiver.received[1], "made again, under the same id"
+    finally:
+        hold.cancel()
+        await superuser.close()
