@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.calls.coalescer import Coalescer
+from app.calls.overdue import Overdue
 from app.calls.reconciler import Reconciler
 from app.calls.service import CREATE_ROUTE, Calls
 from app.calls.store import CallStore
@@ -58,6 +59,8 @@ class Control:
     beats: Beats
     registration: Registration
     edge_access: EdgeAccess
+    overdue: Overdue
+    commands: Commands
     auth: Authenticator
     projects: Projects
     appender: Appender
@@ -95,6 +98,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
     appender = Appender(db, vault, clock, FactsReader(db, clock), hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, local_targets=settings.local_targets)
+    commands = Commands(fleet_store, hints)
     store = CallStore(db)
     control = Control(
         settings=settings,
@@ -110,6 +114,8 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
         beats=Beats(fleet_store),
         registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
+        overdue=Overdue(db),
+        commands=commands,
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
@@ -123,7 +129,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
             keyring=keyring,
             fleet=fleet,
             webhooks=webhooks,
-            commands=Commands(fleet_store, hints),
+            commands=commands,
             hints=hints,
             clock=clock,
             cell=settings.cell,
@@ -151,7 +157,8 @@ def _add_workers(control: Control, tails: Tails) -> None:
     supervisor.add("fleet.view", control.fleet.worker)
     supervisor.add("fleet.beats", control.beats.worker)
     supervisor.add("fleet.keys", control.keyring.worker)
-    supervisor.add("calls.reconciler", Reconciler(db, control.appender).worker)
+    reconciler = Reconciler(control.overdue, control.commands, control.appender)
+    supervisor.add("calls.reconciler", reconciler.worker)
     supervisor.add("webhooks", delivery.worker)
     supervisor.add("auth.revocations", _forget_on(hints, control.auth))
     supervisor.add("auth.last_used", control.auth.worker)

@@ -19,6 +19,12 @@ registry = CollectorRegistry()
 requests_total = Counter("voxplane_http_requests", "Requests by status class.", ["status"], registry=registry)
 calls_created_total = Counter("voxplane_calls_created", "Calls placed.", ["region"], registry=registry)
 events_appended_total = Counter("voxplane_events_appended", "Runs by outcome.", ["status"], registry=registry)
+calls_reconciled_total = Counter(
+    "voxplane_calls_reconciled",
+    "Calls ended because nobody held them.",
+    ["reason", "outcome"],
+    registry=registry,
+)
 spool_events_total = Counter(
     "voxplane_spool_events", "Events flushed from spools by outcome.", ["outcome"], registry=registry
 )

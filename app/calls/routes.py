@@ -18,9 +18,13 @@ from app.calls.shapes import (
     EndCall,
     NewTicket,
     TicketRequest,
+    WaitingCall,
+    WaitingEdge,
+    WaitingPage,
 )
 from app.calls.store import to_view
-from app.dependencies import ControlIn, PrincipalIn
+from app.clock import rfc3339
+from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import BadRequest
 from app.ids import parse
 from regions.wire import ids
@@ -132,6 +136,34 @@ async def get_conversation(
     return await read_conversation(control, call, min_seq=min_seq, limit=bounded(limit))
 
 
+@get("/admin/v1/calls/waiting", operation_id="adminListWaitingCalls", tags=["fleet"])
+async def admin_list_waiting(
+    control: ControlIn, operator: OperatorIn, limit: FromQuery[int] = LIMIT_DEFAULT
+) -> WaitingPage:
+    """Calls that wait for the reconciler, the longest first, and whom they wait for."""
+    return WaitingPage(
+        data=[
+            WaitingCall(
+                call_id=ids.encode(ids.CALL, call.call_id),
+                project_id=ids.encode(ids.PROJECT, call.project_id),
+                reason=call.reason,
+                since=rfc3339(call.since),
+                grants_expire_at=rfc3339(call.grants_expire_at),
+                edges=[
+                    WaitingEdge(
+                        edge=ids.encode(ids.EDGE, asked.edge_id),
+                        region=asked.region,
+                        answer=asked.answer,
+                        asked_at=rfc3339(asked.asked_at) if asked.asked_at else None,
+                    )
+                    for asked in call.edges
+                ],
+            )
+            for call in await control.overdue.waiting(bounded(limit))
+        ]
+    )
+
+
 def bounded(limit: int) -> int:
     """Too much is clamped; less than one is an error."""
     if limit < 1:
@@ -139,4 +171,12 @@ def bounded(limit: int) -> int:
     return min(limit, LIMIT_MAX)
 
 
-ROUTES: list[Any] = [create_call, list_calls, get_call, end_call, new_ticket, get_conversation]
+ROUTES: list[Any] = [
+    create_call,
+    list_calls,
+    get_call,
+    end_call,
+    new_ticket,
+    get_conversation,
+    admin_list_waiting,
+]

@@ -168,3 +168,29 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     seq: int
     turns: list[TurnView]
+
+
+class WaitingEdge(msgspec.Struct, frozen=True, kw_only=True):
+    """One edge that was granted the call. `answer`: `due`, `asked`, `denied`, `held`, `silent` (not heard, so nobody can ask it) or
+    `restarted` (it refuses the grants of before)."""
+
+    edge: str
+    region: str | None
+    answer: str
+    asked_at: str | None
+
+
+class WaitingCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that may be over and has not ended: `reason` is what its final event will say. It ends once no edge can hold it, at
+    the latest some time after `grants_expire_at`."""
+
+    call_id: str
+    project_id: str
+    reason: str
+    since: str
+    grants_expire_at: str
+    edges: list[WaitingEdge]
+
+
+class WaitingPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[WaitingCall]

@@ -24,3 +24,8 @@ class Commands:
         for edge_id in edges:
             await self._store.add_command(edge_id, "end", call_id, {"end_reason": reason.value})
             self._hints.wake(topic(edge_id))
+
+    async def deny(self, call_id: UUID, edge_id: UUID, epoch: int) -> None:
+        """The edge is asked whether it holds the call; where it does not, it refuses the grants up to `epoch` from then on."""
+        await self._store.add_command(edge_id, "deny", call_id, {"epoch": str(epoch)})
+        self._hints.wake(topic(edge_id))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -35,6 +37,7 @@ from regions.wire.uplink import (
     Events,
     Goodbye,
     Heartbeat,
+    Held,
     Hello,
     Keys,
     Load,
@@ -48,6 +51,9 @@ log = structlog.get_logger()
 HELLO_WITHIN_S = 5.0
 SEND_DEADLINE_S = 10.0
 POLL_S = 1.0
+QUESTIONS_MAX = 1_000
+LAPSED_EVERY_S = 30.0
+DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 
 
@@ -57,6 +63,18 @@ class Socket(Protocol):
     async def receive(self) -> str | bytes | None: ...
     async def send(self, text: str) -> None: ...
     async def close(self, code: int, reason: str) -> None: ...
+
+
+class LostContact(Protocol):
+    """What an edge says of calls that may be over. Both raise what the driver raises."""
+
+    async def lapsed(self, edge_id: UUID, calls: list[tuple[UUID, int]]) -> None:
+        """The edge has let go of these (call, epoch), for their caller was not heard."""
+        ...
+
+    async def answered(self, edge_id: UUID, incarnation: UUID, answers: list[tuple[UUID, int, bool]]) -> None:
+        """Call, the epoch up to which it was asked, whether it denies."""
+        ...
 
 
 @dataclass(slots=True)
@@ -91,6 +109,7 @@ class Uplink:
         keyring: Keyring,
         hints: Hints,
         beats: Beats,
+        contact: LostContact,
         redis_url: str | None,
         stop: asyncio.Event,
     ) -> None:
@@ -101,6 +120,10 @@ class Uplink:
         self._keyring = keyring
         self._hints = hints
         self._beats = beats
+        self._contact = contact
+        self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
+        """Version, call and epoch of the denials that this edge was asked for."""
+        self._lapsed_s: dict[Held, float] = {}
         self._redis_url = redis_url
         self._stop = stop
         self._generation = 0
@@ -191,11 +214,13 @@ class Uplink:
             match message:
                 case Heartbeat():
                     self._beat(message.load)
+                    if message.lapsed:
+                        await self._note_lapsed(message.lapsed)
                 case Events():
                     await self._in_flight.acquire()
                     self._append(message)
                 case Done():
-                    await self._store.commands_done(self._edge.edge_id, message.version)
+                    await self._done(message)
                 case Volatile():
                     pass  # live feeds take these where somebody listens
                 case Hello():
@@ -205,6 +230,37 @@ class Uplink:
         self._beats.newest[(self._edge.edge_id, self._generation)] = Beat(
             self._edge.edge_id, self._generation, load
         )
+
+    async def _note_lapsed(self, lapsed: list[Held]) -> None:
+        """Once in a while for each: an edge says it again and again."""
+        now_s = time.monotonic()
+        self._lapsed_s = {h: s for h, s in self._lapsed_s.items() if now_s - s < LAPSED_EVERY_S}
+        fresh = [h for h in lapsed[:QUESTIONS_MAX] if h not in self._lapsed_s]
+        if not fresh:
+            return
+        try:
+            calls = [(ids.decode(ids.CALL, h.call), h.epoch) for h in fresh]
+        except ids.IdError:
+            raise _Closed("bad_frame", "a call's id is none", "mend the edge") from None
+        try:
+            await self._contact.lapsed(self._edge.edge_id, calls)
+        except DATABASE_AWAY as error:
+            log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
+            return
+        self._lapsed_s |= dict.fromkeys(fresh, now_s)
+
+    async def _done(self, done: Done) -> None:
+        answers: list[tuple[UUID, int, bool]] = []
+        while self._questions and self._questions[0][0] <= done.version:
+            _, call_id, epoch = self._questions.popleft()
+            answers.append((call_id, epoch, ids.encode(ids.CALL, call_id) not in done.held))
+        try:
+            if answers:
+                await self._contact.answered(self._edge.edge_id, self._edge.incarnation, answers)
+            await self._store.commands_done(self._edge.edge_id, done.version)
+        except DATABASE_AWAY as error:
+            # the commands are carried out again after the next hello, and what was asked is asked again
+            log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
 
     def _append(self, batch: Events) -> None:
         """Runs of a call never overtake each other: a batch waits for those before it that hold one of its calls."""
@@ -239,8 +295,16 @@ class Uplink:
         keys = self._keys()
         try:
             while True:
-                commands = await self._store.commands(self._edge.edge_id, self._sent_version)
+                try:
+                    commands = await self._store.commands(self._edge.edge_id, self._sent_version)
+                except DATABASE_AWAY:
+                    commands = []
                 if commands:
+                    self._questions.extend(
+                        (command.version, call_id, int(command.body["epoch"]))
+                        for command, call_id in commands
+                        if command.kind == "deny" and call_id is not None
+                    )
                     named = [
                         msgspec.structs.replace(command, call=ids.encode(ids.CALL, call_id))
                         if call_id

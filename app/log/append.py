@@ -24,13 +24,14 @@ from app.ids import new_id
 from app.log.facts import CallFacts, FactsReader
 from app.vault import ContentKey, Vault
 from regions.wire import ids
-from regions.wire.events import EVENT_TYPES, EdgeEvent, Source
+from regions.wire.events import EVENT_TYPES, FINAL_TYPE, EdgeEvent, EndReason, Source
 from regions.wire.uplink import AppendStatus, CallEvents
 
 log = structlog.get_logger()
 
 APPEND = "select * from vx.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 APPEND_CONTROL = "select * from vx.append_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+END_UNHELD = "select * from vx.end_unheld($1, make_interval(secs => $2), $3, $4, $5, $6)"
 DEADLINE_S = 5.0
 
 UNKNOWN_OUTCOME = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -59,7 +60,7 @@ class EdgeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ControlOutcome:
-    """`status`: ``stored``, ``duplicate``, ``conflict``, ``ended`` or ``unknown`` (no such call in this project)."""
+    """`status`: ``stored``, ``duplicate``, ``conflict``, ``ended``, ``held`` or ``unknown`` (no such call in this project)."""
 
     status: str
     seq: int
@@ -168,6 +169,27 @@ class Appender:
                 key.id if content else None,
                 key.hash(type.encode(), raw),
             )
+        return self._told(project_id, row)
+
+    async def end_unheld(
+        self, project_id: UUID, call_id: UUID, *, reason: EndReason, grace_s: float
+    ) -> ControlOutcome:
+        """The final event of a call that no edge holds; ``held`` where one may after all. Raises what the driver raises: unknown."""
+        raw = msgspec.json.encode({"end_reason": reason.value})
+        key = await self._vault.for_project(project_id)
+        async with asyncio.timeout(DEADLINE_S), self._db.pool("worker").acquire() as connection:
+            row = await connection.fetchrow(
+                END_UNHELD,
+                call_id,
+                grace_s,
+                new_id(self._db.cell),
+                self._clock.now(),
+                raw.decode(),
+                key.hash(FINAL_TYPE.encode(), raw),
+            )
+        return self._told(project_id, row)
+
+    def _told(self, project_id: UUID, row: Any) -> ControlOutcome:
         if row["status"] == "stored":
             self._hints.wake(f"feed:{project_id}")
             self._hints.wake("deliveries")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from typing import TypeVar
 
 import msgspec
 import structlog
 
+from regions.edge.clock import lease_ms
 from regions.edge.context import EdgeContext
 from regions.edge.keyring import Keyring
 from regions.edge.machine import Phase
@@ -26,7 +28,12 @@ from regions.wire.uplink import Held, Load
 
 log = structlog.get_logger()
 
-ENDED_KEPT = 20_000
+K = TypeVar("K")
+V = TypeVar("V")
+
+CALLS_KEPT = 20_000
+LAPSED_KEPT_MS = 600_000
+LAPSED_SAID_MAX = 200
 MEDIA_PATH = "/v1/media"
 
 
@@ -48,6 +55,9 @@ class Calls:
         self._pacer = pacer
         self._sessions: dict[tuple[str, int], Session] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._denied: OrderedDict[str, int] = OrderedDict()
+        """Call → the epochs up to this one are refused."""
+        self._lapsed: OrderedDict[Held, int] = OrderedDict()
         self.context: EdgeContext
         self.identity: tuple[str, str] = ("", "")
         self.refused = 0
@@ -59,8 +69,7 @@ class Calls:
         claims: Claims | None = None
         try:
             claims = read(attach.ticket, keys=self._keyring.public)
-            if claims.call in self._ended:
-                raise Refusal("ended", "the call has ended", "create a new call")
+            self._check_alive(claims.call, attach.epoch)
             grant = admit(
                 claims,
                 epoch=attach.epoch,
@@ -103,11 +112,13 @@ class Calls:
     def own(self, session: Session) -> None:
         """Call before the session is attached or taken. Raises `Refusal` where this epoch was used here before."""
         key = (session.call, session.epoch)
+        self._check_alive(*key)
         if key in self._sessions:
             raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
         for (call, _), other in list(self._sessions.items()):
             if call == session.call:
                 other.supersede()
+        self._lapsed = OrderedDict((h, at) for h, at in self._lapsed.items() if h.call != session.call)
         self._sessions[key] = session
         self._pacer.add(session.turn)
 
@@ -120,16 +131,40 @@ class Calls:
     def release(self, session: Session) -> None:
         self._pacer.remove(session.turn)
         self._sessions.pop((session.call, session.epoch), None)
+        if session.lapsed:
+            _keep(self._lapsed, Held(call=session.call, epoch=session.epoch), lease_ms())
         log.info("call.released", call=session.call, epoch=session.epoch)
 
     def end(self, call: str, reason: str) -> None:
         """The control plane has ended the call: it is dropped here and its tickets are refused."""
-        self._ended[call] = None
-        while len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+        _keep(self._ended, call, None)
         for (held, _), session in list(self._sessions.items()):
             if held == call:
                 session.end_by_control(reason)
+
+    def deny(self, call: str, epoch: int) -> bool:
+        """True where nothing here can own the call up to `epoch` any more: its grants are refused from now on. False where one
+        session owns it, or still has something for the log."""
+        for (held, _), session in self._sessions.items():
+            if held == call and (session.phase is Phase.OWNING or not session.outbox.settled):
+                return False
+        _keep(self._denied, call, max(epoch, self._denied.get(call, 0)))
+        return True
+
+    def _check_alive(self, call: str, epoch: int) -> None:
+        if call in self._ended:
+            raise Refusal("ended", "the call has ended", "create a new call")
+        if epoch <= self._denied.get(call, 0):
+            raise Refusal("denied", "this epoch was given up", "ask for a new ticket")
+
+    def lapsed(self) -> list[Held]:
+        """Calls that were let go here in the last minutes, and that nobody has ended or taken here since."""
+        now = lease_ms()
+        while self._lapsed and now - next(iter(self._lapsed.values())) > LAPSED_KEPT_MS:
+            self._lapsed.popitem(last=False)
+        return [h for h in self._lapsed if h.call not in self._ended and h.call not in self._denied][
+            :LAPSED_SAID_MAX
+        ]
 
     def session(self, call: str, epoch: int) -> Session | None:
         return self._sessions.get((call, epoch))
@@ -158,3 +193,11 @@ def next_url(claims: Claims, epoch: int) -> str | None:
     """The standby after this epoch, as an attach URL."""
     later = sorted((g for g in claims.grants if g.epoch > epoch), key=lambda g: g.epoch)
     return later[0].url + MEDIA_PATH if later else None
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    """The newest `CALLS_KEPT`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > CALLS_KEPT:
+        kept.popitem(last=False)

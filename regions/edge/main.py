@@ -51,20 +51,59 @@ class _HttpServer(uvicorn.Server):
         return
 
 
+class Edge:
+    """The parts of one edge, and who knows whom. `listeners` are known once both listen."""
+
+    def __init__(self, settings: EdgeSettings) -> None:
+        self.settings = settings
+        self.identity = Identity(settings.data)
+        self.valkey = RegionValkey(settings.redis_url)
+        self.pacer = Pacer(_on_turn_error)
+        keyring = Keyring(settings.data / "keys.json")
+        self.calls = Calls(keyring, TailReader(self.valkey), self.pacer)
+        self.spool = Spool(self.valkey, self.calls, wall_ms)
+        self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
+        self.uplink.calls = self.calls
+        self.calls.context = EdgeContext(
+            settings, self.uplink, ssl.create_default_context(), new_event_id, self._release
+        )
+        self.listeners: EdgeListeners
+        self._know(self.identity.edge_id)
+
+    async def register(self) -> list[str]:
+        """The uplink's URLs. Raises `Refused`."""
+        answer = await register(self.settings, self.identity, self.listeners)
+        self._know(answer.edge_id)
+        return answer.uplink_urls
+
+    async def keep_connected(self) -> None:
+        self.uplink.use(await self.register())
+        await self.uplink.run()
+
+    def _know(self, edge_id: str) -> None:
+        self.calls.identity = self.spool.identity = (edge_id, self.identity.incarnation)
+
+    def _release(self, session: Session) -> None:
+        self.calls.release(session)
+        if not session.outbox.settled:
+            self.spool.leave(session.outbox)
+
+    async def leave(self) -> None:
+        """The callers' sockets close without an end: they take their standbys at once. What was written is seen off."""
+        for session in self.calls.sessions:
+            session.supersede()
+        await _flush(self.calls)
+        await self.spool.sweep(after_ms=0)
+
+
 async def serve(settings: EdgeSettings) -> None:
     """Until SIGTERM or SIGINT. Raises `Refused` where the control plane will not have this edge."""
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        identity = Identity(settings.data)
-        keyring = Keyring(settings.data / "keys.json")
-        valkey = RegionValkey(settings.redis_url)
-        stack.push_async_callback(valkey.close)
-        tails = TailReader(valkey)
-        pacer = Pacer(_on_turn_error)
-        calls = Calls(keyring, tails, pacer)
-
+        edge = Edge(settings)
+        stack.push_async_callback(edge.valkey.close)
         media = await ws_create_server(
-            lambda request: route(calls, request),
+            lambda request: route(edge.calls, request),
             settings.media_host,
             settings.media_port,
             max_frame_size=FRAME_BYTES_MAX,
@@ -72,36 +111,16 @@ async def serve(settings: EdgeSettings) -> None:
         )
         stack.callback(media.close)
         media_port = media.sockets[0].getsockname()[1]
-
-        async def register_again() -> list[str]:
-            answer = await register(settings, identity, listeners)
-            return answer.uplink_urls
-
-        uplink = Uplink([], settings.region, identity, keyring, register_again, valkey.use)
-        spool = Spool(valkey, calls, wall_ms)
-
-        def release(session: Session) -> None:
-            calls.release(session)
-            if not session.outbox.settled:
-                spool.leave(session.outbox)
-
-        calls.context = EdgeContext(settings, uplink, ssl.create_default_context(), new_event_id, release)
-        uplink.calls = calls
-
-        http, http_task, http_port = await _serve_http(settings, calls, uplink)
-        listeners = EdgeListeners(
+        http, http_task, http_port = await _serve_http(settings, edge.calls, edge.uplink)
+        edge.listeners = EdgeListeners(
             media_url=settings.public_media_url or f"ws://{settings.media_host}:{media_port}",
             http_url=settings.public_http_url or f"http://{settings.http_host}:{http_port}",
         )
-
         _spare_the_collector()
-        pacer.start()
-        stack.callback(pacer.stop)
-        registering = asyncio.create_task(
-            _register_and_connect(settings, identity, listeners, calls, spool, uplink)
-        )
-        spooling = asyncio.create_task(spool.run())
-        calls.identity = spool.identity = (identity.edge_id, identity.incarnation)
+        edge.pacer.start()
+        stack.callback(edge.pacer.stop)
+        connecting = asyncio.create_task(edge.keep_connected())
+        spooling = asyncio.create_task(edge.spool.run())
         log.info(
             "edge.ready",
             region=settings.region,
@@ -109,17 +128,12 @@ async def serve(settings: EdgeSettings) -> None:
             media_port=media_port,
             http_port=http_port,
         )
-
-        await _until_stopped(stop, registering)
-        for session in calls.sessions:
-            # the caller's socket closes without an end: it takes its standby at once
-            session.supersede()
-        await _flush(calls)
-        for task in (registering, spooling):
+        await _until_stopped(stop, connecting)
+        await edge.leave()
+        for task in (connecting, spooling):
             task.cancel()
-        await spool.sweep(after_ms=0)
         http.should_exit = True
-        await asyncio.gather(registering, spooling, http_task, return_exceptions=True)
+        await asyncio.gather(connecting, spooling, http_task, return_exceptions=True)
         log.info("edge.stopped", region=settings.region, edge=settings.name)
 
 
@@ -149,20 +163,6 @@ async def _serve_http(
     http = _HttpServer(config)
     task = asyncio.create_task(http.serve(sockets=[listener]))
     return http, task, listener.getsockname()[1]
-
-
-async def _register_and_connect(
-    settings: EdgeSettings,
-    identity: Identity,
-    listeners: EdgeListeners,
-    calls: Calls,
-    spool: Spool,
-    uplink: Uplink,
-) -> None:
-    answer = await register(settings, identity, listeners)
-    calls.identity = spool.identity = (answer.edge_id, identity.incarnation)
-    uplink.use(answer.uplink_urls)
-    await uplink.run()
 
 
 async def _flush(calls: Calls) -> None:

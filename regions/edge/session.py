@@ -47,6 +47,8 @@ class Session:
         self.call = claims.call
         self.epoch = grant.epoch
         self.phase = Phase.PREPARED
+        self.lapsed = False
+        """Let go because the caller was not heard."""
         self._key = snapshot_key(sealed.snapshot_key)
         self._journal = Journal(
             claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self)
@@ -79,20 +81,22 @@ class Session:
         self.phase = step(self.phase, "take")
         self._caller.take(port, encoding, sample_rate)
         self._answered_at_ms = wall_ms()
-        self._journal.record("call.answered", {"encoding": encoding, "sample_rate": sample_rate})
-        self._greet(resumed=False)
-        self._dial(resumed=False)
+        self._begin(encoding, sample_rate)
 
     def take(
         self, port: CallerPort, encoding: str, sample_rate: int, plan: TakeoverPlan, reason: str
     ) -> None:
-        """Goes on where the owner before left off: the takeover event first, then what was not durable."""
+        """Goes on where the owner before left off: the takeover event first, then what was not durable. Where nobody has
+        carried the call before, it begins here."""
         self.phase = step(self.phase, "take")
         self._lease = _new_lease()
         self._caller.take(port, encoding, sample_rate)
-        self._resumed_from = plan.from_epoch
         self._answered_at_ms = plan.answered_at_ms or wall_ms()
         self._speech = AgentSpeech(plan.utterance)
+        if plan.fresh:
+            self._begin(encoding, sample_rate)
+            return
+        self._resumed_from = plan.from_epoch
         self._journal.record(
             "call.moved" if reason == "planned" else "call.reconnecting",
             {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
@@ -103,6 +107,11 @@ class Session:
         self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
         self._greet(resumed=True)
         self._dial(resumed=True)
+
+    def _begin(self, encoding: str, sample_rate: int) -> None:
+        self._journal.record("call.answered", {"encoding": encoding, "sample_rate": sample_rate})
+        self._greet(resumed=False)
+        self._dial(resumed=False)
 
     def resume(self, port: CallerPort, encoding: str, sample_rate: int) -> None:
         """The same owner and epoch after a broken socket."""
@@ -236,6 +245,7 @@ class Session:
             return
         if not self._lease.holds(now):
             log.info("call.lapsed", call=self.call, epoch=self.epoch)
+            self.lapsed = True
             self._leave_to_others("lapse")
             return
         if self._answered_at_ms and wall_ms() - self._answered_at_ms > self.claims.max_s * 1000:

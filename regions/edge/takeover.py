@@ -2,7 +2,8 @@
 
 The cases, in order:
 
-1. neither snapshot nor tail      → the call starts with an empty memory; it goes on all the same
+1. neither snapshot nor tail      → the call starts with an empty memory; it goes on all the same. Where the caller has seen
+   nothing acknowledged either, nobody has carried it yet, and it begins
 2. the tail is newer than the snapshot by (epoch, n)  → turns from the tail; what the snapshot had unacknowledged and the
    tail has folded in is durable already
 3. else                           → turns from the snapshot, which contain its unacknowledged events
@@ -41,6 +42,11 @@ class TakeoverPlan:
     cut_words: list[Word] = field(default_factory=list)
     utterance: int = 0
     answered_at_ms: int = 0
+
+    @property
+    def fresh(self) -> bool:
+        """No owner has served the caller before: the primary was full, or never answered."""
+        return self.source == "none" and self.from_epoch == 0
 
 
 def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Tail | None) -> TakeoverPlan:

@@ -179,7 +179,7 @@ class Uplink:
 
     async def _beat(self, socket: ClientConnection) -> None:
         while True:
-            beat = Heartbeat(at_ms=wall_ms(), load=self.calls.load())
+            beat = Heartbeat(at_ms=wall_ms(), load=self.calls.load(), lapsed=self.calls.lapsed())
             await socket.send(msgspec.json.encode(beat).decode())
             await asyncio.sleep(self._heartbeat_s)
 
@@ -270,9 +270,16 @@ class Uplink:
             self._wake.set()
 
     async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
+        held: list[str] = []
         for command in desired.commands:
-            if command.version > self._done_version:
-                if command.kind == "end" and command.call is not None:
-                    self.calls.end(command.call, command.body.get("end_reason", "ended_by_api"))
-                self._done_version = command.version
-        await socket.send(msgspec.json.encode(Done(version=self._done_version)).decode())
+            if command.version <= self._done_version:
+                continue
+            call = command.call
+            if command.kind == "end" and call is not None:
+                self.calls.end(call, command.body.get("end_reason", "ended_by_api"))
+            elif command.kind == "deny" and call is not None:
+                epoch = command.body.get("epoch", "")
+                if not epoch.isdecimal() or not self.calls.deny(call, int(epoch)):
+                    held.append(call)
+            self._done_version = command.version
+        await socket.send(msgspec.json.encode(Done(version=self._done_version, held=held)).decode())

@@ -88,10 +88,13 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     version: str = ""
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
+    """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes."""
+
     at_ms: int
     load: Load
     draining: bool = False
+    lapsed: list[Held] = []
 
 
 class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,10 +122,12 @@ class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag="volatile", rename
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """Every command up to `version` has been carried out."""
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
+    """Every command up to `version` has been carried out. `held`: calls that a ``deny`` among them was about and that this
+    edge has not denied."""
 
     version: int
+    held: list[str] = []
 
 
 # --- control plane to edge -------------------------------------------------------------------------------------
@@ -174,7 +179,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``drain``, ``undrain``. Idempotent."""
+    """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``deny`` (a call: if you do not hold it, refuse
+    its grants up to `body.epoch` from now on), ``drain``, ``undrain``. Idempotent."""
 
     version: int
     kind: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -140,6 +141,34 @@ async def test_an_ended_call_is_told_to_its_edge(project: Project, edge: Edge) -
         assert desired["type"] == "desired"
         assert [(c["kind"], c["call"]) for c in desired["commands"]] == [("end", call)]
         await socket.send(json.dumps({"type": "done", "version": desired["commands"][-1]["version"]}))
+
+
+async def test_an_edge_is_asked_for_a_call_and_its_word_is_kept(project: Project, edge: Edge) -> None:
+    control = edge.api.control
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await socket.recv()
+        call = await placed(project, edge)
+        await socket.send(events(call, event(1, type="call.answered")))
+        assert json.loads(await socket.recv())["type"] == "ack"
+        beat = {"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 5}}
+        await socket.send(json.dumps(beat | {"lapsed": [[call, 1]]}))
+
+        async def answer() -> list[str]:
+            waiting = await control.overdue.waiting(50)
+            return [e.answer for w in waiting if ids.encode(ids.CALL, w.call_id) == call for e in w.edges]
+
+        while "due" not in await answer():
+            await asyncio.sleep(0.005)
+        for question in await control.overdue.questions(patience_s=0.0):
+            await control.commands.deny(question.call_id, question.edge_id, question.epoch)
+        desired = json.loads(await socket.recv())
+        assert [(c["kind"], c["call"], c["body"]) for c in desired["commands"]] == [
+            ("deny", call, {"epoch": "1"})
+        ]
+        await socket.send(json.dumps({"type": "done", "version": desired["commands"][-1]["version"]}))
+        while "denied" not in await answer():
+            await asyncio.sleep(0.005)
 
 
 async def test_a_newer_uplink_voids_the_older(edge: Edge) -> None:

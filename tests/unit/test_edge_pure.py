@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regions.edge.calls import Calls, Refusal
 from regions.edge.lease import Lease
 from regions.edge.machine import TABLE, BadTransition, Phase, step
 from regions.edge.outbox import EVENTS_MAX, Outbox
@@ -14,6 +17,7 @@ from regions.edge.snapshots import open_snapshot, seal_snapshot
 from regions.edge.takeover import plan_takeover
 from regions.edge.utterances import Said
 from regions.media.caller_buffer import BUFFERED_BYTES_MAX, CallerBuffer
+from regions.media.pacer import Pacer
 from regions.media.playout import Playout
 from regions.wire.events import EdgeEvent, Origin
 from regions.wire.media import LEASE_MS, SNAPSHOT_BYTES_MAX, Position, Resume
@@ -284,3 +288,29 @@ def test_the_table_of_phases_ends_in_gone_and_refuses_the_rest() -> None:
                 with pytest.raises(BadTransition):
                     step(phase, action)
     assert not any(phase is Phase.GONE for phase, _ in TABLE)
+
+
+# -------------------------------------------------------------------------------------------------------- denials
+
+
+def test_what_an_edge_has_denied_it_never_takes_up_to_that_epoch() -> None:
+    calls = Calls(None, None, Pacer(lambda _, __: None))  # type: ignore[arg-type]  # neither is asked
+    assert calls.deny("call", 3)
+    assert calls.deny("call", 2)
+    for epoch in (1, 3):
+        with pytest.raises(Refusal, match="given up"):
+            calls.own(SimpleNamespace(call="call", epoch=epoch, turn=None))  # type: ignore[arg-type]
+    calls.own(SimpleNamespace(call="call", epoch=4, turn=None))  # type: ignore[arg-type]
+
+
+def test_a_call_that_is_owned_or_has_something_unsent_is_not_denied() -> None:
+    calls = Calls(None, None, None)  # type: ignore[arg-type]
+    outbox = Outbox("call", 1)
+    session = SimpleNamespace(call="call", epoch=1, phase=Phase.OWNING, outbox=outbox)
+    calls._sessions["call", 1] = session  # type: ignore[assignment]
+    assert not calls.deny("call", 1)
+    session.phase = Phase.MUTE
+    put(outbox, 1)
+    assert not calls.deny("call", 1)
+    outbox.acknowledge(1)
+    assert calls.deny("call", 1)

@@ -194,6 +194,27 @@ create table vx.late_events (
   primary key (call_id, origin_epoch, origin_n)
 ) partition by range (call_id);
 
+-- Calls that may be over without having ended: nobody attached, the caller has gone, the owner has restarted. The reconciler
+-- asks every edge that was granted an epoch, and ends the call once none can hold it.
+create table vx.overdue (
+  call_id  uuid primary key,
+  reason   text not null check (reason in ('no_answer', 'caller_lost', 'edge_lost')),
+  epoch    integer not null,                        -- of the owner then: a call that has moved on since is alive
+  since    timestamptz not null default clock_timestamp()
+);
+create index on vx.overdue (since);
+
+create table vx.denials (
+  call_id      uuid not null references vx.overdue on delete cascade,
+  edge_id      uuid not null references vx.edges,
+  incarnation  uuid not null,
+  epoch        integer not null,                    -- the question is about the grants up to this one
+  asked_at     timestamptz not null default clock_timestamp(),
+  answer       text check (answer in ('denied', 'held')),
+  answered_at  timestamptz,
+  primary key (call_id, edge_id, incarnation)
+);
+
 -- ------------------------------------------------------------------------------------------------------ webhooks
 
 create table vx.webhooks (

@@ -43,6 +43,8 @@ grant select, update on vx.webhooks, vx.deliveries to vx_worker;
 grant select, insert on vx.delivery_attempts to vx_worker;
 grant select, delete on vx.idempotency, vx.used_tokens to vx_worker;
 grant select, insert on vx.desired to vx_worker;
+grant select, insert, delete on vx.overdue to vx_worker;
+grant select, insert, update, delete on vx.denials to vx_worker;
 
 grant select, insert, update on vx.projects, vx.api_keys, vx.content_keys, vx.regions, vx.edges, vx.desired,
   vx.used_tokens, vx.signing_keys, vx.fleet_keys to vx_admin;
