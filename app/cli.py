@@ -254,12 +254,14 @@ def serve() -> None:
 
     \b
       DATABASE_URL               postgresql://user:password@host:port/database  (required)
-      REDIS_URLS                 us-east=redis://host:6379,eu-west=redis://…    (hints and tails)
+      REDIS_URLS                 us-east=redis://host:6379,eu-west=redis://…    (hints, tails, spools)
       VOXPLANE_OPERATOR_KEY      the platform's own key, vx_op_…
       VOXPLANE_HOST, _PORT       where to listen (127.0.0.1, 8080)
       VOXPLANE_UPLINK_URLS       how edges reach the instances: ws://host:port,…
       VOXPLANE_DATA              holds the master key; all instances need the same
-      VOXPLANE_LOG_FORMAT        json or text
+      VOXPLANE_LOG_FORMAT        json or console
+      VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
+      DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b
     Example, after `voxplane migrate`:
@@ -308,7 +310,7 @@ def edge() -> None:
       VOXPLANE_EDGE_DATA         holds the edge's key
       VOXPLANE_MEDIA_HOST, _PORT, VOXPLANE_PUBLIC_MEDIA_URL   where callers attach
       VOXPLANE_HTTP_HOST, _PORT, VOXPLANE_PUBLIC_HTTP_URL     probes, health, metrics
-      VOXPLANE_REDIS_URL         the region's own Valkey or Redis
+      VOXPLANE_REDIS_URL         the region's Valkey, where it is not what the control plane says
       VOXPLANE_CAPACITY          calls at once (50)
 
     \b

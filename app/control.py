@@ -7,7 +7,7 @@ with it but its open sockets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -37,11 +37,9 @@ from app.projects.auth import Authenticator
 from app.projects.service import Projects
 from app.settings import Settings
 from app.supervisor import Supervisor, Worker
-from app.vault import LocalKeys, Vault
+from app.vault import MASTER_KEY_FILE, LocalKeys, Vault
 from app.webhooks.delivery import Delivery
-from app.webhooks.service import Webhooks
-
-MASTER_KEY_FILE = "master.key"
+from app.webhooks.service import CHANGED, Webhooks
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +95,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
     tails = Tails(db, vault, settings.redis_urls, fleet.regions_of)
     appender = Appender(db, vault, clock, FactsReader(db, clock), hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
-    webhooks = Webhooks(db, vault, clock, local_targets=settings.local_targets)
+    webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
     store = CallStore(db)
     control = Control(
@@ -160,19 +158,20 @@ def _add_workers(control: Control, tails: Tails) -> None:
     reconciler = Reconciler(control.overdue, control.commands, control.appender)
     supervisor.add("calls.reconciler", reconciler.worker)
     supervisor.add("webhooks", delivery.worker)
-    supervisor.add("auth.revocations", _forget_on(hints, control.auth))
+    supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
+    supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
     supervisor.add("housekeeping", Housekeeping(db).worker)
 
 
-def _forget_on(hints: Hints, auth: Authenticator) -> Worker:
+def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:
     async def worker(stop: asyncio.Event) -> None:
-        revoked = hints.subscribe("keys")
+        changed = hints.subscribe(topic)
         try:
             while not stop.is_set():
-                if await revoked.wait(1.0):
-                    auth.forget()
+                if await changed.wait(1.0):
+                    forget()
         finally:
-            revoked.close()
+            changed.close()
 
     return worker

@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from app.settings import Settings, SettingsError
+from app.vault import MASTER_KEY_FILE, LocalKeys, VaultError
 
 MAJOR_MIN = 17
 CONNECT_WITHIN_S = 10.0
@@ -77,6 +78,26 @@ async def check_instance(settings: Settings) -> None:
         await check_database(url, schema=True)
     check_listener(settings.host, settings.port)
     check_data(settings.data)
+    await check_master_key(settings.database_url, settings.data / MASTER_KEY_FILE)
+
+
+async def check_master_key(url: str, file: Path) -> None:
+    """What is in the database was sealed with this key, or nothing was yet."""
+    connection = await asyncpg.connect(url, timeout=CONNECT_WITHIN_S)
+    try:
+        await connection.execute("set role vx_admin")
+        row = await connection.fetchrow("select kid, wrapped from vx.signing_keys limit 1")
+    finally:
+        await connection.close()
+    if row is None:
+        return
+    try:
+        LocalKeys.from_file(file).unwrap(row["wrapped"], f"signing:{row['kid']}")
+    except VaultError:
+        raise NotReady(
+            f"{file} is not the master key that this database was begun with: copy that file from another instance's"
+            " VOXPLANE_DATA, or use a database of its own"
+        ) from None
 
 
 def check_listener(host: str, port: int) -> None:
@@ -97,7 +118,7 @@ def check_data(folder: Path) -> None:
     """The master key lies there, or will."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        key = folder / "master.key"
+        key = folder / MASTER_KEY_FILE
         if key.exists():
             key.open("rb").close()
         else:

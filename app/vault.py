@@ -24,6 +24,7 @@ from app.db import Database
 from app.ids import new_id
 
 HASH_BYTES = 16
+MASTER_KEY_FILE = "master.key"
 
 
 class KeyProvider(Protocol):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from app.calls.coalescer import Coalescer
@@ -30,7 +31,7 @@ from app.telemetry import calls_created_total
 from app.vault import ContentKey, Vault
 from regions.wire import ids
 from regions.wire.events import EndReason, Source
-from regions.wire.ticket import Grant, TicketError, read
+from regions.wire.ticket import Claims, Grant, Sealed, TicketError, read, unb64, unseal
 
 log = structlog.get_logger()
 
@@ -208,8 +209,18 @@ class Calls:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
         grants = grants_of(first, placed.edges)
         content_key = await self.vault.for_project(call.project_id)
-        ticket = make_ticket(self._ticket_for(call, grants, self.local_targets), self.keyring, content_key)
+        local = self.local_targets and self._was_local(claims)
+        ticket = make_ticket(self._ticket_for(call, grants, local), self.keyring, content_key)
         return NewTicket(ticket=ticket, epoch=first, attach=attach_urls(grants))
+
+    def _was_local(self, claims: Claims) -> bool:
+        """Whether the old ticket let its edge dial local addresses: it was a test project's."""
+        keys = {k.id: unb64(k.key) for k in self.keyring.fleet_keys}
+        try:
+            plain = unseal(claims.sealed, keys=keys, bound_to=claims.call)
+            return msgspec.json.decode(plain, type=Sealed).local_targets
+        except (TicketError, msgspec.MsgspecError):
+            return False
 
     def _ticket_for(self, call: StoredCall, grants: tuple[Grant, ...], local: bool) -> TicketFor:
         return TicketFor(

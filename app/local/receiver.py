@@ -23,7 +23,10 @@ class WebhookReceiver:
         self.secret = ""
         self.url = ""
         self.received: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.faults: list[str] = []
+        self.status = 204
+        """What is answered to a webhook that verifies."""
         self.latencies_ms: list[float] = []
         self._server: _Server
         self._task: asyncio.Task[None]
@@ -65,10 +68,11 @@ class WebhookReceiver:
             if not part.get("more_body"):
                 break
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
-        status = 204
+        status = self.status
         try:
             event = verify(body, headers, self.secret)
             self.received.append(event)
+            self.headers.append(headers)
             happened = datetime.fromisoformat(event["timestamp"]).timestamp()
             self.latencies_ms.append(round((time.time() - happened) * 1000, 1))
         except WebhookError as error:

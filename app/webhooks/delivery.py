@@ -31,6 +31,7 @@ from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
 from app.webhooks.retry import Attempt, Verdict, judge
 from app.webhooks.sender import Answer, Sender
+from app.webhooks.service import CHANGED
 from app.webhooks.settle import Done, Settler
 from app.webhooks.signature import headers
 from regions.wire import ids
@@ -44,17 +45,18 @@ PER_ENDPOINT_MAX = 8
 IN_FLIGHT_MAX = 128
 POLL_S = 0.5
 GATHER_S = 0.005
+DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 CLAIM = f"""
 with due as (
   select p.call_id, p.webhook_id, p.seq,
          exists (select from vx.deliveries b where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
-                    and b.state = 'parked') as overtakes
+                    and b.parked and b.state in ('parked', 'in_flight')) as overtakes
     from vx.deliveries p
    where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and not p.webhook_id = any($2::uuid[])
      and not exists (select from vx.deliveries b
                       where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
-                        and b.state in ('pending', 'in_flight'))
+                        and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
    order by p.next_at limit $3
    for no key update of p skip locked
 )
@@ -103,12 +105,9 @@ class Delivery:
     async def worker(self, stop: asyncio.Event) -> None:
         due = self._hints.subscribe("deliveries")
         sender = Sender(local_targets=self._local_targets)
-        kept_s = 0.0
+        keeping = asyncio.create_task(self._keep(stop))
         try:
             while not stop.is_set():
-                if self._clock.monotonic_s() - kept_s > KEEP_EVERY_S:
-                    await self.keep_claims()
-                    kept_s = self._clock.monotonic_s()
                 claimed = await self._claim()
                 for claim, row, endpoint in claimed:
                     self._in_flight[claim["webhook_id"]] += 1
@@ -127,9 +126,17 @@ class Delivery:
             if self.in_hand:
                 # the last writes are let through: what was sent is written as sent
                 await asyncio.wait(self.in_hand, timeout=3.0)
-            for task in self.in_hand:
+            for task in (keeping, *self.in_hand):
                 task.cancel()
             await sender.close()
+
+    async def _keep(self, stop: asyncio.Event) -> None:
+        """By itself, so that nothing which holds the claiming up lets a claim run out."""
+        while not await wait_for_stop(stop, KEEP_EVERY_S):
+            try:
+                await self.keep_claims()
+            except DATABASE_AWAY as error:
+                log.warning("webhook.claims_not_kept", error=type(error).__name__)
 
     async def keep_claims(self) -> None:
         """Ours are renewed; those of workers that have gone are free again."""
@@ -155,13 +162,13 @@ class Delivery:
         webhook_id: UUID = claim["webhook_id"]
         try:
             if endpoint["open"]:
-                answer = await self._send(sender, row, endpoint)
+                answer = await self._send(sender, claim, row, endpoint)
                 verdict = judge(self._attempt(claim, answer), draw=self._chance.random())
             else:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
                 verdict = Verdict(outcome="failed")
             await asyncio.shield(self._settle(claim, endpoint, answer, verdict))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DATABASE_AWAY as error:
             # nothing is written of this attempt: the claim runs out, and the delivery is made again under the same id
             log.warning("webhook.unsettled", webhook=ids.encode(ids.WEBHOOK, webhook_id), error=str(error))
         else:
@@ -191,7 +198,7 @@ class Delivery:
             failing_s=(self._clock.now() - claim["first_at"]).total_seconds(),
         )
 
-    async def _send(self, sender: Sender, row: Any, endpoint: Any) -> Answer:
+    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer:
         now = self._clock.now()
         try:
             (event,) = await to_public(self._vault, [row])
@@ -205,6 +212,8 @@ class Delivery:
             return Answer(status=None, duration_ms=0, error="cannot be opened with this master key")
         body = msgspec.json.encode(event)
         sent = headers(event.id, int(now.timestamp()), body, secrets)
+        if claim["overtook"]:
+            sent["Voxplane-Overtook"] = "true"
         return await sender.post(endpoint["url"], body, sent)
 
     async def _settle(self, claim: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
@@ -232,3 +241,4 @@ class Delivery:
             await self._db.pool("worker").execute(
                 DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone"
             )
+            self._hints.wake(CHANGED)

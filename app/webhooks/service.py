@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from app.clock import Clock, rfc3339
 from app.db import Database
 from app.errors import FieldError, Invalid, NotFound
+from app.hints import Hints
 from app.ids import new_id, parse
 from app.projects.auth import Principal
 from app.tables import webhooks
@@ -27,21 +28,28 @@ from regions.wire.events import EVENT_TYPES
 
 PAGE_MAX = 200
 URLS_MAX = 10_000
+FRESH_S = 10.0
 SCHEMES = ("https", "http")
+CHANGED = "webhooks"
+"""The topic on which instances tell each other that an endpoint was removed or disabled."""
 
 SELECT_ATTEMPTS = text(
-    "select call_id, seq, attempt, at, duration_ms, status, error from vx.delivery_attempts"
-    " where webhook_id = :webhook order by at desc limit :limit"
+    "select a.call_id, a.seq, a.attempt, a.at, a.duration_ms, a.status, a.error, d.overtook"
+    " from vx.delivery_attempts a join vx.deliveries d using (call_id, webhook_id, seq)"
+    " where a.webhook_id = :webhook order by a.at desc limit :limit"
 )
 
 
 class Webhooks:
-    def __init__(self, db: Database, vault: Vault, clock: Clock, *, local_targets: bool) -> None:
+    def __init__(
+        self, db: Database, vault: Vault, clock: Clock, hints: Hints, *, local_targets: bool
+    ) -> None:
         self._db = db
         self._vault = vault
         self._clock = clock
+        self._hints = hints
         self._local_targets = local_targets
-        self._by_url: OrderedDict[tuple[UUID, str], UUID] = OrderedDict()
+        self._by_url: OrderedDict[tuple[UUID, str], tuple[UUID, float]] = OrderedDict()
 
     async def create(self, principal: Principal, body: CreateWebhook) -> CreatedWebhook:
         self._check(principal, body)
@@ -82,6 +90,11 @@ class Webhooks:
             )
         if changed.rowcount == 0:
             raise NotFound("There is no such webhook.")
+        self.forget()
+        self._hints.wake(CHANGED)
+
+    def forget(self) -> None:
+        """Some endpoint was removed or disabled, here or on another instance."""
         self._by_url.clear()
 
     async def attempts(self, principal: Principal, webhook: str, limit: int) -> list[AttemptView]:
@@ -101,14 +114,17 @@ class Webhooks:
                 duration_ms=r.duration_ms,
                 status=r.status,
                 error=r.error,
+                overtook=r.overtook,
             )
             for r in rows
         ]
 
     async def for_url(self, project_id: UUID, url: str) -> UUID:
-        """The hidden endpoint for a call's `webhook_url`; one per URL and project, signed with the project's own secret."""
-        known = self._by_url.get((project_id, url))
-        if known is not None:
+        """The hidden endpoint for a call's `webhook_url`; one per URL and project, signed with the project's own secret. One that
+        was disabled is enabled again: the project has just named it."""
+        now_s = self._clock.monotonic_s()
+        known, read_s = self._by_url.get((project_id, url), (None, 0.0))
+        if known is not None and now_s - read_s < FRESH_S:
             return known
         secret = await self.signing_secret(project_id)
         webhook_id = new_id(self._db.cell)
@@ -124,8 +140,11 @@ class Webhooks:
         statement = (
             upsert(webhooks)
             .values(**row)
-            .on_conflict_do_nothing(
-                index_elements=[webhooks.c.project_id, webhooks.c.url], index_where=unique
+            .on_conflict_do_update(
+                index_elements=[webhooks.c.project_id, webhooks.c.url],
+                index_where=unique,
+                set_={"enabled": True, "disabled_reason": None},
+                where=webhooks.c.enabled.is_(False),
             )
         )
         query = select(webhooks.c.id).where((webhooks.c.url == url) & unique)
@@ -133,7 +152,7 @@ class Webhooks:
             await connection.execute(statement)
             found: UUID | None = await connection.scalar(query)
         assert found is not None
-        self._by_url[(project_id, url)] = found
+        self._by_url[(project_id, url)] = (found, now_s)
         while len(self._by_url) > URLS_MAX:
             self._by_url.popitem(last=False)
         return found

@@ -26,7 +26,8 @@ with done as materialized (
   on conflict do nothing
 )
 update vx.deliveries d
-   set state = done.state, next_at = done.next_at, claimed_by = null, last_status = done.status, last_error = done.error,
+   set state = done.state, parked = d.parked or done.state = 'parked', next_at = done.next_at, claimed_by = null,
+       last_status = done.status, last_error = done.error,
        done_at = case when done.state in ('delivered', 'failed') then clock_timestamp() end
   from done
  where d.call_id = done.call_id and d.webhook_id = done.webhook_id and d.seq = done.seq

@@ -47,6 +47,8 @@ class SigningSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """`overtook`: an earlier event of the call was parked, and this one did not wait for it."""
+
     event_seq: int
     call_id: str
     attempt: int
@@ -54,6 +56,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     status: int | None
     error: str | None
+    overtook: bool
 
 
 class AttemptPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -320,6 +320,8 @@ class Session:
         """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
         if self.phase is not Phase.OWNING:
             return
+        _, cut = self._speech.clear("end")
+        self._record(cut.facts if cut is not None else [])
         self._journal.record("call.ended", {"end_reason": reason.value})
         self._finish(reason.value)
 

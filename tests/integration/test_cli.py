@@ -25,9 +25,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from app.cli import app
+from app.db import Database
+from app.fleet.keyring import Keyring
 from app.local.deployment import temporary_folder
 from app.local.postgres import Postgres
 from app.local.process import is_alive, works_in
+from app.vault import LocalKeys
 from tests.support.engines import Engines
 
 ROOT = Path(__file__).parents[2]
@@ -230,6 +233,27 @@ def test_serve_names_a_port_or_folder_it_cannot_have(database_url: str, tmp_path
         port = str(other.getsockname()[1])
         refused(1, f":{port} .*VOXPLANE_PORT", "serve", VOXPLANE_PORT=port, **env)
     refused(1, "set VOXPLANE_DATA", "serve", VOXPLANE_PORT="0", **env)
+
+
+def test_serve_refuses_another_master_key_than_the_databases(database_url: str, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "master.key").write_bytes(os.urandom(32))
+    keys = LocalKeys.from_file(tmp_path / "first" / "master.key")
+
+    async def begin_with_the_first() -> None:
+        async with Database.open(database_url) as db:
+            await Keyring(db, keys).open()
+
+    asyncio.run(begin_with_the_first())
+    refused(
+        1,
+        "second/master.key is not the master key",
+        "serve",
+        VOXPLANE_PORT="0",
+        DATABASE_URL=database_url,
+        VOXPLANE_DATA=str(tmp_path / "second"),
+    )
 
 
 def test_migrating_twice_as_a_user_who_is_no_superuser(folder: Path) -> None:

@@ -243,3 +243,48 @@ async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_go
     finally:
         hold.cancel()
         await superuser.close()
+
+
+async def test_a_call_that_names_an_endpoint_again_which_was_gone_is_heard_there(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    receiver.secret = (await project.client.get("/v1/webhooks/signing-secret")).json()["secret"]
+    receiver.status = 410
+    await make_call(project, webhook_url=receiver.url)
+    async with asyncio.timeout(15):
+        while all(h["enabled"] for h in (await project.client.get("/v1/webhooks")).json()["data"]):
+            await asyncio.sleep(0.01)
+    receiver.status = 204
+    api.control.webhooks.forget()
+    receiver.received.clear()
+    named = await make_call(project, webhook_url=receiver.url)
+    await receiver.until(1, 15)
+    assert [e["call_id"] for e in receiver.received] == [named]
+    (hook,) = (await project.client.get("/v1/webhooks")).json()["data"]
+    assert (hook["enabled"], hook["disabled_reason"]) == (True, None)
+
+
+async def test_a_parked_delivery_is_overtaken_also_while_it_is_tried(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    receiver.secret = hook["secret"]
+    call = await make_call(project)
+    await receiver.until(1, 15)
+    superuser = await asyncpg.connect(api.settings.database_url)
+    try:
+        await superuser.execute(
+            "update vx.deliveries set state = 'in_flight', parked = true, claimed_by = $2,"
+            " claimed_until = clock_timestamp() + interval '1 hour' where webhook_id = $1",
+            wire.decode(wire.WEBHOOK, hook["id"]),
+            uuid4(),
+        )
+    finally:
+        await superuser.close()
+    await project.client.post(f"/v1/calls/{call}/end")
+    await receiver.until(2, 15)
+    assert [e["seq"] for e in receiver.received] == [1, 2]
+    assert receiver.headers[-1]["voxplane-overtook"] == "true"
+    assert "voxplane-overtook" not in receiver.headers[0]
+    attempts = (await project.client.get(f"/v1/webhooks/{hook['id']}/attempts")).json()["data"]
+    assert {a["event_seq"]: a["overtook"] for a in attempts} == {1: False, 2: True}

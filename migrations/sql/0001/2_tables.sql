@@ -246,6 +246,7 @@ create table vx.deliveries (
   claimed_until  timestamptz,
   first_at       timestamptz,
   done_at        timestamptz,
+  parked         boolean not null default false,    -- was, at some time: later events of its call do not wait for it any more
   overtook       boolean not null default false,
   last_status    integer,
   last_error     text,
