@@ -1,4 +1,4 @@
-"""What a request body must be before its shape is looked at: JSON by its own word, not too deep, without U+0000.
+"""What a request body must be: JSON by its own word, not too deep, without U+0000, of the types that the handler names.
 
 PostgreSQL stores no U+0000. A string that has one is refused here, before it can share a statement with the requests of
 others. The raw character is no JSON at all, so only its escape is looked for.
@@ -13,6 +13,7 @@ import msgspec
 from litestar import Request
 
 from app.errors import BadRequest, FieldError, Invalid, VoxplaneError
+from app.pointers import escaped, invalid_from
 
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -27,8 +28,19 @@ class UnsupportedMediaType(VoxplaneError):
     fix = "Send JSON with `Content-Type: application/json`."
 
 
+UNFIT = "voxplane.unfit"
+"""Where in the scope of a request stands what is wrong with its body."""
+
+
+class _Unfit:
+    """What no handler takes."""
+
+
 class JsonRequest(Request[Any, Any, Any]):
-    """Raises `UnsupportedMediaType`, `MalformedJson` or `Invalid` where the framework would go on."""
+    """A body as the handler's own type.
+
+    Raises `UnsupportedMediaType`, `MalformedJson` or `Invalid` where the framework would go on.
+    """
 
     async def json(self) -> Any:
         check_type(self.headers.get("content-type"))
@@ -36,11 +48,20 @@ class JsonRequest(Request[Any, Any, Any]):
         try:
             if b"\\u0000" in body and _ESCAPED_NUL.search(body) is not None:
                 refuse_nul(msgspec.json.decode(body))
-            return await super().json()
+            return msgspec.json.decode(body, type=self._wanted())
         except RecursionError:
             raise MalformedJson("The body is nested too deeply.") from None
-        except msgspec.DecodeError:
+        except msgspec.ValidationError as error:
+            # who may not ask is told that first: the framework finds this unfit after it has resolved who is asking
+            self.scope[UNFIT] = invalid_from(str(error))  # type: ignore[literal-required]
+            return _Unfit()
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise MalformedJson from None
+
+    def _wanted(self) -> Any:
+        """What the handler takes. Read here, strictly: the framework itself would take ``"5"`` for a number."""
+        field = self.route_handler.parsed_data_field
+        return Any if field is None else field.annotation
 
 
 def check_type(content_type: str | None) -> None:
@@ -74,8 +95,3 @@ def refuse_nul(value: Any) -> None:
             "The request does not fit.",
             errors=[FieldError(pointer=p.replace("\0", ""), detail=detail) for p in sorted(set(faults))],
         )
-
-
-def escaped(name: str) -> str:
-    """One reference token of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")

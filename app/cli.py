@@ -267,11 +267,9 @@ def serve() -> None:
     Example, after `voxplane migrate`:
       DATABASE_URL=postgresql://voxplane:secret@db/voxplane voxplane serve
     """
-    import uvicorn
-
     from app import telemetry
-    from app.main import create_asgi
     from app.preflight import check_instance
+    from app.server import serve_until_told
     from app.settings import Settings, SettingsError
 
     try:
@@ -280,20 +278,7 @@ def serve() -> None:
         raise fail(str(error), 2) from None
     run(lambda: check_instance(settings))
     telemetry.configure(settings.log_format)
-    uvicorn.run(
-        create_asgi(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=2 << 20,
-        ws_ping_interval=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
+    serve_until_told(settings)
 
 
 @app.command()

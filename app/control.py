@@ -68,12 +68,12 @@ class Control:
 
 
 @asynccontextmanager
-async def open_control(settings: Settings) -> AsyncIterator[Control]:
+async def open_control(settings: Settings, stopping: asyncio.Event) -> AsyncIterator[Control]:
     """Opens everything, starts the workers, and closes in the opposite order."""
     settings.data.mkdir(parents=True, exist_ok=True)
     provider = LocalKeys.from_file(settings.data / MASTER_KEY_FILE)
     async with Database.open(settings.database_url, cell=settings.cell, urls=settings.database_urls) as db:
-        control = await _build(settings, db, provider)
+        control = await _build(settings, db, provider, stopping)
         control.supervisor.start()
         try:
             yield control
@@ -82,7 +82,7 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
             await control.supervisor.stop()
 
 
-async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Control:
+async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping: asyncio.Event) -> Control:
     """Who knows whom. Fails where the database has no schema yet or cannot be reached."""
     clock = SystemClock()
     vault = Vault(db, provider)
@@ -105,7 +105,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
         vault=vault,
         hints=hints,
         supervisor=Supervisor(),
-        stopping=asyncio.Event(),
+        stopping=stopping,
         keyring=keyring,
         fleet=fleet,
         fleet_store=fleet_store,
@@ -117,7 +117,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys) -> Contr
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
-        feeds=Feeds(db, vault, hints, Horizon(db, clock)),
+        feeds=Feeds(db, vault, clock, hints, Horizon(db, clock)),
         webhooks=webhooks,
         calls=Calls(
             store=store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator
@@ -131,10 +132,12 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Litestar:
+    """`stopping`: set by the server when it is told to stop, so that streams and uplinks end before it waits for them."""
+
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with open_control(settings) as control:
+        async with open_control(settings, stopping or asyncio.Event()) as control:
             app.state.control = control
             log.info("control.ready", port=settings.port, regions=len(control.fleet.now.regions))
             yield
@@ -165,9 +168,9 @@ def create_app(settings: Settings) -> Litestar:
     )
 
 
-def create_asgi(settings: Settings) -> ASGIApp:
+def create_asgi(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     """What a process serves: the application with a request id around everything, routing errors included."""
-    app = RequestId(create_app(settings))
+    app = RequestId(create_app(settings, stopping))
     # a full collection of what was imported stops every request for a tenth of a second: it is not looked at again
     gc.collect()
     gc.freeze()

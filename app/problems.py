@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from litestar.types import Send
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.bodies import MalformedJson, UnsupportedMediaType, escaped
+from app.bodies import UNFIT, MalformedJson, UnsupportedMediaType
 from app.errors import (
     BadRequest,
     FieldError,
@@ -33,6 +32,7 @@ from app.errors import (
     Unavailable,
     VoxplaneError,
 )
+from app.pointers import fault, invalid_from, pointer
 from app.telemetry import request_id
 
 log = structlog.get_logger()
@@ -42,9 +42,8 @@ FRAMES_MAX = 8
 # SQLSTATE classes: connection, rolled back, no resources, lock not available, read-only, operator, system
 AWAY = ("08", "40", "53", "55P03", "25006", "57", "58")
 BAD_VALUE = "22"
-_PATH = re.compile(r"\s*-? ?at `(?:key` in `)?\$((?:\.|\[)[^`]*)?`")
-_UNKNOWN = re.compile(r"unknown field `([^`]{1,64})`")
-_SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+PARAMETERS = {"with_state": "state"}
+"""Query parameters whose handlers call them otherwise."""
 
 Handler = Any
 
@@ -77,43 +76,25 @@ def problem(error: VoxplaneError, headers: Mapping[str, str] | None = None) -> R
     return Response(problem_body(error), status_code=error.status, media_type=PROBLEM, headers=sent)
 
 
-def pointer_of(text: str) -> tuple[str, str]:
-    """A msgspec message as (JSON pointer, detail): ``Expected `int` - at `$.a[0]``` → ("/a/0", "Expected `int`")."""
-    found = _PATH.search(text)
-    if found is None:
-        return "", text
-    return _pointer(found.group(1) or ""), _PATH.sub("", text).strip()
-
-
-def _pointer(path: str) -> str:
-    """``.a[0].b`` as ``/a/0/b``; msgspec writes ``[...]`` for a value of a map, which names no one."""
-    segments = [(m.group(1) or m.group(2)) for m in _SEGMENT.finditer(path)]
-    return "".join("/" + escaped(s) for s in segments if s != "...")
-
-
-def invalid_from(text: str) -> Invalid:
-    pointer, detail = pointer_of(text)
-    return Invalid("The body does not fit.", errors=[FieldError(pointer=pointer, detail=detail)])
-
-
 def _from_voxplane(_: Request[Any, Any, Any], error: VoxplaneError) -> Response[Any]:
     return problem(error)
 
 
-def _from_validation(_: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+def _from_validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+    unfit: Invalid | None = request.scope.get(UNFIT)  # type: ignore[assignment]
+    if unfit is not None:
+        return problem(unfit)
     faults: list[FieldError] = []
     for entry in error.extra if isinstance(error.extra, list) else []:
-        pointer, detail = pointer_of(str(entry.get("message", "")))
         key = str(entry.get("key", ""))
         if entry.get("source") == "body" or key == "data":
             key = key.removeprefix("data").removeprefix(".")
-        if key and not pointer:
-            pointer = _pointer("." + key)
-        if (unknown := _UNKNOWN.search(detail)) is not None:
-            pointer += "/" + escaped(unknown.group(1))
-        if detail == "'data'":
-            detail = "a body is required"
-        faults.append(FieldError(pointer=pointer, detail=detail))
+        found = fault(
+            str(entry.get("message", "")), within=pointer("." + PARAMETERS.get(key, key)) if key else ""
+        )
+        if found.detail == "'data'":
+            found = FieldError(pointer=found.pointer, detail="a body is required")
+        faults.append(found)
     return problem(Invalid("The request does not fit.", errors=faults))
 
 

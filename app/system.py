@@ -10,6 +10,7 @@ from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.dependencies import ControlIn
+from app.openapi import completed
 from app.telemetry import registry
 
 READY_DEADLINE_S = 2.0
@@ -49,7 +50,11 @@ async def jwks(control: ControlIn) -> Response[dict[str, Any]]:
 
 @get("/openapi.json", operation_id="openapi", tags=["system"], security=[{}], include_in_schema=False)
 async def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    return request.app.openapi_schema.to_schema()
+    state = request.app.state
+    if "openapi" not in state:
+        state.openapi = completed(request.app.openapi_schema.to_schema())
+    found: dict[str, Any] = state.openapi
+    return found
 
 
 ROUTES: list[Any] = [healthz, readyz, metrics, jwks, openapi]

@@ -67,6 +67,7 @@ webhooks = Table(
     Column("url", Text),
     Column("types", ARRAY(Text)),
     Column("secrets", JSONB),
+    Column("local_targets", Boolean),
     Column("enabled", Boolean),
     Column("disabled_reason", Text),
     Column("version", Integer),

@@ -48,6 +48,11 @@ def caller_of(body: CreateCall) -> CallerRequest:
     )
 
 
+def body_hash(body: CreateCall) -> bytes:
+    """What tells a repeated create from another one under the same key; the order of fields and what was left out do not."""
+    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest()
+
+
 def new_call(
     body: CreateCall,
     placed: Placement,
@@ -81,7 +86,7 @@ def new_call(
     )
     return NewCall(
         key=key,
-        body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
+        body_hash=body_hash(body),
         call_id=call_id,
         event_id=event_id,
         request=msgspec.json.encode(request),

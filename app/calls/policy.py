@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import phonenumbers
 
 from app.calls.shapes import CallerRequest, CreateCall
@@ -11,6 +12,8 @@ from app.errors import FieldError, Invalid, NotAvailable
 from regions.wire.addresses import AddressError, check_url
 
 RESERVED_PARAMETER = "voxplane_"
+PARAMETERS_BYTES_MAX = 8 * 1024
+_NUMBER = re.compile(r"\+[0-9](?:[ .()-]{0,2}[0-9]){1,17}")
 _SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")
 
 
@@ -33,6 +36,14 @@ def check_create(body: CreateCall, *, local_targets: bool) -> None:
         for name in body.agent.parameters
         if name.startswith(RESERVED_PARAMETER)
     ]
+    size = len(msgspec.json.encode(body.agent.parameters))
+    if size > PARAMETERS_BYTES_MAX:
+        faults.append(
+            FieldError(
+                pointer="/agent/parameters",
+                detail=f"{size} bytes as JSON; they travel in the ticket, which has room for {PARAMETERS_BYTES_MAX}",
+            )
+        )
     if faults:
         raise Invalid("The call cannot be created so.", errors=faults)
     if body.caller.kind != "websocket":
@@ -61,11 +72,14 @@ def caller_faults(caller: CallerRequest) -> list[FieldError]:
 
 
 def normalised(text: str) -> str | None:
-    """E.164 for numbers and tel: URIs, sip: URIs as they are; None for anything else."""
-    if text.startswith(("sip:", "sips:")):
-        return text if _SIP.fullmatch(text) else None
-    number = text.removeprefix("tel:")
-    if not number.startswith("+"):
+    """E.164 for numbers and tel: URIs (RFC 3966, without extensions), sip: URIs as they are; None for anything else."""
+    scheme, colon, rest = text.partition(":")
+    scheme = scheme.lower() if colon else ""
+    if scheme in ("sip", "sips"):
+        uri = f"{scheme}:{rest}"
+        return uri if _SIP.fullmatch(uri) else None
+    number = rest if scheme == "tel" else text
+    if not _NUMBER.fullmatch(number):
         return None
     try:
         parsed = phonenumbers.parse(number)

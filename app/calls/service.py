@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.buckets import Buckets
 from app.calls.coalescer import Coalescer
-from app.calls.creation import caller_of, checked_key, new_call
+from app.calls.creation import body_hash, caller_of, checked_key, new_call
 from app.calls.machine import FINAL
 from app.calls.policy import check_create
 from app.calls.shapes import CreateCall, CreatedCall, NewTicket, PlacementView
 from app.calls.store import CallStore, NewCall, StoredCall, view_fields
 from app.calls.tickets import TicketFor, make_ticket
 from app.clock import Clock, rfc3339
-from app.errors import Conflict, Invalid, NotFound, Unauthenticated
+from app.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unauthenticated, VoxplaneError
 from app.fleet.desired import Commands
 from app.fleet.keyring import Keyring
 from app.fleet.view import EdgeState, FleetView
@@ -37,10 +38,11 @@ log = structlog.get_logger()
 
 CREATE_ROUTE = "POST /v1/calls"
 MEDIA_PATH = "/v1/media"
+EPOCHS_MAX = 1_000
 
 
 class CallWebhooks(Protocol):
-    async def for_url(self, project_id: UUID, url: str) -> UUID:
+    async def for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
         """The hidden endpoint of this URL in the project, created where there is none."""
         ...
 
@@ -60,18 +62,27 @@ class Calls:
     cell: int
     attach_within_s: int
     local_targets: bool
+    renewals: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=0.5))
 
     async def create(
         self, principal: Principal, key: str | None, body: CreateCall
     ) -> tuple[CreatedCall, bool]:
         """The call and its ticket; True where the key had been used for the same body before."""
         key = checked_key(key)
-        local = self.local_targets and principal.mode == "test"
-        check_create(body, local_targets=local)
         now = self.clock.now()
-        placed = place(body, self.fleet.now, now)
+        try:
+            check_create(body, local_targets=self.local_targets and principal.mode == "test")
+            placed = place(body, self.fleet.now, now)
+        except VoxplaneError:
+            # what could be placed once is answered again, whatever has become of the fleet since
+            made = await self.store.made(principal.project_id, CREATE_ROUTE, key)
+            if made is None:
+                raise
+            return await self._replay(principal, made.call_id, made.body_hash == body_hash(body)), True
         webhook_id = (
-            await self.webhooks.for_url(principal.project_id, body.webhook_url) if body.webhook_url else None
+            await self.webhooks.for_url(principal.project_id, principal.mode, body.webhook_url)
+            if body.webhook_url
+            else None
         )
         content_key = await self.vault.for_project(principal.project_id)
         placement = view(placed)
@@ -198,6 +209,12 @@ class Calls:
             raise NotFound("There is no such call.")
         if call.state in FINAL:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
+        if call.epoch_granted >= EPOCHS_MAX or not self.renewals.take(call_id, self.clock.monotonic_s()):
+            raise QuotaExceeded(
+                "This call asks for tickets too often.",
+                fix="Use the grants of the newest ticket first.",
+                retry_after_s=1,
+            )
         body = CreateCall(
             agent=call.request.agent, latencies=call.request.latencies, regions=call.request.regions
         )

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from regions.wire.ticket import TICKET_BYTES_MAX
+
 Region = Annotated[
     str, Meta(pattern=r"^[a-z][a-z0-9-]{1,30}$", description="Id of a region, such as `us-east`.")
 ]
@@ -43,7 +45,7 @@ class LatencyRequest(
     rtt_ms: Milliseconds
     jitter_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
     loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    at: datetime | None = None
+    at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class RegionsRequest(
@@ -77,7 +79,7 @@ class EndCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class TicketRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/calls/{id}/ticket``: the old ticket is the credential."""
 
-    ticket: Annotated[str, Meta(max_length=16_384)]
+    ticket: Annotated[str, Meta(max_length=TICKET_BYTES_MAX)]
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):

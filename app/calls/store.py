@@ -39,6 +39,9 @@ select {CALL_COLUMNS} from vx.calls
    and ($4::text is null or region = $4) and ($5::jsonb is null or metadata @> $5)
  order by id desc limit $6
 """
+SELECT_MADE = (
+    "select call_id, body_hash from vx.idempotency where project_id = $1 and route = $2 and key = $3"
+)
 GRANT_EPOCHS = "select vx.grant_epochs($1, $2, $3, $4, $5)"
 
 
@@ -138,6 +141,12 @@ class CallStore:
                 [c.created_at for c in batch],
             )  # fmt: skip
         return {r["key"]: Created(r["call_id"], r["body_hash"], r["replayed"]) for r in rows}
+
+    async def made(self, project_id: UUID, route: str, key: str) -> Created | None:
+        """What the key was used for before, if it was."""
+        async with self._db.project_driver(project_id) as connection:
+            row = await connection.fetchrow(SELECT_MADE, project_id, route, key)
+        return Created(row["call_id"], row["body_hash"], replayed=True) if row is not None else None
 
     async def get(self, project_id: UUID, call_id: UUID) -> StoredCall | None:
         async with self._db.project_driver(project_id) as connection:

@@ -14,13 +14,20 @@ from regions.wire.uplink import (
     EVENTS_PER_BATCH_MAX,
     FRAME_BYTES_MAX,
     CallEvents,
+    Done,
     Events,
     FromEdge,
+    Heartbeat,
+    Held,
+    Hello,
+    Load,
     Volatile,
     from_edge_decoder,
 )
 
 AT_MS_MAX = 1 << 43
+CAPACITY_MAX = 100_000
+LOAD_MAX = 1e9
 
 
 class BadFrame(Exception):
@@ -37,15 +44,41 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
         message: FromEdge = from_edge_decoder.decode(frame)
     except msgspec.ValidationError as error:
         raise BadFrame(f"the frame does not fit: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BadFrame("the frame is not JSON") from None
-    if isinstance(message, Events):
-        check_events(message)
-    elif isinstance(message, Volatile):
-        kind = EVENT_TYPES.get(message.type)
-        if kind is None or kind.durable or Source.EDGE not in kind.sources:
-            raise BadFrame("this type of event is not volatile")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadFrame("the frame is not JSON, or nested too deeply") from None
+    match message:
+        case Events():
+            check_events(message)
+        case Volatile():
+            kind = EVENT_TYPES.get(message.type)
+            if kind is None or kind.durable or Source.EDGE not in kind.sources:
+                raise BadFrame("this type of event is not volatile")
+        case Hello():
+            _check_load(message.load)
+            _check_held(message.held)
+            _check_version(message.desired_version)
+        case Heartbeat():
+            _check_load(message.load)
+            _check_held(message.lapsed)
+        case Done():
+            _check_version(message.version)
     return message
+
+
+def _check_load(load: Load) -> None:
+    sound = 0 <= load.calls <= CAPACITY_MAX and 1 <= load.capacity_calls <= CAPACITY_MAX
+    if not (sound and 0 <= load.cpu <= LOAD_MAX and 0 <= load.lateness_p99_ms <= LOAD_MAX):
+        raise BadFrame(f"a load counts up to {CAPACITY_MAX} calls, and its other figures are not negative")
+
+
+def _check_held(held: list[Held]) -> None:
+    if len(held) > CAPACITY_MAX or not all(1 <= h.epoch < 1 << 30 for h in held):
+        raise BadFrame("what is held has epochs, and there are not that many calls")
+
+
+def _check_version(version: int) -> None:
+    if not 0 <= version < 1 << 62:
+        raise BadFrame("a version is a whole number below 2^62")
 
 
 def check_events(batch: Events) -> None:

@@ -17,6 +17,7 @@ from app.clock import Clock
 from app.errors import Conflict, FieldError, Forbidden, Invalid, Unauthenticated
 from app.fleet import tokens
 from app.fleet.detector import DOWN_AFTER_S
+from app.fleet.frames import CAPACITY_MAX
 from app.fleet.keyring import Keyring
 from app.fleet.store import FleetStore, KnownEdge
 from app.fleet.view import FleetView
@@ -29,7 +30,6 @@ log = structlog.get_logger()
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _LISTENER = re.compile(r"(wss?|https?)://[A-Za-z0-9.\-\[\]:]{1,253}")
-CAPACITY_MAX = 100_000
 
 
 class Registration:

@@ -91,11 +91,22 @@ class Beats:
                 continue
             beats = list(self.newest.values())
             self.newest.clear()
-            alive = await self.store.heartbeats(beats)
+            alive = await self._write(beats)
             for beat in beats:
                 gone = self.superseded.get((beat.edge_id, beat.generation))
                 if beat.edge_id not in alive and gone is not None:
                     gone.set()
+
+    async def _write(self, beats: list[Beat]) -> set[UUID]:
+        """The edges whose generation holds. What the database refuses of one edge is not held against the others."""
+        try:
+            return await self.store.heartbeats(beats)
+        except (asyncpg.DataError, OverflowError, ValueError) as error:
+            if len(beats) == 1:
+                log.warning("uplink.beat_refused", edge=str(beats[0].edge_id), error=type(error).__name__)
+                return set()
+        middle = len(beats) // 2
+        return await self._write(beats[:middle]) | await self._write(beats[middle:])
 
 
 class Uplink:
@@ -147,6 +158,9 @@ class Uplink:
             await self._goodbye(closed)
         except (ConnectionError, TimeoutError):
             log.info("uplink.lost", edge=str(self._edge.edge_id))
+        except DATABASE_AWAY as error:
+            log.info("uplink.lost", edge=str(self._edge.edge_id), error=type(error).__name__)
+            await self._goodbye(_Closed("unavailable", "the database is away", "reconnect in a moment"))
 
     async def _hello(self) -> Hello:
         try:
@@ -340,7 +354,8 @@ class Uplink:
         try:
             await self._send(Goodbye(code=closed.code, detail=closed.detail, fix=closed.fix))
             await self._socket.close(
-                SERVICE_RESTART if closed.code == "shutting_down" else POLICY_VIOLATION, closed.code
+                SERVICE_RESTART if closed.code in ("shutting_down", "unavailable") else POLICY_VIOLATION,
+                closed.code,
             )
         except (ConnectionError, TimeoutError):
             return

@@ -124,8 +124,8 @@ def writable(path: Path) -> Iterator[None]:
 
 def make_folder(path: Path, account: Account) -> None:
     """Makes the folder and its parents, so that the engines' user may walk through, whatever our umask; raises `EngineError`."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with writable(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             if account.demoted:

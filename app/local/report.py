@@ -30,7 +30,8 @@ def print_report(outcome: Outcome, *, as_json: bool) -> None:
     print("\nPlacement")
     for c in placement["candidates"]:
         print(
-            f"  {c['region']:<10} {c['rtt_ms']:6.1f} ms  load {c['load']:.2f}  cost {c['cost_ms']:6.1f}  {c['reason']}"
+            f"  {c['region']:<10} {c['rtt_ms']:6.1f} ms {'' if c['source'] == 'measured' else 'at least?':<9}"
+            f"  load {c['load']:.2f}  cost {c['cost_ms']:6.1f}  {c['reason']}"
         )
     standbys = ", ".join(s["region"] for s in placement["standbys"])
     print(f"  standbys: {standbys} ({placement['protection']} protection)")

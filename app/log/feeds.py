@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from app import cursors
+from app.clock import Clock
 from app.db import Database
 from app.errors import BadRequest
 from app.hints import Hints
@@ -61,7 +62,8 @@ def position_of(cursor: str) -> Position:
 
 
 class Feeds:
-    def __init__(self, db: Database, vault: Vault, hints: Hints, horizon: Horizon) -> None:
+    def __init__(self, db: Database, vault: Vault, clock: Clock, hints: Hints, horizon: Horizon) -> None:
+        self._clock = clock
         self._db = db
         self._vault = vault
         self._hints = hints
@@ -69,20 +71,22 @@ class Feeds:
 
     async def newest(self) -> Position:
         """Where a reader stands that wants only what comes."""
-        return Position(await self._horizon.read() - 1, UUID(int=(1 << 128) - 1), (1 << 31) - 1)
+        return _before(await self._horizon.read())
 
     async def page(
         self, project_id: UUID, after: Position, *, types: list[str] | None = None, limit: int = PAGE_MAX
-    ) -> list[tuple[Position, PublicEvent]]:
+    ) -> tuple[list[tuple[Position, PublicEvent]], Position]:
+        """The events after `after`, and the position up to which has been looked: behind it nothing new will appear."""
         horizon = await self._horizon.read()
         async with self._db.project_driver(project_id) as connection:
             rows: list[Any] = await connection.fetch(
                 SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit
             )
         events = await to_public(self._vault, rows)
-        return [
+        found = [
             (Position(r["feed_xid"], r["call_id"], r["seq"]), e) for r, e in zip(rows, events, strict=True)
         ]
+        return found, found[-1][0] if len(found) == limit else max(after, _before(horizon))
 
     async def of_call(
         self, project_id: UUID, call_id: UUID, *, after_seq: int, limit: int
@@ -98,26 +102,28 @@ class Feeds:
         after: Position,
         *,
         types: list[str] | None,
-        heartbeat_s: float,
+        look_every_s: float,
         stop: asyncio.Event,
-    ) -> AsyncIterator[tuple[Position, PublicEvent] | None]:
-        """Every event after `after`, as it becomes durable; None when nothing came for `heartbeat_s`. Ends soon after `stop`."""
+    ) -> AsyncIterator[tuple[Position, PublicEvent | None]]:
+        """Every event after `after`, as it becomes durable; None with the position reached where none was given for
+        `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
-        idle_s = 0.0
+        woken, given_s = False, self._clock.monotonic_s()
         try:
             while not stop.is_set():
-                found = await self.page(project_id, after, types=types)
+                found, after = await self.page(project_id, after, types=types)
                 for position, event in found:
                     yield position, event
-                    after = position
-                if found:
-                    idle_s = 0.0
-                    continue
-                # a writer that is still running may hold the horizon back: look again soon after a wake
-                woken = await wakes.wait(POLL_S if idle_s else 0.02)
-                idle_s = 0.0001 if woken else idle_s + POLL_S
-                if idle_s >= heartbeat_s:
-                    idle_s = 0.0001
-                    yield None
+                if self._clock.monotonic_s() - given_s >= look_every_s:
+                    given_s = self._clock.monotonic_s()
+                    yield after, None
+                if not found:
+                    # a writer that is still running may hold the horizon back: look again soon after a wake
+                    woken = await wakes.wait(0.02 if woken else POLL_S)
         finally:
             wakes.close()
+
+
+def _before(horizon: int) -> Position:
+    """The last position there can be below the horizon."""
+    return Position(horizon - 1, UUID(int=(1 << 128) - 1), (1 << 31) - 1)

@@ -13,13 +13,15 @@ from litestar.response import Stream
 from app.calls.routes import bounded
 from app.control import Control
 from app.dependencies import ControlIn, PrincipalIn
+from app.errors import BadRequest, Unauthenticated
 from app.ids import parse
 from app.log.feeds import Position, position_of
 from app.projects.auth import Principal
 from regions.wire import ids
-from regions.wire.events import PublicEvent
+from regions.wire.events import EVENT_TYPES, PublicEvent
 
 HEARTBEAT_S = 15.0
+CHECK_EVERY_S = 3.0
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +41,10 @@ async def list_events(
 ) -> EventPage:
     principal.require("events:read")
     after = position_of(cursor) if cursor else Position()
-    found = await control.feeds.page(principal.project_id, after, types=types, limit=bounded(limit))
-    return EventPage(
-        data=[event for _, event in found], next_cursor=found[-1][0].cursor() if found else cursor
+    found, reached = await control.feeds.page(
+        principal.project_id, after, types=known_types(types), limit=bounded(limit)
     )
+    return EventPage(data=[event for _, event in found], next_cursor=reached.cursor())
 
 
 @get(
@@ -86,25 +88,47 @@ async def stream_events(
     start = last_event_id or cursor
     after = position_of(start) if start else await control.feeds.newest()
     return Stream(
-        _lines(control, principal, after, types),
+        _lines(control, request.headers.get("authorization"), principal, after, known_types(types)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _lines(
-    control: Control, principal: Principal, after: Position, types: list[str] | None
+    control: Control, credential: str | None, principal: Principal, after: Position, types: list[str] | None
 ) -> AsyncIterator[str]:
+    """Ends where the key that opened it is not valid any more."""
     yield f"retry: 1000\nid: {after.cursor()}\n\n"
+    said_s = checked_s = control.clock.monotonic_s()
     feed = control.feeds.follow(
-        principal.project_id, after, types=types, heartbeat_s=HEARTBEAT_S, stop=control.stopping
+        principal.project_id, after, types=types, look_every_s=CHECK_EVERY_S, stop=control.stopping
     )
-    async for found in feed:
-        if found is None:
-            yield ": still here\n\n"
-            continue
-        position, event = found
-        yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+    async for position, event in feed:
+        now_s = control.clock.monotonic_s()
+        if now_s - checked_s >= CHECK_EVERY_S:
+            checked_s = now_s
+            try:
+                await control.auth.authenticate(credential)
+            except Unauthenticated:
+                return
+        if event is not None:
+            said_s = now_s
+            yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+        elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
+            said_s = now_s
+            yield f": still here\nid: {position.cursor()}\n\n"
+
+
+def known_types(types: list[str] | None) -> list[str] | None:
+    """Raises `BadRequest` for one that does not exist: a reader that waits for it would wait for ever."""
+    unknown = [t for t in types or [] if t not in EVENT_TYPES]
+    if unknown:
+        raise BadRequest(
+            f"There is no event type {unknown[0][:64]!r}.",
+            code="unknown_type",
+            fix="See docs/reference/webhooks-and-events.md.",
+        )
+    return types
 
 
 ROUTES: list[Any] = [list_events, list_call_events, stream_events]

@@ -20,7 +20,8 @@ regions take calls again. Cost of a region, in milliseconds: round trip + jitter
 load to 100 at full. Regions whose cost lies within max(10 ms, 10 %) of the best are equal: of two of them drawn at
 random the less loaded one is taken (Mitzenmacher, "The Power of Two Choices", 2001). Preferred regions beat the others
 within twice that band. The round trip is the caller's own measurement, aged with a half-life of 60 s against the prior
-of a region that nothing is known of.
+of a region that nothing is known of; where the caller has measured some regions, one that it has not is taken for a
+quarter farther than the farthest of them: a region that did not answer in time is a far one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from app.fleet.view import EdgeState, Fleet, RegionState
 HALF_LIFE_S = 60.0
 PRIOR_RTT_MS = 150.0
 UNMEASURED_WEIGHT = 0.15
+FARTHER = 1.25
 BAND_MS = 10.0
 BAND_SHARE = 0.10
 LOAD_FREE = 0.70
@@ -115,7 +117,8 @@ def choose(
     fleet: Fleet, measured: dict[str, Measured], wishes: Wishes, *, draw: float
 ) -> Placement | NoPlacement:
     """`draw`: a random number in [0, 1), the only chance in it."""
-    places = [_place(fleet, state, measured.get(state.id)) for state in fleet.regions.values()]
+    prior_ms = max([PRIOR_RTT_MS, *(FARTHER * m.rtt_ms for m in measured.values())])
+    places = [_place(fleet, state, measured.get(state.id), prior_ms) for state in fleet.regions.values()]
     allowed = [p for p in places if _allowed(p.state, wishes)]
     for place in places:
         if place not in allowed:
@@ -147,10 +150,10 @@ def choose(
     )
 
 
-def estimate(measured: Measured | None) -> tuple[str, float, float]:
+def estimate(measured: Measured | None, prior_ms: float = PRIOR_RTT_MS) -> tuple[str, float, float]:
     """(source, round trip, jitter) in ms: the measurement, drawn towards the prior as it ages."""
     if measured is None or measured.age_s > MEASURED_AGE_MAX_S:
-        return "prior", PRIOR_RTT_MS, 0.0
+        return "prior", prior_ms, 0.0
     weight = 0.5 ** (max(measured.age_s, 0.0) / HALF_LIFE_S)
     rtt_ms = (weight * measured.rtt_ms + UNMEASURED_WEIGHT * (1 - weight) * PRIOR_RTT_MS) / (
         weight + UNMEASURED_WEIGHT * (1 - weight)
@@ -163,9 +166,9 @@ def load_penalty_ms(load: float) -> float:
     return LOAD_PENALTY_MS * max(0.0, load - LOAD_FREE) / (1 - LOAD_FREE)
 
 
-def _place(fleet: Fleet, state: RegionState, measured: Measured | None) -> _Place:
+def _place(fleet: Fleet, state: RegionState, measured: Measured | None, prior_ms: float) -> _Place:
     edges = [e for e in fleet.edges if e.region == state.id and e.admin_state == "active" and not e.draining]
-    source, rtt_ms, jitter_ms = estimate(measured)
+    source, rtt_ms, jitter_ms = estimate(measured, prior_ms)
     capacity = sum(e.capacity_calls for e in edges)
     load = sum(e.calls for e in edges) / capacity if capacity else 1.0
     return _Place(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 RoleName = Literal["owner", "admin", "developer", "viewer"]
 
 
@@ -37,7 +37,7 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: Name
     role: RoleName = "developer"
     scopes: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)] = []
-    expires_at: datetime | None = None
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):

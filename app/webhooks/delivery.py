@@ -41,22 +41,34 @@ log = structlog.get_logger()
 CLAIM_S = 5
 KEEP_EVERY_S = 1.0
 BATCH = 64
-PER_ENDPOINT_MAX = 8
-IN_FLIGHT_MAX = 128
+LOOK_AT = 4 * BATCH
+PER_ENDPOINT_MAX = 16
+IN_FLIGHT_MAX = 512
 POLL_S = 0.5
 GATHER_S = 0.005
 DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 CLAIM = f"""
-with due as (
+with busy as (
+  select * from unnest($2::uuid[], $4::int[]) b(webhook_id, n)
+), first as (
+  select p.call_id, p.webhook_id, p.seq, p.next_at,
+         row_number() over (partition by p.webhook_id order by p.next_at) + coalesce(b.n, 0) as place
+    from (select q.call_id, q.webhook_id, q.seq, q.next_at from vx.deliveries q
+           where q.state in ('pending', 'parked') and q.next_at <= clock_timestamp()
+             and not q.webhook_id = any(array(select webhook_id from busy where n >= {PER_ENDPOINT_MAX}))
+             and not exists (select from vx.deliveries b
+                              where b.webhook_id = q.webhook_id and b.call_id = q.call_id and b.seq < q.seq
+                                and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
+           order by q.next_at limit {LOOK_AT}) p
+    left join busy b on b.webhook_id = p.webhook_id
+), due as (
   select p.call_id, p.webhook_id, p.seq,
          exists (select from vx.deliveries b where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
                     and b.parked and b.state in ('parked', 'in_flight')) as overtakes
     from vx.deliveries p
-   where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and not p.webhook_id = any($2::uuid[])
-     and not exists (select from vx.deliveries b
-                      where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
-                        and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
+    join first f on f.call_id = p.call_id and f.webhook_id = p.webhook_id and f.seq = p.seq
+   where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and f.place <= {PER_ENDPOINT_MAX}
    order by p.next_at limit $3
    for no key update of p skip locked
 )
@@ -73,7 +85,7 @@ select {", ".join("e." + c.strip() for c in EVENT_COLUMNS.split(","))}
   from unnest($1::uuid[], $2::int[]) k(call_id, seq) join vx.events e on e.call_id = k.call_id and e.seq = k.seq
 """
 ENDPOINTS = """
-select w.id, w.url, w.secrets, w.enabled and w.deleted_at is null as open, w.project_id
+select w.id, w.url, w.secrets, w.local_targets, w.enabled and w.deleted_at is null as open, w.project_id
   from vx.webhooks w where w.id = any($1::uuid[])
 """
 RELEASE_EXPIRED = """
@@ -146,9 +158,10 @@ class Delivery:
         await pool.execute(RELEASE_EXPIRED)
 
     async def _claim(self) -> list[tuple[Any, Any, Any]]:
-        saturated = [webhook for webhook, n in self._in_flight.items() if n >= PER_ENDPOINT_MAX]
         pool = self._db.pool("worker")
-        claims = await pool.fetch(CLAIM, self.id, saturated, min(BATCH, IN_FLIGHT_MAX - len(self.in_hand)))
+        room = min(BATCH, IN_FLIGHT_MAX - len(self.in_hand))
+        busy = dict(self._in_flight)
+        claims = await pool.fetch(CLAIM, self.id, list(busy), room, list(busy.values()))
         if not claims:
             return []
         rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])
@@ -214,7 +227,7 @@ class Delivery:
         sent = headers(event.id, int(now.timestamp()), body, secrets)
         if claim["overtook"]:
             sent["Voxplane-Overtook"] = "true"
-        return await sender.post(endpoint["url"], body, sent)
+        return await sender.post(endpoint["url"], body, sent, local_targets=endpoint["local_targets"])
 
     async def _settle(self, claim: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
         now = self._clock.now()

@@ -20,7 +20,7 @@ from regions.wire.addresses import AddressError, check_ip, check_url
 DEADLINE_S = 15.0
 CONNECT_S = 5.0
 EXCERPT_BYTES = 1_024
-CONNECTIONS_MAX = 256
+CONNECTIONS_MAX = 512
 KEPT_ALIVE_S = 30.0
 
 
@@ -69,37 +69,31 @@ class FilteredResolver(AbstractResolver):
 
 
 class Sender:
-    """One connection pool for all deliveries of this instance. Make it inside the event loop."""
+    """One connection pool for the deliveries of this instance to the world, and one for those of test projects where
+    `local_targets` lets them reach this machine. Make it inside the event loop."""
 
     def __init__(self, *, local_targets: bool) -> None:
-        self._local_targets = local_targets
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=FilteredResolver(local_targets=local_targets),
-                use_dns_cache=False,
-                limit=CONNECTIONS_MAX,
-                keepalive_timeout=KEPT_ALIVE_S,
-            ),
-            timeout=aiohttp.ClientTimeout(total=DEADLINE_S, sock_connect=CONNECT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "Voxplane-Webhooks/1", "Accept-Encoding": "identity"},
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._sessions = {
+            local: _session(local_targets=local) for local in ((False, True) if local_targets else (False,))
+        }
 
     async def close(self) -> None:
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
-    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """Never raises for what the other side does."""
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
+    ) -> Answer:
+        """Never raises for what the other side does. `local_targets`: the endpoint is a test project's."""
+        local = local_targets and True in self._sessions
         began = time.perf_counter()
         status: int | None = None
         error: str | None = None
         excerpt, retry_after_s = b"", None
         try:
-            target = check_url(url, schemes=("https", "http"), local_targets=self._local_targets)
+            target = check_url(url, schemes=("https", "http"), local_targets=local)
             where = URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True)
-            async with self._session.post(
+            async with self._sessions[local].post(
                 where, data=body, headers=headers, allow_redirects=False
             ) as response:
                 status = response.status
@@ -123,6 +117,22 @@ class Sender:
             retry_after_s=retry_after_s,
             excerpt=excerpt.decode("utf-8", "replace").replace("\x00", ""),
         )
+
+
+def _session(*, local_targets: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            resolver=FilteredResolver(local_targets=local_targets),
+            use_dns_cache=False,
+            limit=CONNECTIONS_MAX,
+            keepalive_timeout=KEPT_ALIVE_S,
+        ),
+        timeout=aiohttp.ClientTimeout(total=DEADLINE_S, sock_connect=CONNECT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "Voxplane-Webhooks/1", "Accept-Encoding": "identity"},
+        auto_decompress=False,
+        trust_env=False,
+    )
 
 
 def _refused(error: BaseException) -> str | None:

@@ -61,6 +61,7 @@ class Webhooks:
             "url": body.url,
             "types": body.types,
             "secrets": [self._wrapped(webhook_id, secret, rfc3339(now))],
+            "local_targets": principal.mode == "test",
             "created_at": now,
         }
         async with self._db.project(principal.project_id) as connection:
@@ -119,7 +120,7 @@ class Webhooks:
             for r in rows
         ]
 
-    async def for_url(self, project_id: UUID, url: str) -> UUID:
+    async def for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
         """The hidden endpoint for a call's `webhook_url`; one per URL and project, signed with the project's own secret. One that
         was disabled is enabled again: the project has just named it."""
         now_s = self._clock.monotonic_s()
@@ -134,9 +135,11 @@ class Webhooks:
             "scope": "call",
             "url": url,
             "secrets": [self._wrapped(webhook_id, secret, rfc3339(self._clock.now()))],
+            "local_targets": mode == "test",
             "created_at": self._clock.now(),
         }
-        unique = (webhooks.c.scope == "call") & webhooks.c.deleted_at.is_(None)
+        # literal: the planner has to see that it is the partial index's own
+        unique = text("scope = 'call' and deleted_at is null")
         statement = (
             upsert(webhooks)
             .values(**row)
@@ -144,10 +147,10 @@ class Webhooks:
                 index_elements=[webhooks.c.project_id, webhooks.c.url],
                 index_where=unique,
                 set_={"enabled": True, "disabled_reason": None},
-                where=webhooks.c.enabled.is_(False),
+                where=text("not vx.webhooks.enabled"),
             )
         )
-        query = select(webhooks.c.id).where((webhooks.c.url == url) & unique)
+        query = select(webhooks.c.id).where((webhooks.c.url == url), unique)
         async with self._db.project(project_id) as connection:
             await connection.execute(statement)
             found: UUID | None = await connection.scalar(query)

@@ -22,7 +22,7 @@ TICKET_TYP = "vx-ticket+jwt"
 _jws = jwt.PyJWS(algorithms=["EdDSA"])
 TICKET_AUDIENCE = "voxplane.edge"
 TICKET_ISSUER = "voxplane"
-TICKET_BYTES_MAX = 16 * 1024
+TICKET_BYTES_MAX = 32 * 1024
 CLOCK_SKEW_S = 10
 
 

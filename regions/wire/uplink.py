@@ -195,7 +195,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
 
 
 class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
-    """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``, ``unauthorized``."""
+    """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``,
+    ``unavailable``, ``unauthorized``."""
 
     code: str
     detail: str

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import jwt
 import pytest
 import pytest_asyncio
@@ -13,7 +14,10 @@ import pytest_asyncio
 from regions.wire.ticket import read
 from tests.conftest import make_settings
 from tests.support.api import Api, Project, serving
-from tests.support.fleet import three_regions
+from tests.support.fleet import add_region, three_regions
+
+
+LONG = {str(i): "x" * 512 for i in range(32)}
 
 
 async def create(client: Any, key: str | None = None, **more: Any) -> Any:
@@ -172,6 +176,16 @@ async def test_pages_follow_a_cursor_that_belongs_to_its_filters(api: Api, proje
         (call_body(webhook_url="https://169.254.169.254/latest"), 422, "invalid", "/webhook_url"),
         (call_body(metadata={"k": "x" * 513}), 422, "invalid", "/metadata"),
         (call_body(max_duration_s=0), 422, "invalid", "/max_duration_s"),
+        (call_body(max_duration_s="5"), 422, "invalid", "/max_duration_s"),
+        (call_body(max_duration_s=True), 422, "invalid", "/max_duration_s"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": "5"}]), 422, "invalid", "/latencies/0/rtt_ms"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": 5, "at": 1790000000}]), 422, "invalid", "/latencies/0/at"),
+        (call_body(latencies=[{"region": "us-east", "rtt_ms": 5, "at": "2026-01-01T00:00:00"}]), 422, "invalid", "/latencies/0/at"),
+        ({"agent": {"url": "ws://127.0.0.1:9/", "parameters": LONG}}, 422, "invalid", "/agent/parameters"),
+        (call_body(caller={"kind": "websocket", "from": "+14155550123x"}), 422, "invalid", "/caller/from"),
+        (call_body(caller={"kind": "websocket", "from": "+14155550123\n"}), 422, "invalid", "/caller/from"),
+        (call_body(caller={"kind": "websocket", "from": "tel:+14155550123;ext=5"}), 422, "invalid", "/caller/from"),
+        (call_body(caller={"kind": "websocket", "from": "+1\u0664155550123"}), 422, "invalid", "/caller/from"),
         (call_body(latencies=[{"region": "us-east", "rtt_ms": -1}]), 422, "invalid", "/latencies/0/rtt_ms"),
         (call_body(latencies=[{"region": "us-east", "rtt_ms": "fast"}]), 422, "invalid", "/latencies/0/rtt_ms"),
         (call_body(latencies=[{"region": "us-east", "rtt_ms": 5}] * 101), 422, "invalid", "/latencies"),
@@ -207,6 +221,8 @@ async def test_a_bad_create_is_refused_with_a_pointer_and_changes_nothing(
     [
         (b"{", {}, 400, "malformed_json"),
         (b"\xff\xfe", {}, 400, "malformed_json"),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/\xff\xfe"}}', {}, 400, "malformed_json"),
+        (b'{"a":' * 40_000, {}, 400, "malformed_json"),
         (b'{"agent":{"url":"ws://127.0.0.1:9/x"},"max_duration_s":NaN}', {}, 400, "malformed_json"),
         (b"x" * 10_000_000, {}, 413, "too_large"),
         (b'{"agent":{"url":"ws://127.0.0.1:9/\x00"}}', {}, 400, "malformed_json"),
@@ -225,3 +241,63 @@ async def test_a_body_that_is_none_is_refused(
     sent = {"Idempotency-Key": "x", "Content-Type": "application/json"} | headers
     answer = await project.client.post("/v1/calls", content=content, headers=sent)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("tel:+1-415-555-0123", "+14155550123"), ("TEL:+14155550123", "+14155550123"), ("+1 (415) 555-0123", "+14155550123"),
+        ("SIP:bob@example.com", "sip:bob@example.com"),
+    ],
+)  # fmt: skip
+async def test_a_number_is_kept_in_one_form(project: Project, given: str, stored: str) -> None:
+    made = await create(project.client, caller={"kind": "websocket", "from": given})
+    assert (made.status_code, made.json()["caller"]["from"]) == (201, stored)
+
+
+async def test_who_may_not_ask_is_not_told_what_is_wrong_with_the_body(api: Api) -> None:
+    answer = await (await api.client()).post("/v1/calls", json={"nonsense": 1})
+    assert answer.status_code == 401
+
+
+async def test_every_call_may_name_a_webhook_url_of_its_own(project: Project) -> None:
+    """More of them than a driver plans anew for each."""
+    urls = [f"http://127.0.0.1:9/{i}" for i in range(12)]
+    made = [await create(project.client, webhook_url=url) for url in urls]
+    made += await asyncio.gather(
+        *(create(project.client, webhook_url="http://127.0.0.1:9/new") for _ in range(20))
+    )
+    assert {m.status_code for m in made} == {201}
+    hooks = (await project.client.get("/v1/webhooks")).json()["data"]
+    assert sorted(h["url"] for h in hooks) == sorted([*urls, "http://127.0.0.1:9/new"])
+
+
+async def test_a_create_is_answered_again_also_when_nothing_can_be_placed_any_more(
+    api: Api, project: Project
+) -> None:
+    region = f"r-{uuid4().hex[:8]}"
+    edge, _ = await add_region(api, region)
+    made = await create(project.client, "once", regions={"pin": region})
+    connection = await asyncpg.connect(api.settings.database_url)
+    await connection.execute("update vx.edges set seen_at = now() - interval '1 hour' where id = $1", edge)
+    await connection.close()
+    await api.control.fleet.refresh()
+    again = await create(project.client, "once", regions={"pin": region})
+    other = await create(project.client, "once", regions={"pin": region}, metadata={"k": "v"})
+    fresh = await create(project.client, regions={"pin": region})
+    assert (again.status_code, again.json()["id"]) == (201, made.json()["id"])
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert (fresh.status_code, fresh.json()["code"]) == (503, "no_healthy_region")
+
+
+async def test_tickets_are_not_renewed_without_end(project: Project) -> None:
+    made = (await create(project.client)).json()
+    answers = [
+        await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+        for _ in range(12)
+    ]
+    codes = [a.status_code for a in answers]
+    assert codes[:10] == [200] * 10
+    assert 429 in codes[10:]
+    assert answers[-1].headers["retry-after"]

@@ -288,3 +288,46 @@ async def test_a_parked_delivery_is_overtaken_also_while_it_is_tried(
     assert "voxplane-overtook" not in receiver.headers[0]
     attempts = (await project.client.get(f"/v1/webhooks/{hook['id']}/attempts")).json()["data"]
     assert {a["event_seq"]: a["overtook"] for a in attempts} == {1: False, 2: True}
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.log.routes.CHECK_EVERY_S", 0.01)
+    second = await api.key(project, "viewer")
+    key_id = next(
+        k["id"] for k in (await project.client.get("/v1/keys")).json()["data"] if k["name"] == "viewer"
+    )
+    async with asyncio.timeout(15), second.stream("GET", "/v1/events/stream") as response:
+        lines = response.aiter_lines()
+        await anext(lines)
+        assert (await project.client.delete(f"/v1/keys/{key_id}")).status_code == 204
+        async for line in lines:
+            assert not line.startswith("data")
+
+
+async def test_a_filtered_stream_gets_on_and_says_that_it_lives(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.log.routes.CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr("app.log.routes.HEARTBEAT_S", 0.02)
+    params = {"types": "call.reconnected"}
+    async with (
+        asyncio.timeout(15),
+        project.client.stream("GET", "/v1/events/stream", params=params) as response,
+    ):
+        lines = response.aiter_lines()
+        cursors = [await anext(lines) for _ in range(2)][1:]
+        await make_call(project)
+        while len(set(cursors)) < 2:
+            line = await anext(lines)
+            if line.startswith("id: "):
+                cursors.append(line)
+    behind = (await project.client.get("/v1/events", params={"cursor": cursors[-1][4:]})).json()["data"]
+    assert behind == []
+
+
+async def test_a_reader_cannot_wait_for_what_never_comes(project: Project) -> None:
+    for path in ("/v1/events", "/v1/events/stream"):
+        answer = await project.client.get(path, params={"types": "call.vanished"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_type")

@@ -84,7 +84,7 @@ async def test_a_ticket_verifies_under_the_published_keys(api: Api, project: Pro
 async def test_the_spec_is_served_as_it_is_published(api: Api) -> None:
     served = (await (await api.client()).get("/openapi.json")).json()
     assert served["openapi"].startswith("3.1")
-    assert served["paths"].keys() == SPEC["paths"].keys()
+    assert served == SPEC
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("GET", "/"), ("PUT", "/v1/calls")])

@@ -226,6 +226,17 @@ NONSENSE: list[str | bytes] = [
     ),
     json.dumps({"type": "volatile", "call": GOOD, "epoch": 1, "event": "turn.ended", "at_ms": 1, "data": {}}),
     "x" * 1_100_000,
+    "[" * 200_000,
+    '{"type":"heartbeat","at_ms":1,"load":{"calls":1000000000000,"capacity_calls":1}}',
+    '{"type":"heartbeat","at_ms":1,"load":{"calls":-1,"capacity_calls":1}}',
+    '{"type":"heartbeat","at_ms":1,"load":{"calls":0,"capacity_calls":1,"cpu":1e300}}',
+    '{"type":"heartbeat","at_ms":1,"load":{"calls":0,"capacity_calls":1},"lapsed":[["call_x",1]]}',
+    json.dumps(
+        {"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 1}, "lapsed": [[GOOD, 0]]}
+    ),
+    json.dumps({"type": "done", "version": 10**30}),
+    json.dumps({"type": "done", "version": 2**63}),
+    '{"type":"done","version":-1}',
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import bodies, problems
+from app import bodies, pointers
 from app.calls.shapes import CreateCall
 from app.errors import Invalid
 
@@ -76,7 +76,7 @@ def test_the_place_that_msgspec_names_becomes_a_pointer(body: bytes, pointer: st
     with pytest.raises(msgspec.ValidationError) as refused:
         msgspec.json.decode(body, type=CreateCall)
 
-    found, detail = problems.pointer_of(str(refused.value))
+    found, detail = pointers.pointer_of(str(refused.value))
 
     assert found == pointer
     assert detail.startswith("Expected")

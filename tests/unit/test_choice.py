@@ -149,3 +149,10 @@ def test_whatever_the_fleet_a_placement_is_sound(
         assert [c.region for c in placed.candidates if c.reason == "chosen"] == [placed.region]
         assert len({e.id for e in placed.edges}) == len(placed.edges) <= 3
         assert all(e.calls < e.capacity_calls and e.health != "down" for e in placed.edges)
+
+
+def test_a_region_that_was_not_measured_is_not_taken_for_nearer_than_those_that_were() -> None:
+    placed = choose(fleet(A, B, C), near(b=400), Wishes(), draw=0.5)
+    assert isinstance(placed, Placement)
+    assert placed.region == "b"
+    assert {c.source for c in placed.candidates if c.region != "b"} == {"prior"}

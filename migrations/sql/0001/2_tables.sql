@@ -223,6 +223,7 @@ create table vx.webhooks (
   scope            text not null default 'project' check (scope in ('project', 'call')),
   url              text not null,
   types            text[],                          -- null: all
+  local_targets    boolean not null,                -- a test project's: may be dialled on this machine, where the instance allows it
   secrets          jsonb not null,                  -- [{id, wrapped, created_at, expires_at}], newest first
   enabled          boolean not null default true,
   disabled_reason  text,
