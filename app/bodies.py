@@ -43,7 +43,7 @@ class JsonRequest(Request[Any, Any, Any]):
     """
 
     async def json(self) -> Any:
-        check_type(self.headers.get("content-type"))
+        check_type(self.headers.get("content-type"), self.headers.get("content-encoding"))
         body = await self.body()
         try:
             if b"\\u0000" in body and _ESCAPED_NUL.search(body) is not None:
@@ -64,8 +64,10 @@ class JsonRequest(Request[Any, Any, Any]):
         return Any if field is None else field.annotation
 
 
-def check_type(content_type: str | None) -> None:
+def check_type(content_type: str | None, encoding: str | None = None) -> None:
     """A body that does not say what it is counts as JSON."""
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("Bodies are read as they are.", fix="Send JSON without Content-Encoding.")
     if content_type is None:
         return
     kind, _, parameters = content_type.partition(";")

@@ -224,6 +224,7 @@ async def test_a_bad_create_is_refused_with_a_pointer_and_changes_nothing(
         (b'{"agent":' * 25_000, {}, 422, "invalid"),
         (b'{"agent":{"url":"ws://127.0.0.1:9/x"},"max_duration_s":NaN}', {}, 400, "malformed_json"),
         (b"x" * 10_000_000, {}, 413, "too_large"),
+        (b"{}", {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
         (b'{"agent":{"url":"ws://127.0.0.1:9/\x00"}}', {}, 400, "malformed_json"),
         (b'{"agent":{"url":"ws://127.0.0.1:9/x"}}', {"Idempotency-Key": ""}, 400, "idempotency_key_required"),
         (

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import audioop
 import base64
 import binascii
 import json
 import signal
 import sys
+import warnings
 from typing import Any
 
 from dialogue import (
@@ -32,6 +32,11 @@ from speech_to_text import Final, Partial, Recognizer, Started, make_decoder
 from synthesis import Speech, Synthesizer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+
+with warnings.catch_warnings():
+    # from Python 3.13 on it comes from a package of its own, `audioop-lts`
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
 
 FRAME_BYTES = 160
 SLICE_FRAMES = 25

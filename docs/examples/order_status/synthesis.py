@@ -8,13 +8,18 @@ espeak-ng is one per process and not thread-safe: one lock. As a program it writ
 from __future__ import annotations
 
 import argparse
-import audioop
 import ctypes
 import threading
+import warnings
 import wave
 from dataclasses import dataclass, field
 
 import espeakng_loader
+
+with warnings.catch_warnings():
+    # from Python 3.13 on it comes from a package of its own, `audioop-lts`
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
 
 SYNCHRONOUS = 2
 CHARS_UTF8 = 1
