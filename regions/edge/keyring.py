@@ -1,5 +1,5 @@
-"""The keys an edge admits callers with. They come over the uplink and are kept on disk, so that an edge that starts while
-the control plane is away still serves those who hold a ticket."""
+"""The keys an edge admits callers with. They come over the uplink and are kept on disk: an edge that has registered and waits
+for its first uplink serves those who hold a ticket of its own."""
 
 from __future__ import annotations
 
