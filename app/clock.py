@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "at_ms", "rfc3339"]
+__all__ = ["Clock", "SystemClock", "at_ms", "ms_of", "rfc3339"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,6 +33,11 @@ class SystemClock:
 def at_ms(ms: int) -> datetime:
     """Unix milliseconds as an aware UTC datetime, exact to the millisecond."""
     return _EPOCH + timedelta(milliseconds=ms)
+
+
+def ms_of(at: datetime) -> int:
+    """Unix milliseconds, rounded down; the inverse of `at_ms`."""
+    return int(at.replace(microsecond=0).timestamp()) * 1000 + at.microsecond // 1000
 
 
 def rfc3339(at: datetime) -> str:

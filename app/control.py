@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.calls.coalescer import Coalescer
+from app.calls.conversation import Conversations
 from app.calls.overdue import Overdue
 from app.calls.reconciler import Reconciler
 from app.calls.service import CREATE_ROUTE, Calls
@@ -32,6 +33,8 @@ from app.log.facts import FactsReader
 from app.log.feeds import Feeds
 from app.log.horizon import Horizon
 from app.log.spool import SpoolFlusher
+from app.log.tail_log import TailLog
+from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
 from app.projects.auth import Authenticator
 from app.projects.service import Projects
@@ -65,6 +68,8 @@ class Control:
     feeds: Feeds
     webhooks: Webhooks
     calls: Calls
+    conversations: Conversations
+    tails: Tails
 
 
 @asynccontextmanager
@@ -92,8 +97,11 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     fleet = FleetView(db)
     await fleet.refresh()
     fleet_store = FleetStore(db)
-    tails = Tails(db, vault, settings.redis_urls, fleet.regions_of)
-    appender = Appender(db, vault, clock, FactsReader(db, clock), hints, tails)
+    horizon = Horizon(db, clock)
+    facts = FactsReader(db, clock)
+    tail_log = TailLog(db, vault, horizon)
+    tails = Tails(tail_log, facts, clock, settings.redis_urls, fleet.regions_of)
+    appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
@@ -117,7 +125,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
-        feeds=Feeds(db, vault, clock, hints, Horizon(db, clock)),
+        feeds=Feeds(db, vault, clock, hints, horizon),
         webhooks=webhooks,
         calls=Calls(
             store=store,
@@ -133,17 +141,21 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
             cell=settings.cell,
             attach_within_s=settings.attach_within_s,
             local_targets=settings.local_targets,
+            tails=tails,
         ),
+        conversations=Conversations(db, vault, horizon, hints, appender, clock),
+        tails=tails,
     )
-    _add_workers(control, tails)
+    _add_workers(control, TailSweep(db, tail_log, tails))
     return control
 
 
-def _add_workers(control: Control, tails: Tails) -> None:
+def _add_workers(control: Control, sweep: TailSweep) -> None:
     db, hints, supervisor = control.db, control.hints, control.supervisor
     delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
-    tails.add_to(supervisor)
+    control.tails.add_to(supervisor)
+    sweep.add_to(supervisor)
     spool = SpoolFlusher(
         control.settings.redis_urls,
         control.edge_access,

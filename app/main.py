@@ -24,6 +24,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import system
 from app.bodies import JsonRequest
+from app.calls import conversation_routes as conversation
 from app.calls import routes as calls
 from app.control import Control, open_control
 from app.dependencies import ControlIn
@@ -148,6 +149,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
             *system.ROUTES,
             *projects.ROUTES,
             *calls.ROUTES,
+            *conversation.ROUTES,
             *log_routes.ROUTES,
             *webhooks.ROUTES,
             *fleet.ROUTES,

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -32,6 +32,35 @@ webhook_attempts_total = Counter(
     "voxplane_webhook_attempts", "Delivery attempts by outcome.", ["outcome"], registry=registry
 )
 uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=registry)
+
+tail_lag_seconds = Histogram(
+    "voxplane_tail_lag_seconds",
+    "From an event's acknowledgement to its place in the region's memory.",
+    ["region"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=registry,
+)
+tails_waiting = Gauge(
+    "voxplane_tails_waiting", "Calls whose tail waits to be written.", ["region"], registry=registry
+)
+tail_oldest_waiting_seconds = Gauge(
+    "voxplane_tail_oldest_waiting_seconds",
+    "For how long the region has lacked an event of the call that waits longest.",
+    ["region"],
+    registry=registry,
+)
+tails_dropped_total = Counter(
+    "voxplane_tails_dropped", "Tails given up for room; the log mends them.", ["region"], registry=registry
+)
+tails_mended_total = Counter(
+    "voxplane_tails_mended", "Tails found behind and written again.", ["region"], registry=registry
+)
+tail_steps_total = Counter(
+    "voxplane_tail_steps",
+    "Acknowledged writes by how they reached the tail: fold (in memory), read (from the log), known.",
+    ["step"],
+    registry=registry,
+)
 
 
 def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from app import cursors
-from app.calls.conversation import read_conversation
 from app.calls.shapes import (
     CallPage,
     CallView,
-    Conversation,
     CreateCall,
     CreatedCall,
     EndCall,
@@ -23,6 +22,7 @@ from app.calls.shapes import (
     WaitingPage,
 )
 from app.calls.store import to_view
+from app.calls.tail_views import tail_views
 from app.clock import rfc3339
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import BadRequest
@@ -84,9 +84,19 @@ async def list_calls(
 
 
 @get("/v1/calls/{call_id:str}", operation_id="getCall", tags=["calls"], summary="Read a call")
-async def get_call(call_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> CallView:
+async def get_call(
+    call_id: FromPath[str],
+    control: ControlIn,
+    principal: PrincipalIn,
+    tails: Annotated[
+        bool, QueryParameter(description="With how far each region's memory of it is.", required=False)
+    ] = False,
+) -> CallView:
     principal.require("calls:read")
-    return to_view(await control.calls.get(principal, parse(ids.CALL, call_id)))
+    call = await control.calls.get(principal, parse(ids.CALL, call_id))
+    if not tails:
+        return to_view(call)
+    return msgspec.structs.replace(to_view(call), tails=await tail_views(control, call))
 
 
 @post(
@@ -116,24 +126,6 @@ async def end_call(
 )
 async def new_ticket(call_id: FromPath[str], data: JSONBody[TicketRequest], control: ControlIn) -> NewTicket:
     return await control.calls.new_ticket(call_id, data.ticket)
-
-
-@get(
-    "/v1/calls/{call_id:str}/conversation",
-    operation_id="getConversation",
-    tags=["calls"],
-    summary="What was said",
-)
-async def get_conversation(
-    call_id: FromPath[str],
-    control: ControlIn,
-    principal: PrincipalIn,
-    min_seq: FromQuery[int] = 0,
-    limit: FromQuery[int] = LIMIT_MAX,
-) -> Conversation:
-    principal.require("conversation:read")
-    call = await control.calls.get(principal, parse(ids.CALL, call_id))
-    return await read_conversation(control, call, min_seq=min_seq, limit=bounded(limit))
 
 
 @get("/admin/v1/calls/waiting", operation_id="adminListWaitingCalls", tags=["fleet"])
@@ -177,6 +169,5 @@ ROUTES: list[Any] = [
     get_call,
     end_call,
     new_ticket,
-    get_conversation,
     admin_list_waiting,
 ]

@@ -47,6 +47,12 @@ class CallWebhooks(Protocol):
         ...
 
 
+class CallTails(Protocol):
+    def want(self, call: UUID) -> None:
+        """The call has new standbys: their regions get what was said so far. Never blocks, never raises."""
+        ...
+
+
 @dataclass(slots=True)
 class Calls:
     store: CallStore
@@ -62,6 +68,7 @@ class Calls:
     cell: int
     attach_within_s: int
     local_targets: bool
+    tails: CallTails
     renewals: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=0.5))
 
     async def create(
@@ -224,6 +231,7 @@ class Calls:
         )
         if first is None:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
+        self.tails.want(call.id)
         grants = grants_of(first, placed.edges)
         content_key = await self.vault.for_project(call.project_id)
         local = self.local_targets and self._was_local(claims)

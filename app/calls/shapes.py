@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -114,8 +114,25 @@ class PlacementView(msgspec.Struct, frozen=True, kw_only=True):
     panic: bool = False
 
 
+class TailView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one region has of the call in its memory. `role`: ``owner``, or ``standby`` where the call could move to.
+
+    `seq`: the newest event there, null where there is none or the region does not answer (`reachable`). `behind`: how many of
+    the call's events are missing; `lag_s`: since when the oldest of them has been in the log. `written_at`: when the newest
+    one there was acknowledged.
+    """
+
+    region: str
+    role: str
+    reachable: bool
+    seq: int | None
+    behind: int | None
+    lag_s: float | None
+    written_at: str | None
+
+
 class CallView(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as customers see it."""
+    """A call as customers see it. `tails` is there where it was asked for (``?tails=true``)."""
 
     id: str
     state: str
@@ -133,6 +150,7 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: str | None
     ended_at: str | None
     end_reason: str | None
+    tails: list[TailView] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CreatedCall(CallView, frozen=True, kw_only=True):
@@ -151,25 +169,6 @@ class NewTicket(msgspec.Struct, frozen=True, kw_only=True):
 class CallPage(msgspec.Struct, frozen=True, kw_only=True):
     data: list[CallView]
     next_cursor: str | None
-
-
-class TurnView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    role: str
-    at: str
-    text: str = ""
-    interrupted: bool = False
-    id: str | None = None
-    name: str | None = None
-    arguments: Any = None
-    result: Any = None
-
-
-class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold of the call's durable events up to `seq`."""
-
-    call_id: str
-    seq: int
-    turns: list[TurnView]
 
 
 class WaitingEdge(msgspec.Struct, frozen=True, kw_only=True):

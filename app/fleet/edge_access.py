@@ -28,7 +28,7 @@ Client: TypeAlias = Any
 
 DEADLINE_S = 0.5
 COMMANDS = (
-    "+hello", "+auth", "+ping", "+select", "+client|setname", "+client|setinfo", "+get", "+hset", "+hdel", "+del", "+sadd",
+    "+hello", "+auth", "+ping", "+select", "+client|setname", "+client|setinfo", "+hmget", "+hset", "+hdel", "+del", "+sadd",
     "+srem", "+expire",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.clock import Clock, at_ms
+from app.clock import Clock, at_ms, ms_of
 from app.db import Database
 from app.ids import new_id
 from app.log.facts import CallFacts, FactsReader
@@ -46,6 +46,10 @@ class Waker(Protocol):
 class TailFeed(Protocol):
     def feed(self, call: UUID, facts: CallFacts, status: AppendStatus, events: list[EdgeEvent]) -> None:
         """Takes what has become durable; never blocks, never raises."""
+        ...
+
+    def feed_control(self, call: UUID, type_: str, data: bytes, at_ms: int, seq: int, source: Source) -> None:
+        """The same for one event of the control plane or the project, which has become durable at `seq`."""
         ...
 
 
@@ -154,6 +158,7 @@ class Appender:
         key = await self._vault.for_project(project_id)
         event_id = new_id(self._db.cell)
         content = EVENT_TYPES[type].content
+        at = self._clock.now()
         async with asyncio.timeout(DEADLINE_S), self._db.pool("api").acquire() as connection:
             row = await connection.fetchrow(
                 APPEND_CONTROL,
@@ -163,7 +168,7 @@ class Appender:
                 source_key,
                 event_id,
                 type,
-                self._clock.now(),
+                at,
                 None if content else raw.decode(),
                 key.seal(raw, event_id) if content else None,
                 key.id if content else None,
@@ -193,6 +198,8 @@ class Appender:
         if row["status"] == "stored":
             self._hints.wake(f"feed:{project_id}")
             self._hints.wake("deliveries")
+            if self._tails is not None:
+                self._tails.feed_control(call_id, type, raw, ms_of(at), row["seq"], source)
         return ControlOutcome(row["status"], row["seq"])
 
 

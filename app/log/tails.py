@@ -1,9 +1,13 @@
-"""Keeps the recent conversation of every call in the memory of its home region and its standbys.
+"""Keeps the recent conversation of every live call in the memory of its region and its standbys.
 
-Decides what a tail holds and where it goes. It is fed after the acknowledgement and never delays one: what became durable
-waits, one entry per call, for a worker that folds many calls at a time, and one worker per region writes it. A tail whose predecessor is not in memory here (another instance wrote
-it) is folded anew from the log. A region whose Valkey is away is caught up when it is back: its newest tails wait,
-bounded, the oldest calls first to go; a takeover that finds no tail asks the API or uses the snapshot.
+Decides which calls' tails are folded here, which are read from the log, and which regions get them. Fed after the
+acknowledgement, and never delays one. Three ways lead into a region:
+
+1. An acknowledged write is folded into the tail in memory (`tail_fold`), without asking anyone, and sent.
+2. Where that is not exact, where the tail is not in memory, and where a new ticket brings new standbys, the log is read.
+3. A sweep (`tail_sweep`) finds what a region lacks, whoever was to write it, and has it sent again.
+
+Only regions that may still serve the call get its tail: those of its owner's epoch and above.
 """
 
 from __future__ import annotations
@@ -11,191 +15,307 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from uuid import UUID
 
-import msgspec
-import redis.asyncio as redis
+import asyncpg
 import structlog
-from redis.exceptions import RedisError
 
-from app.db import Database
-from app.log.facts import CallFacts
-from app.log.rows import event_data
+from app.clock import Clock
+from app.log.facts import CallFacts, FactsReader
+from app.log.tail_fold import SaidEvent, Step, Write, empty_tail, fold_write, next_step
+from app.log.tail_log import TailLog
+from app.log.tail_region import AWAY, Packed, TailRegion, either, pack
 from app.supervisor import Supervisor, wait_for_stop
-from app.vault import Vault
+from app.telemetry import tail_steps_total, tails_dropped_total
 from regions.wire import ids
-from regions.wire.conversation import FOLDED_TYPES, fold
-from regions.wire.events import EdgeEvent
-from regions.wire.snapshot import Tail, bounded, tail_key
+from regions.wire.conversation import BY_PROJECT
+from regions.wire.events import EdgeEvent, Source
+from regions.wire.snapshot import Tail, TailHead
 from regions.wire.uplink import AppendStatus
 
 log = structlog.get_logger()
 
+FED_MAX = 10_000
 CALLS_MAX = 20_000
-KEPT_S = 24 * 3600
-RETRY_S = 0.5
-WAITING_MAX = 10_000
-FOLDS_PER_ROUND = 100
-WRITES_PER_ROUND = 256
-FOLD_EVENTS_MAX = 2_000
+MEMORY_BYTES_MAX = 128 * 1024 * 1024
+READERS = 2
+READ_RETRY_S = 0.5
+WANTED_MAX = 20_000
+TOGETHER_MAX = 64
 
-# Writes the tail unless a newer one stands there already.
-PUT_IF_NEWER = """
-local old = redis.call('GET', KEYS[1])
-if old then
-  local seq = tonumber(cjson.decode(old)['seq'])
-  if seq >= tonumber(ARGV[1]) then return 0 end
-end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-return 1
-"""
+FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
-# The newest `limit` events of every call after what its tail in memory holds.
-SELECT_TURNS = """
-select g.call_id, e.*
-  from unnest($1::uuid[], $2::integer[], $3::integer[]) as g(call_id, after_seq, seq)
-  cross join lateral (
-    select seq, id, type, at, data, content, content_key from vx.events
-     where call_id = g.call_id and seq > g.after_seq and seq <= g.seq and type = any($4::text[]) order by seq desc limit $5) e
- order by g.call_id, e.seq
-"""
 
-Fed = tuple[CallFacts, AppendStatus]
+@dataclass(slots=True)
+class _Kept:
+    """A tail in this instance's memory, and where it goes: found anew when the call's facts or its owner change."""
+
+    packed: Packed
+    facts: CallFacts | None = None
+    regions: tuple[TailRegion, ...] = ()
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A tail to be read from the log. `seq`: acknowledged; 0: whatever is durable, below `horizon` where it is known.
+    `regions` None: all of the call's."""
+
+    seq: int = 0
+    epoch: int = 0
+    n: int = 0
+    since_s: float = 0.0
+    final: bool = False
+    regions: set[str] | None = None
+    horizon: int | None = None
 
 
 class Tails:
     def __init__(
         self,
-        db: Database,
-        vault: Vault,
+        tail_log: TailLog,
+        facts: FactsReader,
+        clock: Clock,
         redis_urls: dict[str, str],
         regions_of: Callable[[tuple[UUID, ...]], set[str]],
     ) -> None:
-        self._db = db
-        self._vault = vault
-        self._redis_urls = redis_urls
+        self._log = tail_log
+        self._facts = facts
+        self._clock = clock
         self._regions_of = regions_of
-        self._fed: OrderedDict[UUID, Fed] = OrderedDict()
-        self._fed_some = asyncio.Event()
-        self._tails: OrderedDict[UUID, Tail] = OrderedDict()
-        self._due: dict[str, OrderedDict[UUID, Tail]] = {region: OrderedDict() for region in redis_urls}
-        self._wake: dict[str, asyncio.Event] = {region: asyncio.Event() for region in redis_urls}
-        self.dropped = 0
+        self._fed: asyncio.Queue[tuple[Write, CallFacts | None]] = asyncio.Queue(maxsize=FED_MAX)
+        self._kept: OrderedDict[UUID, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._wanted: OrderedDict[UUID, _Wanted] = OrderedDict()
+        self._reading: set[UUID] = set()
+        self._read_now = asyncio.Event()
+        self.lost = asyncio.Event()
+        """Set when a region has come back, or has lost what it had: a sweep is due."""
+        self.regions = {
+            region: TailRegion(region, url, clock, self.lost.set) for region, url in redis_urls.items()
+        }
 
     def add_to(self, supervisor: Supervisor) -> None:
-        if not self._redis_urls:
+        if not self.regions:
             return
         supervisor.add("tails.fold", self._fold_worker)
-        for region, url in self._redis_urls.items():
-            supervisor.add(f"tails.{region}", self._writer(region, url))
+        for i in range(READERS):
+            supervisor.add(f"tails.read.{i}", self._read_worker)
+        for name, region in self.regions.items():
+            supervisor.add(f"tails.{name}", region.worker)
+
+    # ---------------------------------------------------------------------------------------------------- being fed
 
     def feed(self, call: UUID, facts: CallFacts, status: AppendStatus, events: list[EdgeEvent]) -> None:
         """Takes events that have just become durable; the call's newest sequence number stands in `status`."""
-        if not self._redis_urls or not any(e.type in FOLDED_TYPES for e in events):
+        write = Write(
+            call=call,
+            seq=status.seq,
+            events=tuple(SaidEvent(e.type, bytes(e.data), e.at_ms) for e in events),
+            epoch=status.epoch,
+            first_n=events[0].n if events else 0,
+            last_n=status.durable_n,
+            adopted=not events or any(e.origin is not None for e in events),
+            at_ms=self._clock.now_ms(),
+            at_s=self._clock.monotonic_s(),
+        )
+        self._feed(write, facts)
+
+    def feed_control(self, call: UUID, type_: str, data: bytes, at_ms: int, seq: int, source: Source) -> None:
+        """The same for one event of the control plane or the project."""
+        write = Write(
+            call=call,
+            seq=seq,
+            events=(SaidEvent(type_, data, at_ms),),
+            by=BY_PROJECT if source is Source.PROJECT else "",
+            at_ms=self._clock.now_ms(),
+            at_s=self._clock.monotonic_s(),
+        )
+        self._feed(write, None)
+
+    def _feed(self, write: Write, facts: CallFacts | None) -> None:
+        if not self.regions:
             return
-        waiting = self._fed.get(call)
-        if waiting is not None and waiting[1].seq > status.seq:
-            return
-        if waiting is None and len(self._fed) >= WAITING_MAX:
-            self.dropped += 1
-            self._tails.pop(call, None)
-            return
-        self._fed[call] = facts, status
-        self._fed_some.set()
+        try:
+            self._fed.put_nowait((write, facts))
+        except asyncio.QueueFull:
+            # the sweep finds it
+            self._forget(write.call)
+            for region in self.regions:
+                tails_dropped_total.labels(region).inc()
+
+    def want(self, call: UUID) -> None:
+        """The call has new standbys: they get its tail, from the log."""
+        self._facts.forget(call)
+        if self.regions:
+            self._want(call, _Wanted(since_s=self._clock.monotonic_s()))
+
+    def serving(self, edges: tuple[UUID, ...], epoch: int) -> list[str]:
+        """The regions with a memory that may serve a call: its edges stand by epoch, and none below `epoch` can own it."""
+        return sorted(self._regions_of(edges[max(epoch - 1, 0) :]) & set(self.regions))
+
+    async def heads(
+        self, call: UUID, edges: tuple[UUID, ...], epoch: int
+    ) -> dict[str, TailHead | Exception | None]:
+        """What stands in each of the call's regions; an exception where the region does not answer."""
+        names = self.serving(edges, epoch)
+        found = await asyncio.gather(*(self.regions[n].head(call) for n in names), return_exceptions=True)
+        answers: dict[str, TailHead | Exception | None] = {}
+        for name, answer in zip(names, found, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, AWAY):
+                raise answer
+            answers[name] = answer
+        return answers
+
+    # ------------------------------------------------------------------------------------------------------ folding
 
     async def _fold_worker(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            if not self._fed:
-                self._fed_some.clear()
-                await _either(self._fed_some, stop)
+            try:
+                async with asyncio.timeout(0.5):
+                    write, facts = await self._fed.get()
+            except TimeoutError:
                 continue
-            fed = dict(self._fed.popitem(last=False) for _ in range(min(len(self._fed), FOLDS_PER_ROUND)))
-            try:
-                tails = await self._refold(fed)
-            except BaseException:
-                for call, entry in fed.items():
-                    self._fed.setdefault(call, entry)
-                raise
-            for call, tail in tails.items():
-                self._keep(call, tail, fed[call][0])
+            self._take(write, facts)
+            for _ in range(TOGETHER_MAX):
+                if self._fed.empty():
+                    break
+                self._take(*self._fed.get_nowait())
+            await asyncio.sleep(0)
 
-    def _keep(self, call: UUID, tail: Tail, facts: CallFacts) -> None:
-        self._tails[call] = tail
-        self._tails.move_to_end(call)
-        while len(self._tails) > CALLS_MAX:
-            self._tails.popitem(last=False)
-        for region in self._regions_of(facts.edges):
-            due = self._due.get(region)
-            if due is not None:
-                due[call] = tail
-                while len(due) > CALLS_MAX:
-                    due.popitem(last=False)
-                    self.dropped += 1
-                self._wake[region].set()
-
-    async def _refold(self, fed: dict[UUID, Fed]) -> dict[UUID, Tail]:
-        """From the tails in memory and the events since; a resend or an adoption makes no difference, for the log decides."""
-        before = {call: self._tails.get(call) for call in fed}
-        after_seq = {call: 0 if tail is None else tail.seq for call, tail in before.items()}
-        turns = {call: [] if tail is None else list(tail.turns) for call, tail in before.items()}
-        rows = await self._db.pool("worker").fetch(
-            SELECT_TURNS, list(fed), list(after_seq.values()), [status.seq for _, status in fed.values()],
-            list(FOLDED_TYPES), FOLD_EVENTS_MAX,
-        )  # fmt: skip
-        for row in rows:
-            data = await event_data(self._vault, row)
-            if isinstance(data, msgspec.Raw):
-                fold(turns[row["call_id"]], row["type"], bytes(data), int(row["at"].timestamp() * 1000))
-        return {
-            call: Tail(
-                call=ids.encode(ids.CALL, call),
-                seq=max(status.seq, after_seq[call]),
-                epoch=status.epoch,
-                n=status.durable_n,
-                turns=bounded(turns[call]),
+    def _take(self, write: Write, facts: CallFacts | None) -> None:
+        kept = self._kept.get(write.call)
+        tail = kept.packed.tail if kept is not None else empty_tail(ids.encode(ids.CALL, write.call))
+        step = next_step(tail, write)
+        tail_steps_total.labels(step.value).inc()
+        if step is Step.KNOWN:
+            return
+        facts = facts or (kept.facts if kept is not None else None)
+        stale = facts is None or write.epoch > len(facts.edges)
+        if step is Step.READ or write.call in self._wanted or write.call in self._reading or stale:
+            if stale:
+                self._facts.forget(write.call)
+            self._want(
+                write.call,
+                _Wanted(
+                    seq=write.seq, epoch=write.epoch, n=write.last_n, since_s=write.at_s, final=write.final
+                ),
             )
-            for call, (_, status) in fed.items()
-        }
+            return
+        assert facts is not None
+        before = kept.packed if kept is not None else None
+        packed = pack(fold_write(tail, write), before, final=write.final)
+        self._send(write.call, packed, facts, write.at_s)
 
-    def _writer(self, region: str, url: str) -> Callable[[asyncio.Event], asyncio.Future[None]]:
-        async def write(stop: asyncio.Event) -> None:
-            client = redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
-            put = client.register_script(PUT_IF_NEWER)
-            due, wake = self._due[region], self._wake[region]
-            away = False
+    def _send(
+        self, call: UUID, packed: Packed, facts: CallFacts, since_s: float, only: set[str] | None = None
+    ) -> None:
+        kept = self._keep(call, packed, facts)
+        for region in kept.regions if only is None else [self.regions[name] for name in only]:
+            region.put(call, packed, since_s)
+        if packed.final:
+            self._forget(call)
+
+    def _keep(self, call: UUID, packed: Packed, facts: CallFacts) -> _Kept:
+        kept = self._kept.get(call)
+        owner_before = kept.packed.tail.epoch if kept is not None else -1
+        if kept is None:
+            kept = self._kept[call] = _Kept(packed)
+        else:
+            self._kept_bytes -= len(kept.packed.turns)
+            kept.packed = packed
+        self._kept_bytes += len(packed.turns)
+        if kept.facts is not facts or owner_before != packed.tail.epoch:
+            kept.facts = facts
+            names = self.serving(facts.edges, packed.tail.epoch)
+            kept.regions = tuple(self.regions[name] for name in names)
+        self._kept.move_to_end(call)
+        while len(self._kept) > CALLS_MAX or (self._kept_bytes > MEMORY_BYTES_MAX and len(self._kept) > 1):
+            self._forget(next(iter(self._kept)))
+        return kept
+
+    def _forget(self, call: UUID) -> None:
+        kept = self._kept.pop(call, None)
+        if kept is not None:
+            self._kept_bytes -= len(kept.packed.turns)
+
+    # ------------------------------------------------------------------------------------------- reading from the log
+
+    def _want(self, call: UUID, wanted: _Wanted) -> None:
+        known = self._wanted.setdefault(call, wanted)
+        if known is not wanted:
+            if wanted.seq > known.seq:
+                known.seq, known.epoch, known.n = wanted.seq, wanted.epoch, wanted.n
+            known.since_s = min(known.since_s, wanted.since_s)
+            known.final = known.final or wanted.final
+            known.horizon = max(known.horizon, wanted.horizon) if known.horizon and wanted.horizon else None
+            both = known.regions is not None and wanted.regions is not None
+            known.regions = (known.regions or set()) | (wanted.regions or set()) if both else None
+        while len(self._wanted) > WANTED_MAX:
+            self._wanted.popitem(last=False)
+        self._read_now.set()
+
+    async def _read_worker(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            call = next((c for c in self._wanted if c not in self._reading), None)
+            if call is None:
+                self._read_now.clear()
+                await either(self._read_now, stop, 5.0)
+                continue
+            wanted = self._wanted.pop(call)
+            self._reading.add(call)
             try:
-                while not stop.is_set():
-                    if not due:
-                        wake.clear()
-                        await _either(wake, stop)
-                        continue
-                    batch = [due.popitem(last=False) for _ in range(min(len(due), WRITES_PER_ROUND))]
-                    try:
-                        async with client.pipeline(transaction=False) as pipeline:
-                            for _, tail in batch:
-                                args = [tail.seq, msgspec.json.encode(tail), KEPT_S]
-                                await put(keys=[tail_key(tail.call)], args=args, client=pipeline)
-                            await pipeline.execute()
-                        if away:
-                            log.info("tails.back", region=region)
-                        away = False
-                    except (RedisError, OSError, TimeoutError):
-                        for call, tail in batch:
-                            due.setdefault(call, tail)
-                        if not away:
-                            log.warning("tails.away", region=region, waiting=len(due))
-                        away = True
-                        await wait_for_stop(stop, RETRY_S)
+                await self._read(call, wanted)
+            except FAILED as error:
+                self._want(call, wanted)
+                log.warning("tails.unread", calls=len(self._wanted), error=type(error).__name__)
+                await wait_for_stop(stop, READ_RETRY_S)
             finally:
-                await client.aclose()
+                self._reading.discard(call)
 
-        return write  # type: ignore[return-value]
+    async def _read(self, call: UUID, wanted: _Wanted) -> None:
+        facts = (await self._facts.of([call])).get(call)
+        if facts is None:
+            return
+        kept = self._kept.get(call)
+        before = kept.packed.tail if kept is not None else None
+        known = before is not None and wanted.seq and before.seq >= wanted.seq
+        if not known:
+            horizon = None if wanted.seq else wanted.horizon or await self._log.horizon()
+            found = await self._log.read(
+                call, before, up_to_seq=wanted.seq, horizon=horizon, now_ms=self._clock.now_ms()
+            )
+            if found is not None:
+                newest = max((found.epoch, found.n), (wanted.epoch, wanted.n))
+                tail = Tail(
+                    call=found.call,
+                    seq=found.seq,
+                    epoch=newest[0],
+                    n=newest[1],
+                    turns=found.turns,
+                    said_seq=found.said_seq,
+                    at_ms=found.at_ms,
+                )
+                # what was folded here in the meantime is newer still
+                now = self._kept.get(call)
+                if now is None or now.packed.tail.seq < tail.seq:
+                    packed = pack(tail, now.packed if now is not None else None, final=wanted.final)
+                    self._send(call, packed, facts, wanted.since_s, wanted.regions)
+                    return
+        now = self._kept.get(call)
+        if now is not None:
+            self._send(call, now.packed, facts, wanted.since_s, wanted.regions)
 
+    def mend(self, call: UUID, *, seq: int, regions: set[str], horizon: int | None) -> None:
+        """These regions lack what the call's log had at `seq`: from memory where it is there, else from the log."""
+        kept, now_s = self._kept.get(call), self._clock.monotonic_s()
+        if kept is not None and kept.facts is not None and kept.packed.tail.seq >= seq:
+            self._send(call, kept.packed, kept.facts, now_s, regions)
+        else:
+            self._facts.forget(call)
+            self._want(call, _Wanted(since_s=now_s, regions=regions, horizon=horizon))
 
-async def _either(wake: asyncio.Event, stop: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(wake.wait()), asyncio.ensure_future(stop.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    @property
+    def unread(self) -> int:
+        """How many tails wait to be read from the log."""
+        return len(self._wanted)

@@ -29,7 +29,7 @@ FIND_KEY = "select * from vx.find_key($1)"
 TOUCH_KEYS = "select vx.touch_keys($1, $2)"
 
 _READ = {"calls:read", "events:read", "webhooks:read", "regions:read"}
-_WRITE = {"calls:write", "webhooks:write", "conversation:read"}
+_WRITE = {"calls:write", "webhooks:write", "conversation:read", "conversation:write"}
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     "viewer": frozenset(_READ),
     "developer": frozenset(_READ | _WRITE),

@@ -40,6 +40,14 @@ class _Said(msgspec.Struct):
 
 class _Tool(msgspec.Struct):
     id: str = ""
+    key: str | None = None
+
+
+class _Asked(msgspec.Struct):
+    id: str = ""
+    turns: int = 0
+    tokens: int = 0
+    min_seq: int = 0
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -50,7 +58,24 @@ class Said(msgspec.Struct, frozen=True):
     words: list[Word]
 
 
+class ToolAsked(msgspec.Struct, frozen=True):
+    """`tool.called` and `tool.result`. `key`: under which the tool's result is found again, where the backend gave one."""
+
+    id: str
+    key: str | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """`conversation.get`. `turns` and `tokens` 0: not limited by them. `id` comes back with the answer."""
+
+    id: str
+    turns: int
+    tokens: int
+    min_seq: int
+
+
 _said = msgspec.json.Decoder(_Said)
+_asked = msgspec.json.Decoder(_Asked)
 _tool = msgspec.json.Decoder(_Tool)
 
 
@@ -61,9 +86,18 @@ def said(data: bytes) -> Said:
     return Said(read.role, _plain(read.text[:TEXT_CHARS_MAX]), words)
 
 
-def tool_id(data: bytes) -> str:
+def tool_asked(data: bytes) -> ToolAsked:
     """Raises `Unreadable`."""
-    return _read(_tool, data).id[:NAME_CHARS_MAX]
+    read = _read(_tool, data)
+    return ToolAsked(_plain(read.id[:NAME_CHARS_MAX]), read.key)
+
+
+def asked(data: bytes) -> Asked:
+    """Raises `Unreadable`."""
+    read = _read(_asked, data)
+    return Asked(
+        _plain(read.id[:NAME_CHARS_MAX]), max(read.turns, 0), max(read.tokens, 0), max(read.min_seq, 0)
+    )
 
 
 def written(data: bytes) -> bytes:
@@ -115,7 +149,13 @@ def _without_nul(value: Any) -> Any:
 def _cut(value: dict[str, Any]) -> dict[str, Any]:
     """What the fold needs to know of it, and no more."""
     kept: dict[str, Any] = {"truncated": True}
-    limits = {"role": NAME_CHARS_MAX, "id": NAME_CHARS_MAX, "name": NAME_CHARS_MAX, "text": TEXT_CHARS_MAX}
+    limits = {
+        "role": NAME_CHARS_MAX,
+        "id": NAME_CHARS_MAX,
+        "key": NAME_CHARS_MAX,
+        "name": NAME_CHARS_MAX,
+        "text": TEXT_CHARS_MAX,
+    }
     for name, chars_max in limits.items():
         if isinstance(value.get(name), str):
             kept[name] = value[name][:chars_max]

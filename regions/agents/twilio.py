@@ -225,15 +225,18 @@ def _cut(turn: Turn) -> Turn:
 
 def _turn_json(turn: Turn) -> bytes:
     if turn.role == "tool":
-        return msgspec.json.encode(
-            {
-                "role": "tool",
-                "id": turn.id,
-                "name": turn.name,
-                "arguments": turn.arguments,
-                "result": turn.result,
-            }
-        )
+        tool: dict[str, object] = {
+            "role": "tool",
+            "id": turn.id,
+            "name": turn.name,
+            "arguments": turn.arguments,
+            "result": turn.result,
+        }
+        if turn.key is not None:
+            tool["key"] = turn.key
+        if turn.done:
+            tool["done"] = True
+        return msgspec.json.encode(tool)
     said: dict[str, object] = {"role": turn.role, "text": turn.text}
     if turn.interrupted:
         said["interrupted"] = True

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from regions.edge.recall import TailSource
 from regions.edge.settings import EdgeSettings
 
 if TYPE_CHECKING:
@@ -32,3 +33,4 @@ class EdgeContext:
     tls: ssl.SSLContext
     new_event_id: Callable[[], str]
     release: Callable[[Session], None]
+    tails: TailSource | None = None

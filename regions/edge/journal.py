@@ -15,7 +15,7 @@ from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import LOST_TYPE, Lost, Origin
-from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Turn, Unacked, bounded
+from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Tail, Turn, Unacked, bounded
 
 SNAPSHOT_TYPES = (
     frozenset(
@@ -30,7 +30,8 @@ UNACKED_MAX = 200
 
 class Journal:
     """`changed`: something a successor would need has been written since the caller's last snapshot.
-    `news`: more is durable than the caller has been told."""
+    `news`: more is durable than the caller has been told.
+    `known_seq`: up to where `turns` hold all that the log has; `behind`: the log has more, which others wrote."""
 
     def __init__(
         self, call: str, epoch: int, new_event_id: Callable[[], str], notify: Callable[[], None]
@@ -39,6 +40,9 @@ class Journal:
         self.turns: list[Turn] = []
         self.changed = False
         self.news = False
+        self.known_seq = 1 if epoch == 1 else 0
+        self.behind = epoch != 1
+        self._known_n = 0
         self._new_event_id = new_event_id
         self._notify = notify
         self._lost_from = 0
@@ -60,14 +64,53 @@ class Journal:
         self._put(event.type, bytes(event.data), at_ms=event.at_ms, id=event.id, origin=adopted.origin)
 
     def start_from(self, turns: list[Turn]) -> None:
-        self.turns = bounded(turns)
+        self.turns = bounded([msgspec.structs.replace(t, seq=0) if t.seq < 0 else t for t in turns])
 
-    def acknowledged(self, durable_n: int) -> list[str]:
-        """Drops what is durable; the ids of the tool calls that may run now."""
+    def acknowledged(self, durable_n: int, seq: int = 0) -> list[str]:
+        """Drops what is durable; the ids of the tool calls that may run now. `seq`: the call's newest event in the log.
+
+        Where the log has gained as many events as were acknowledged, they are these, in their order; where it has gained
+        more, others have written, and `behind` says so.
+        """
         if not self.outbox.acknowledge(durable_n):
             return []
         self.news = True
+        acked_n = self.outbox.acked_n
+        exact = self.known_seq > 0 and seq - self.known_seq == acked_n - self._known_n
+        self._place(acked_n, seq - acked_n if exact else None)
+        if exact:
+            self.known_seq, self._known_n = seq, acked_n
+        elif seq > self.known_seq:
+            self.behind = True
         return [self._tools.pop(n) for n in sorted(self._tools) if n <= durable_n]
+
+    def _place(self, acked_n: int, offset: int | None) -> None:
+        """The turns of events up to `acked_n` get their place in the log: `offset` above their number, or unknown."""
+        for i in range(len(self.turns) - 1, -1, -1):
+            if self.turns[i].seq > 0:
+                break
+            n = -self.turns[i].seq
+            if 0 < n <= acked_n:
+                seq = offset + n if offset is not None else 0
+                self.turns[i] = msgspec.structs.replace(self.turns[i], seq=seq)
+
+    def refresh(self, tail: Tail) -> bool:
+        """Starts anew from the log's own fold, with what is not acknowledged yet on top; False where the tail does not have
+        all that was acknowledged, or where an adopted event may stand in it twice."""
+        outbox = self.outbox
+        if tail.epoch != outbox.epoch or tail.n < outbox.acked_n or tail.seq < self.known_seq:
+            return False
+        if any(e.origin is not None for e in outbox.unacked):
+            return False
+        turns = list(tail.turns)
+        for event in outbox.unacked:
+            if event.n > tail.n:
+                fold(turns, event.type, bytes(event.data), event.at_ms, seq=-event.n)
+        self.turns = bounded(turns)
+        self.known_seq, self._known_n = tail.seq, tail.n
+        self.behind = False
+        self.changed = True
+        return True
 
     def snapshot(self) -> CallSnapshot:
         """What of the journal a successor would need; the rest of the call is filled in by others."""
@@ -94,7 +137,7 @@ class Journal:
             id=id or self._new_event_id(), type=type_, at_ms=at_ms, data=data, origin=origin
         )
         if origin is None and type_ in FOLDED_TYPES:
-            fold(self.turns, type_, data, at_ms)
+            fold(self.turns, type_, data, at_ms, seq=-event.n)
             if len(self.turns) > TURNS_MAX * 3 // 2:
                 self.turns = bounded(self.turns)
         self.changed = self.changed or type_ in SNAPSHOT_TYPES

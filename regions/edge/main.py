@@ -60,12 +60,13 @@ class Edge:
         self.valkey = RegionValkey(settings.redis_url)
         self.pacer = Pacer(_on_turn_error)
         keyring = Keyring(settings.data / "keys.json")
-        self.calls = Calls(keyring, TailReader(self.valkey), self.pacer)
+        tails = TailReader(self.valkey)
+        self.calls = Calls(keyring, tails, self.pacer)
         self.spool = Spool(self.valkey, self.calls, wall_ms)
         self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
-            settings, self.uplink, ssl.create_default_context(), new_event_id, self._release
+            settings, self.uplink, ssl.create_default_context(), new_event_id, self._release, tails
         )
         self.listeners: EdgeListeners
         self._know(self.identity.edge_id)

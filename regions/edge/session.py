@@ -22,6 +22,7 @@ from regions.edge.journal import Journal
 from regions.edge.lease import Lease
 from regions.edge.machine import Phase, step
 from regions.edge.outbox import Outbox
+from regions.edge.recall import Recall
 from regions.edge.snapshots import seal_snapshot, snapshot_key
 from regions.edge.speech import AgentSpeech, Fact
 from regions.edge.takeover import TakeoverPlan
@@ -55,6 +56,7 @@ class Session:
         )
         self._caller = CallerLeg()
         self._agent = AgentLeg(self, context, claims, grant.epoch, sealed)
+        self._recall = Recall(self._journal, self.call, context.tails, self._to_backend, self.owns)
         self._lease = _new_lease()
         self._speech = AgentSpeech()
         self._voice = VoiceGate()
@@ -185,7 +187,14 @@ class Session:
                 elif said.role == "caller":
                     self._journal.record(type_, {"role": "caller", "text": said.text})
             case "tool.called" | "tool.result":
-                self._journal.tool(type_, text.tool_id(data), text.written(data))
+                tool, written = text.tool_asked(data), text.written(data)
+                answer = self._recall.conversation.tool(tool) if type_ == "tool.called" else None
+                if answer is not None:
+                    self._to_backend(*answer)
+                else:
+                    self._journal.tool(type_, tool.id, written)
+            case "conversation.get":
+                self._recall.ask(text.asked(data), lease_ms())
 
     def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:
         if not self._agent.lost(connection) or not self.owns():
@@ -198,6 +207,10 @@ class Session:
         else:
             self._dial(resumed=True)
 
+    def _to_backend(self, type_: str, data: object) -> None:
+        if (agent := self._agent.connection) is not None and self.owns():
+            agent.send_text(type_, data)
+
     def _dial(self, *, resumed: bool) -> None:
         self._agent.dial(lambda: self._journal.turns, resumed=resumed)
 
@@ -207,9 +220,9 @@ class Session:
         """What the log says of a run. See `wire.uplink.AppendStatus`."""
         match status.status:
             case "durable":
-                for tool in self._journal.acknowledged(status.durable_n):
-                    if (agent := self._agent.connection) is not None and self.owns():
-                        agent.send_text("ack", {"type": "tool.called", "id": tool, "seq": status.seq})
+                for tool in self._journal.acknowledged(status.durable_n, status.seq):
+                    self._to_backend("ack", self._recall.conversation.ack(tool, status.seq))
+                self._recall.catch_up()
             case "gap":
                 self.outbox.send_again(status.durable_n)
             case "busy":

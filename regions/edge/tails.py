@@ -8,7 +8,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from regions.edge.valkey import RegionValkey
-from regions.wire.snapshot import Tail, tail_decoder, tail_key
+from regions.wire.snapshot import TAIL_FIELDS, Tail, read_tail, tail_key
 
 DEADLINE_S = 0.05
 
@@ -24,7 +24,7 @@ class TailReader:
             return None
         try:
             async with asyncio.timeout(DEADLINE_S):
-                found: bytes | str | None = await client.get(tail_key(call))
-            return tail_decoder.decode(found) if found else None
+                head, turns = await client.hmget(tail_key(call), TAIL_FIELDS)
+            return read_tail(head, turns) if head and turns else None
         except (RedisError, OSError, TimeoutError, msgspec.MsgspecError):
             return None

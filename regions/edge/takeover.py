@@ -6,7 +6,8 @@ The cases, in order:
    nothing acknowledged either, nobody has carried it yet, and it begins
 2. the tail is newer than the snapshot by (epoch, n)  → turns from the tail; what the snapshot had unacknowledged and the
    tail has folded in is durable already
-3. else                           → turns from the snapshot, which contain its unacknowledged events
+3. else                           → turns from the snapshot, which contain its unacknowledged events, and what the project has
+   written through the API, which only the tail knows
 Events of the snapshot that were not acknowledged are adopted with their origin, those that the caller saw acknowledged
 excepted; the log stores none of them twice. An agent utterance that was cut by the failure is written as interrupted, with
 what the caller had played of it.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from regions.wire.conversation import with_project_writes
 from regions.wire.events import EdgeEvent, Origin
 from regions.wire.media import Position, Resume
 from regions.wire.snapshot import CallSnapshot, Tail, Turn, Word
@@ -76,7 +78,7 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         cut = Position(utterance=utterance, offset_ms=heard_ms)
     return TakeoverPlan(
         source="tail" if newer_tail else "snapshot",
-        turns=list(tail.turns) if newer_tail and tail is not None else list(snapshot.turns),
+        turns=_history(snapshot, tail, newer_tail),
         adopt=adopt,
         from_epoch=snapshot.epoch,
         cut=cut,
@@ -85,6 +87,12 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         utterance=max(snapshot.utterance, played.utterance),
         answered_at_ms=snapshot.answered_at_ms,
     )
+
+
+def _history(snapshot: CallSnapshot, tail: Tail | None, newer_tail: bool) -> list[Turn]:
+    if tail is None:
+        return list(snapshot.turns)
+    return list(tail.turns) if newer_tail else with_project_writes(snapshot.turns, tail.turns)
 
 
 def _played(resume: Resume | None) -> Position:

@@ -70,6 +70,7 @@ async def test_a_role_may_do_what_its_scopes_say_and_no_more(api: Api, project: 
         "calls:read": ("GET", "/v1/calls", None),
         "calls:write": ("POST", "/v1/calls/x/end", None),
         "conversation:read": ("GET", "/v1/calls/x/conversation", None),
+        "conversation:write": ("POST", "/v1/calls/x/conversation", {"type": "turn", "key": "k"}),
         "events:read": ("GET", "/v1/events", None),
         "regions:read": ("GET", "/v1/regions", None),
         "webhooks:read": ("GET", "/v1/webhooks", None),
