@@ -127,6 +127,7 @@ class Appender:
             durable_n=row["durable_n"],
             seq=row["seq"],
             detail=row["detail"],
+            stored=row["stored"],
         )
         if status.status == "durable":
             self._hints.wake(f"feed:{facts.project_id}")

@@ -1,17 +1,14 @@
 """Whether an acknowledged write can be folded into a tail in memory, or the log has to be read again. Pure.
 
-A tail knows its place: the call's newest event in it (`seq`), and the owner's newest (`epoch`, `n`). A write of k events is
-acknowledged with the call's newest `seq`. The cases, in order:
+A tail knows its place, the call's newest event in it (`seq`). A write is acknowledged with the call's newest `seq` and with
+how many of its events were new. The cases, in order:
 
-1. the tail stands at that `seq` already                                             → known: nothing to do
-2. an event was adopted (its place in the log is the one it had before), or an event
-   carries no number of this owner's                                                 → read
-3. the write begins where the owner's numbers in the tail end (or at 1 under a higher
-   epoch), and k events further the call stands at its `seq`                         → fold
-4. else: another instance wrote in between, or some of the events were stored before → read
+1. the tail stands at that `seq` already                                              → known: nothing to do
+2. some of the events had been stored before (a resend, an adoption): which, is not said → read
+3. all were new, and the tail stands just before them                                 → fold
+4. else: another instance has written in between                                      → read
 
-Case 3 is exact: the k events are stored, all of them after the tail's place, and there are no more than k places. So
-they stand there in their order.
+Case 3 is exact: new events of one write stand in their order, without a gap, up to `seq`.
 """
 
 from __future__ import annotations
@@ -37,19 +34,17 @@ class SaidEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """Events of one call, acknowledged together; the last stands at `seq` or, where some were stored before, below it.
+    """Events of one call, acknowledged together. `stored`: how many of them are new; the newest of the call stands at `seq`.
 
-    An owner's have numbers (`first_n` … `last_n` under `epoch`); those of the control plane and the project have none
-    (`first_n` 0). `adopted`: some of them are an earlier owner's.
+    `epoch` and `n`: the owner's newest number that is durable; 0 for the control plane and the project, which have none.
     """
 
     call: UUID
     seq: int
     events: tuple[SaidEvent, ...]
+    stored: int
     epoch: int = 0
-    first_n: int = 0
-    last_n: int = 0
-    adopted: bool = False
+    n: int = 0
     by: str = ""
     at_ms: int = 0
     at_s: float = 0.0
@@ -73,21 +68,15 @@ def empty_tail(call: str) -> Tail:
 def next_step(tail: Tail, write: Write) -> Step:
     if write.seq <= tail.seq:
         return Step.KNOWN
-    if write.adopted or tail.seq + len(write.events) != write.seq:
-        return Step.READ
-    if write.first_n == 0:
-        return Step.FOLD
-    owner_goes_on = write.epoch == tail.epoch and write.first_n == tail.n + 1
-    owner_begins = write.epoch > tail.epoch and write.first_n == 1
-    return Step.FOLD if owner_goes_on or owner_begins else Step.READ
+    exact = write.stored == len(write.events) and tail.seq + write.stored == write.seq
+    return Step.FOLD if exact else Step.READ
 
 
 def fold_write(tail: Tail, write: Write) -> Tail:
     """The tail after a write that `next_step` says can be folded."""
     first = write.seq - len(write.events) + 1
     numbered = [(first + i, event, write.by) for i, event in enumerate(write.events)]
-    epoch, n = (write.epoch, write.last_n) if write.first_n else (tail.epoch, tail.n)
-    return extended(tail, numbered, seq=write.seq, epoch=epoch, n=n, at_ms=write.at_ms)
+    return extended(tail, numbered, seq=write.seq, epoch=write.epoch, n=write.n, at_ms=write.at_ms)
 
 
 def extended(

@@ -112,10 +112,9 @@ class Tails:
             call=call,
             seq=status.seq,
             events=tuple(SaidEvent(e.type, bytes(e.data), e.at_ms) for e in events),
+            stored=status.stored,
             epoch=status.epoch,
-            first_n=events[0].n if events else 0,
-            last_n=status.durable_n,
-            adopted=not events or any(e.origin is not None for e in events),
+            n=status.durable_n,
             at_ms=self._clock.now_ms(),
             at_s=self._clock.monotonic_s(),
         )
@@ -127,6 +126,7 @@ class Tails:
             call=call,
             seq=seq,
             events=(SaidEvent(type_, data, at_ms),),
+            stored=1,
             by=BY_PROJECT if source is Source.PROJECT else "",
             at_ms=self._clock.now_ms(),
             at_s=self._clock.monotonic_s(),
@@ -197,9 +197,7 @@ class Tails:
                 self._facts.forget(write.call)
             self._want(
                 write.call,
-                _Wanted(
-                    seq=write.seq, epoch=write.epoch, n=write.last_n, since_s=write.at_s, final=write.final
-                ),
+                _Wanted(seq=write.seq, epoch=write.epoch, n=write.n, since_s=write.at_s, final=write.final),
             )
             return
         assert facts is not None
@@ -244,8 +242,8 @@ class Tails:
     def _want(self, call: UUID, wanted: _Wanted) -> None:
         known = self._wanted.setdefault(call, wanted)
         if known is not wanted:
-            if wanted.seq > known.seq:
-                known.seq, known.epoch, known.n = wanted.seq, wanted.epoch, wanted.n
+            known.seq = max(known.seq, wanted.seq)
+            known.epoch, known.n = max((known.epoch, known.n), (wanted.epoch, wanted.n))
             known.since_s = min(known.since_s, wanted.since_s)
             known.final = known.final or wanted.final
             known.horizon = max(known.horizon, wanted.horizon) if known.horizon and wanted.horizon else None

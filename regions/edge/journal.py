@@ -42,7 +42,6 @@ class Journal:
         self.news = False
         self.known_seq = 1 if epoch == 1 else 0
         self.behind = epoch != 1
-        self._known_n = 0
         self._new_event_id = new_event_id
         self._notify = notify
         self._lost_from = 0
@@ -66,33 +65,30 @@ class Journal:
     def start_from(self, turns: list[Turn]) -> None:
         self.turns = bounded([msgspec.structs.replace(t, seq=0) if t.seq < 0 else t for t in turns])
 
-    def acknowledged(self, durable_n: int, seq: int = 0) -> list[str]:
+    def acknowledged(self, durable_n: int, seq: int = 0, stored: int = 0) -> list[str]:
         """Drops what is durable; the ids of the tool calls that may run now. `seq`: the call's newest event in the log.
 
-        Where the log has gained as many events as were acknowledged, they are these, in their order; where it has gained
-        more, others have written, and `behind` says so.
+        Where all that was acknowledged was new (`stored`), it stands in its order up to `seq`. Where the log stood higher
+        before than is known here, others have written, and `behind` says so.
         """
+        waiting = self.outbox.unacked
         if not self.outbox.acknowledge(durable_n):
             return []
         self.news = True
-        acked_n = self.outbox.acked_n
-        exact = self.known_seq > 0 and seq - self.known_seq == acked_n - self._known_n
-        self._place(acked_n, seq - acked_n if exact else None)
-        if exact:
-            self.known_seq, self._known_n = seq, acked_n
+        gone = waiting[: len(waiting) - len(self.outbox.unacked)]
+        exact = stored > 0 and stored == len(gone)
+        self._place({e.n: seq - stored + 1 + i for i, e in enumerate(gone)} if exact else {})
+        if exact and self.known_seq > 0 and seq == self.known_seq + stored:
+            self.known_seq = seq
         elif seq > self.known_seq:
             self.behind = True
         return [self._tools.pop(n) for n in sorted(self._tools) if n <= durable_n]
 
-    def _place(self, acked_n: int, offset: int | None) -> None:
-        """The turns of events up to `acked_n` get their place in the log: `offset` above their number, or unknown."""
-        for i in range(len(self.turns) - 1, -1, -1):
-            if self.turns[i].seq > 0:
-                break
-            n = -self.turns[i].seq
-            if 0 < n <= acked_n:
-                seq = offset + n if offset is not None else 0
-                self.turns[i] = msgspec.structs.replace(self.turns[i], seq=seq)
+    def _place(self, places: dict[int, int]) -> None:
+        """The turns of acknowledged events get their place in the log, or 0 where it is not known."""
+        for i, turn in enumerate(self.turns):
+            if 0 < -turn.seq <= self.outbox.acked_n:
+                self.turns[i] = msgspec.structs.replace(turn, seq=places.get(-turn.seq, 0))
 
     def refresh(self, tail: Tail) -> bool:
         """Starts anew from the log's own fold, with what is not acknowledged yet on top; False where the tail does not have
@@ -107,7 +103,7 @@ class Journal:
             if event.n > tail.n:
                 fold(turns, event.type, bytes(event.data), event.at_ms, seq=-event.n)
         self.turns = bounded(turns)
-        self.known_seq, self._known_n = tail.seq, tail.n
+        self.known_seq = tail.seq
         self.behind = False
         self.changed = True
         return True

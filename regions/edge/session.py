@@ -220,7 +220,7 @@ class Session:
         """What the log says of a run. See `wire.uplink.AppendStatus`."""
         match status.status:
             case "durable":
-                for tool in self._journal.acknowledged(status.durable_n, status.seq):
+                for tool in self._journal.acknowledged(status.durable_n, status.seq, status.stored):
                     self._to_backend("ack", self._recall.conversation.ack(tool, status.seq))
                 self._recall.catch_up()
             case "gap":

@@ -157,7 +157,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a run. The meaning of `status`:
 
-    ``durable``   everything up to `durable_n` is stored for good; `seq` is the call's newest.
+    ``durable``   everything up to `durable_n` is stored for good; `seq` is the call's newest, and `stored` of the run's events
+                  are new: with as many as the run has, they stand in their order up to `seq`.
     ``gap``       the run does not follow `durable_n`: send from there on.
     ``busy``      the call is locked by another writer, or the outcome is unknown: send the same again.
     ``fenced``    another owner has taken over, or the call is over: what was not stored is kept as `late`; send no more.
@@ -171,6 +172,7 @@ class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
     durable_n: int
     seq: int = 0
     detail: str = ""
+    stored: int = 0
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):

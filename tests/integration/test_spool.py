@@ -193,15 +193,15 @@ async def test_what_comes_after_the_end_is_kept_as_late(left: Left, project: Pro
 
 
 async def test_an_edge_reads_tails_and_writes_its_own_spool_and_nothing_else(left: Left) -> None:
-    await left.valkey.set("tail:x", "t")
+    await left.valkey.hset("tail:x", "head", "t")
     url = await left.api.control.edge_access.url_for(REGION, left.edge)
     assert url is not None
     mine, other = names.spool_prefix(ids.encode(ids.EDGE, left.edge)), names.spool_prefix("edge_other")
     async with redis.from_url(url) as edge:
-        assert await edge.get("tail:x") == b"t"
+        assert await edge.hmget("tail:x", "head") == [b"t"]
         await edge.hset(f"{mine}k", "1", "x")
         for forbidden in (
-            edge.set("tail:x", "y"), edge.hset(f"{other}k", "1", "x"), edge.delete("tail:x"), edge.get(f"{other}k"), edge.keys("*"),
+            edge.set("tail:x", "y"), edge.hset(f"{other}k", "1", "x"), edge.delete("tail:x"), edge.hmget(f"{other}k", "1"), edge.keys("*"),
             edge.publish("hints", "x"), edge.config_get("*"), edge.flushall(), edge.execute_command("ACL LIST"),
         ):  # fmt: skip
             with pytest.raises(NoPermissionError):

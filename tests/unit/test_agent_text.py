@@ -86,7 +86,7 @@ def test_a_journal_says_once_which_numbers_it_left_out() -> None:
     ]
     kept = [*range(EVENTS_MAX - 4, EVENTS_MAX + 1), EVENTS_MAX + 7, EVENTS_MAX + 8]
     assert [e.n for e in journal.outbox.unacked] == kept
-    assert journal.turns == [Turn(role="caller", text="hello", at_ms=last[1].at_ms)]
+    assert journal.turns == [Turn(role="caller", text="hello", seq=-last[1].n, at_ms=last[1].at_ms)]
 
 
 def test_a_tool_runs_once_its_call_is_durable() -> None:

@@ -19,7 +19,7 @@ from regions.media.playout import Playout
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import EVENT_TYPES, EdgeEvent
 from regions.wire.media import SNAPSHOT_BYTES_MAX, Position, Resume
-from regions.wire.snapshot import CallSnapshot, Tail, Turn, Unacked, Word, bounded
+from regions.wire.snapshot import PAST_TOOLS_MAX, CallSnapshot, Tail, Turn, Unacked, Word, bounded
 from regions.wire.ticket import (
     TICKET_AUDIENCE,
     TICKET_ISSUER,
@@ -49,7 +49,8 @@ SAID = st.fixed_dictionaries(
 )
 SHORT = st.fixed_dictionaries({"id": st.just("a"), "result": st.integers(0, 3)})
 TOOL = st.fixed_dictionaries(
-    {"id": st.sampled_from("abc"), "name": st.text(max_size=4)}, optional={"result": JSON}
+    {"id": st.sampled_from("abc"), "name": st.text(max_size=4)},
+    optional={"result": JSON, "key": st.sampled_from(("k", "l"))},
 )
 EVENTS = st.lists(
     st.one_of(
@@ -80,28 +81,27 @@ def test_the_conversation_grows_by_at_most_one_turn_per_event_and_never_forgets_
         fold(turns, type_, msgspec.json.encode(data), 0)
         assert len(before) <= len(turns) <= len(before) + (type_ in FOLDED_TYPES)
         changed = [i for i, turn in enumerate(before) if turns[i] != turn]
-        assert len(changed) <= (type_ == "tool.result")
+        assert len(changed) <= type_.startswith("tool.")
         for i in changed:
-            assert before[i].result is None
-            assert msgspec.structs.replace(turns[i], result=None) == before[i]
+            assert not before[i].done
+            now = msgspec.structs.replace(turns[i], result=None, done=False, truncated=False)
+            assert now == msgspec.structs.replace(before[i], closed=now.closed)
+            assert turns[i].done == (type_ == "tool.result")
 
 
 @quick
 @given(EVENTS)
 def test_a_result_that_comes_again_changes_nothing(events: list[tuple[str, Any]]) -> None:
     once = folded(events)
-    results = [
-        e
-        for e in events
-        if e[0] == "tool.result" and isinstance(e[1], dict) and e[1].get("result") is not None
-    ]
-    open_ids = {t.id for t in once if t.role == "tool" and t.result is None}
-    again = [e for e in results if e[1].get("id") not in open_ids]
+    results = [e for e in events if e[0] == "tool.result" and isinstance(e[1], dict)]
+    open_tools = [t for t in once if t.role == "tool" and not t.done]
+    still_open = {t.id for t in open_tools} | {t.key for t in open_tools}
+    again = [e for e in results if not {e[1].get("id", ""), e[1].get("key")} & still_open]
     assert folded(again, list(once)) == once
 
 
 @quick
-@given(EVENTS, st.integers(1, 8), st.integers(2, 300))
+@given(EVENTS, st.integers(1, 8), st.integers(2, 300) | st.integers(300, 3_000))
 def test_a_tail_cut_as_it_grows_is_the_tail_of_the_whole(
     events: list[tuple[str, Any]], turns_max: int, bytes_max: int
 ) -> None:
@@ -111,9 +111,13 @@ def test_a_tail_cut_as_it_grows_is_the_tail_of_the_whole(
         kept = bounded(kept, bytes_max, turns_max)
     whole = folded(events)
     assert kept == bounded(whole, bytes_max, turns_max)
-    assert len(kept) <= turns_max
     assert len(msgspec.json.encode(kept)) <= bytes_max
-    assert kept == whole[len(whole) - len(kept) :]
+    window = [t for t in kept if not t.past]
+    assert len(window) <= turns_max
+    assert window == whole[len(whole) - len(window) :]
+    past = kept[: len(kept) - len(window)]
+    assert all(t.past and t.key for t in past)
+    assert len(past) <= PAST_TOOLS_MAX
 
 
 @quick

@@ -40,11 +40,12 @@ $$;
 --      and a number below the newest that is not stored was given up as lost before: it is kept as late
 -- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
 -- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
+-- `stored`: how many of the run's events are new; the last of them stands at `seq`.
 create function vx.append(
   p_edge uuid, p_incarnation uuid, p_region text,
   p_call uuid[], p_epoch integer[], p_n integer[], p_event uuid[], p_type text[], p_at timestamptz[], p_data jsonb[],
   p_content bytea[], p_content_key uuid[], p_hash bytea[], p_origin_epoch integer[], p_origin_n integer[])
-returns table (call_id uuid, status text, durable_n integer, seq integer, detail text)
+returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -135,7 +136,7 @@ begin
                                                 and s.origin_n = g.origin_n)
     on conflict do nothing
   ), folds as (
-    select v.call_id, max(f.seq) as seq,
+    select v.call_id, max(f.seq) as seq, count(f.seq)::integer as k,
            (array_agg(f.type order by f.n desc) filter (where f.type like 'call.%'))[1] as state_type,
            min(f.at) filter (where f.type = 'call.answered') as answered_at,
            min(f.at) filter (where f.type = 'call.ended') as ended_at,
@@ -162,8 +163,8 @@ begin
   select v.call_id, v.verdict,
          case when v.verdict = 'durable' then greatest(v.n_last, case when v.epoch >= v.epoch_before then v.n_before end)::integer
               when v.verdict = 'gap' then v.n_before else 0 end,
-         coalesce(p.seq, v.seq_before, 0), v.why
-    from verdicts v left join put_calls p on p.id = v.call_id;
+         coalesce(p.seq, v.seq_before, 0), v.why, coalesce(d.k, 0)
+    from verdicts v left join put_calls p on p.id = v.call_id left join folds d on d.call_id = v.call_id;
 end $$;
 
 -- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
