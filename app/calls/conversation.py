@@ -35,7 +35,8 @@ PAGE_EVENTS = 250
 EVENTS_MAX = 5_000
 TOOL_EVENTS_MAX = 2_000
 WINDOW_BYTES_MAX = 1 << 20
-WAIT_MS_MAX = 10_000
+WAIT_MS_MAX = 8_000
+"""Below the ten seconds after which many HTTP clients give up."""
 TOOL_WAIT_MS = REPLAY_WAIT_MS = 1_000
 POLL_S = 0.25
 LOOK_PAUSE_S = 0.02

@@ -15,6 +15,7 @@ from regions.wire import ids
 from tests.support.api import Api, Project, serving
 from tests.support.calls import WrittenCall, create_call, event, owners_in, said
 from tests.support.engines import REGIONS
+from voxplane import ApiError, AsyncClient, Client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -101,7 +102,7 @@ async def test_a_reader_waits_for_what_it_demands_and_is_told_when_it_may_ask_ag
     early = await call.read(min_seq=3, wait_ms=0)
     assert (early.status_code, early.json()["code"], early.json()["seq"]) == (409, "not_yet", 2)
     assert early.headers["Retry-After"] == "1"
-    waiting = asyncio.create_task(call.read(min_seq=3, wait_ms=10_000))
+    waiting = asyncio.create_task(call.read(min_seq=3, wait_ms=8_000))
     while not api.control.conversations._waiting:
         await asyncio.sleep(0)
     await call.append(api, 1, said(2, "agent", "good morning"))
@@ -109,7 +110,7 @@ async def test_a_reader_waits_for_what_it_demands_and_is_told_when_it_may_ask_ag
     assert (answer.status_code, answer.json()["turns"][-1]["text"]) == (200, "good morning")
     assert api.control.conversations._waiting == 0
     await call.project.client.post(f"/v1/calls/{call.id}/end")
-    never = await call.read(min_seq=99, wait_ms=10_000)
+    never = await call.read(min_seq=99, wait_ms=8_000)
     assert (never.status_code, never.json()["code"]) == (409, "call_ended")
 
 
@@ -229,6 +230,45 @@ async def test_entries_that_do_not_fit_say_where(call: WrittenCall) -> None:
         assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (status, pointers), (
             entry
         )
+
+
+async def ask_async(url: str, key: str, call: str) -> list[Any]:
+    async with AsyncClient(url, key) as client:
+        first = await client.add_turn(call, "agent", "hello", key="a")
+        await client.write_conversation(call, {"type": "tool.called", "name": "pay", "key": "pay:1"})
+        done = await client.write_conversation(call, {"type": "tool.result", "key": "pay:1", "result": 5})
+        window = await client.conversation(call, turns=1, tokens=50, min_seq=done["seq"], wait_ms=5_000)
+        older = await client.conversation(call, before_seq=window["next_before_seq"])
+        again = await client.add_turn(call, "agent", "hello", key="a")
+        with pytest.raises(ApiError):
+            await client.tool(call, "not called")
+        return [first, window, older, again, await client.tool(call, "pay:1")]
+
+
+def ask_sync(url: str, key: str, call: str) -> list[Any]:
+    with Client(url, key) as client:
+        first = client.add_turn(call, "agent", "hello", key="a")
+        client.write_conversation(call, {"type": "tool.called", "name": "pay", "key": "pay:1"})
+        done = client.write_conversation(call, {"type": "tool.result", "key": "pay:1", "result": 5})
+        window = client.conversation(call, turns=1, tokens=50, min_seq=done["seq"], wait_ms=5_000)
+        older = client.conversation(call, before_seq=window["next_before_seq"])
+        again = client.add_turn(call, "agent", "hello", key="a")
+        with pytest.raises(ApiError):
+            client.tool(call, "not called")
+        return [first, window, older, again, client.tool(call, "pay:1")]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_the_client_library_reads_and_writes_it(api: Api, call: WrittenCall, kind: str) -> None:
+    given = (api.url, call.project.key, call.id)
+    if kind == "async":
+        first, window, older, again, tool = await ask_async(*given)
+    else:
+        first, window, older, again, tool = await asyncio.to_thread(ask_sync, *given)
+    assert again == first
+    assert [t["role"] for t in window["turns"]] == ["tool"]
+    assert [t["text"] for t in older["turns"]] == ["hello"]
+    assert (tool["done"], tool["result"]) == (True, 5)
 
 
 async def test_what_was_written_cannot_be_read_in_the_database(api: Api, call: WrittenCall) -> None:

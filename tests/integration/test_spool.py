@@ -201,7 +201,8 @@ async def test_an_edge_reads_tails_and_writes_its_own_spool_and_nothing_else(lef
         assert await edge.hmget("tail:x", "head") == [b"t"]
         await edge.hset(f"{mine}k", "1", "x")
         for forbidden in (
-            edge.set("tail:x", "y"), edge.hset(f"{other}k", "1", "x"), edge.delete("tail:x"), edge.hmget(f"{other}k", "1"), edge.keys("*"),
+            edge.set("tail:x", "y"), edge.hset(f"{other}k", "1", "x"), edge.delete("tail:x"), edge.hmget(f"{other}k", "1"),
+            edge.keys("*"),
             edge.publish("hints", "x"), edge.config_get("*"), edge.flushall(), edge.execute_command("ACL LIST"),
         ):  # fmt: skip
             with pytest.raises(NoPermissionError):

@@ -25,7 +25,8 @@ TURNS = st.lists(
     st.builds(Turn, role=st.sampled_from(("caller", "agent")), text=st.text(max_size=60), seq=st.integers(1, 9))
     | st.builds(
         Turn, role=st.just("tool"), name=st.text(max_size=8), id=st.just("t"), seq=st.integers(1, 9),
-        arguments=st.none() | st.dictionaries(st.text(max_size=3), st.integers(), max_size=3), result=st.none() | st.text(max_size=60),
+        arguments=st.none() | st.dictionaries(st.text(max_size=3), st.integers(), max_size=3),
+        result=st.none() | st.text(max_size=60),
     ),
     max_size=20,
 )  # fmt: skip

@@ -69,7 +69,7 @@ class Call:
         self._name = name
         self._sid = ""
         self._memory = Memory()
-        self._acks: dict[str, asyncio.Event] = {}
+        self._answers: dict[str, asyncio.Future[Any]] = {}
         self._speaking: asyncio.Task[None] | None = None
         self._tools = 0
 
@@ -98,10 +98,10 @@ class Call:
                     await self._heard(happened)
             case "start":
                 await self._started(message["start"])
-            case "voxplane" if message.get("type") == "ack":
-                waiting = self._acks.get(message["data"]["id"])
-                if waiting is not None:
-                    waiting.set()
+            case "voxplane" if message.get("type") in ("ack", "tool.cached"):
+                waiting = self._answers.get(message["data"]["id"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message["data"].get("result"))
             case "voxplane" if message.get("type") == "playback.interrupted":
                 self._stop_speaking()
 
@@ -171,18 +171,22 @@ class Call:
             return
 
     async def _run_tool(self, name: str, arguments: dict[str, str]) -> dict[str, str]:
-        """Only once the call's log has it: a tool whose intent could be lost is not run."""
+        """Only once the call's log has it: a tool whose intent could be lost is not run. One that has run in this call, for
+        whatever socket, is not run again: its result comes instead of the acknowledgement."""
         self._tools += 1
         tool_id = f"{name}-{self._sid[-6:]}-{self._tools}"
-        acknowledged = self._acks[tool_id] = asyncio.Event()
-        await self._tell("tool.called", {"id": tool_id, "name": name, "arguments": arguments})
+        key = f"{name}:{arguments['order']}"
+        answer = self._answers[tool_id] = asyncio.get_running_loop().create_future()
+        await self._tell("tool.called", {"id": tool_id, "key": key, "name": name, "arguments": arguments})
         try:
             async with asyncio.timeout(ACK_WITHIN_S):
-                await acknowledged.wait()
+                cached: dict[str, str] | None = await answer
         except TimeoutError:
             return {"status": "not been looked up", "arrives": "an unknown day", "depot": "an unknown place"}
         finally:
-            del self._acks[tool_id]
+            del self._answers[tool_id]
+        if cached is not None:
+            return cached
         result = look_up(arguments["order"])
         await self._tell("tool.result", {"id": tool_id, "name": name, "result": result})
         return result

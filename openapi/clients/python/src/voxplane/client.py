@@ -134,8 +134,33 @@ class Client:
             after_seq = found[-1]["seq"]
         return events
 
-    def conversation(self, call_id: str, *, min_seq: int | None = None) -> Json:
-        found: Json = self._ask(ask.conversation(call_id, min_seq))
+    def conversation(
+        self,
+        call_id: str,
+        *,
+        turns: int | None = None,
+        tokens: int | None = None,
+        before_seq: int | None = None,
+        min_seq: int | None = None,
+        wait_ms: int | None = None,
+    ) -> Json:
+        """The newest turns, at most `turns` and about `tokens`; `before_seq` pages into the past. Raises `ApiError`
+        ``not_yet`` where `min_seq` is not durable within `wait_ms`."""
+        window = dict(turns=turns, tokens=tokens, before_seq=before_seq, min_seq=min_seq, wait_ms=wait_ms)
+        found: Json = self._ask(ask.conversation(call_id, window))
+        return found
+
+    def write_conversation(self, call_id: str, entry: Json, *, key: str | None = None) -> Json:
+        """Writes a `turn`, a `tool.called` or a `tool.result`, once per `key`; `seq` is in the answer."""
+        written: Json = self._ask(ask.write_conversation(call_id, entry, key))
+        return written
+
+    def add_turn(self, call_id: str, role: str, text: str, *, key: str | None = None) -> Json:
+        return self.write_conversation(call_id, ask.turn(role, text), key=key)
+
+    def tool(self, call_id: str, key: str) -> Json:
+        """What a tool answered under this key: `done` and `result`. Raises `ApiError` ``not_found`` where it was not called."""
+        found: Json = self._ask(ask.tool(call_id, key))
         return found
 
     def regions(self) -> list[Json]:
@@ -285,8 +310,32 @@ class AsyncClient:
             after_seq = found[-1]["seq"]
         return events
 
-    async def conversation(self, call_id: str, *, min_seq: int | None = None) -> Json:
-        found: Json = await self._ask(ask.conversation(call_id, min_seq))
+    async def conversation(
+        self,
+        call_id: str,
+        *,
+        turns: int | None = None,
+        tokens: int | None = None,
+        before_seq: int | None = None,
+        min_seq: int | None = None,
+        wait_ms: int | None = None,
+    ) -> Json:
+        """See `Client.conversation`."""
+        window = dict(turns=turns, tokens=tokens, before_seq=before_seq, min_seq=min_seq, wait_ms=wait_ms)
+        found: Json = await self._ask(ask.conversation(call_id, window))
+        return found
+
+    async def write_conversation(self, call_id: str, entry: Json, *, key: str | None = None) -> Json:
+        """See `Client.write_conversation`."""
+        written: Json = await self._ask(ask.write_conversation(call_id, entry, key))
+        return written
+
+    async def add_turn(self, call_id: str, role: str, text: str, *, key: str | None = None) -> Json:
+        return await self.write_conversation(call_id, ask.turn(role, text), key=key)
+
+    async def tool(self, call_id: str, key: str) -> Json:
+        """See `Client.tool`."""
+        found: Json = await self._ask(ask.tool(call_id, key))
         return found
 
     async def regions(self) -> list[Json]:

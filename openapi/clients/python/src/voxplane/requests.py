@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -150,8 +151,22 @@ def events_of(call_id: str, after_seq: int) -> Request:
     return Request("GET", f"/v1/calls/{call_id}/events", params={"after": after_seq})
 
 
-def conversation(call_id: str, min_seq: int | None) -> Request:
-    return Request("GET", f"/v1/calls/{call_id}/conversation", params={"min_seq": min_seq})
+def conversation(call_id: str, window: dict[str, int | None]) -> Request:
+    return Request("GET", f"/v1/calls/{call_id}/conversation", params=window)
+
+
+def write_conversation(call_id: str, entry: Json, key: str | None) -> Request:
+    """A fresh key where none is given: what this library sends again is then still written once."""
+    key = key or entry.get("key") or str(uuid4())
+    return Request("POST", f"/v1/calls/{call_id}/conversation", entry, idempotency_key=key)
+
+
+def turn(role: str, text: str) -> Json:
+    return {"type": "turn", "role": role, "text": text}
+
+
+def tool(call_id: str, key: str) -> Request:
+    return Request("GET", f"/v1/calls/{call_id}/tools/{quote(key, safe='')}")
 
 
 def regions() -> Request:
