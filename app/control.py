@@ -99,8 +99,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     fleet_store = FleetStore(db)
     horizon = Horizon(db, clock)
     facts = FactsReader(db, clock)
-    tail_log = TailLog(db, vault, horizon)
-    tails = Tails(tail_log, facts, clock, settings.redis_urls, fleet.regions_of)
+    tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of)
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
@@ -146,16 +145,16 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
-    _add_workers(control, TailSweep(db, tail_log, tails))
+    _add_workers(control)
     return control
 
 
-def _add_workers(control: Control, sweep: TailSweep) -> None:
+def _add_workers(control: Control) -> None:
     db, hints, supervisor = control.db, control.hints, control.supervisor
     delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
     control.tails.add_to(supervisor)
-    sweep.add_to(supervisor)
+    TailSweep(db, control.tails).add_to(supervisor)
     spool = SpoolFlusher(
         control.settings.redis_urls,
         control.edge_access,

@@ -175,6 +175,7 @@ class Appender:
                 key.id if content else None,
                 key.hash(type.encode(), raw),
             )
+        self._tell_tails(call_id, type, raw, at, row, source)
         return self._told(project_id, row)
 
     async def end_unheld(
@@ -183,24 +184,30 @@ class Appender:
         """The final event of a call that no edge holds; ``held`` where one may after all. Raises what the driver raises: unknown."""
         raw = msgspec.json.encode({"end_reason": reason.value})
         key = await self._vault.for_project(project_id)
+        at = self._clock.now()
         async with asyncio.timeout(DEADLINE_S), self._db.pool("worker").acquire() as connection:
             row = await connection.fetchrow(
                 END_UNHELD,
                 call_id,
                 grace_s,
                 new_id(self._db.cell),
-                self._clock.now(),
+                at,
                 raw.decode(),
                 key.hash(FINAL_TYPE.encode(), raw),
             )
+        self._tell_tails(call_id, FINAL_TYPE, raw, at, row, Source.CONTROL)
         return self._told(project_id, row)
+
+    def _tell_tails(
+        self, call_id: UUID, type_: str, raw: bytes, at: datetime, row: Any, source: Source
+    ) -> None:
+        if self._tails is not None and row["status"] == "stored":
+            self._tails.feed_control(call_id, type_, raw, ms_of(at), row["seq"], source)
 
     def _told(self, project_id: UUID, row: Any) -> ControlOutcome:
         if row["status"] == "stored":
             self._hints.wake(f"feed:{project_id}")
             self._hints.wake("deliveries")
-            if self._tails is not None:
-                self._tails.feed_control(call_id, type, raw, ms_of(at), row["seq"], source)
         return ControlOutcome(row["status"], row["seq"])
 
 

@@ -17,7 +17,6 @@ from uuid import UUID
 import structlog
 
 from app.db import Database
-from app.log.tail_log import TailLog
 from app.log.tail_region import AWAY, either
 from app.log.tails import FAILED, Tails
 from app.supervisor import Supervisor, wait_for_stop
@@ -41,9 +40,8 @@ BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 class TailSweep:
-    def __init__(self, db: Database, tail_log: TailLog, tails: Tails) -> None:
+    def __init__(self, db: Database, tails: Tails) -> None:
         self._db = db
-        self._log = tail_log
         self._tails = tails
         self._away: set[str] = set()
 
@@ -83,7 +81,7 @@ class TailSweep:
         missing = await self._missing(rows)
         if not missing:
             return
-        horizon = await self._log.horizon()
+        horizon = await self._tails.log.horizon()
         for row in rows:
             if (regions := missing.get(row["id"])) is not None:
                 self._tails.mend(row["id"], seq=row["seq"], regions=regions, horizon=horizon)

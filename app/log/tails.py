@@ -79,7 +79,7 @@ class Tails:
         redis_urls: dict[str, str],
         regions_of: Callable[[tuple[UUID, ...]], set[str]],
     ) -> None:
-        self._log = tail_log
+        self.log = tail_log
         self._facts = facts
         self._clock = clock
         self._regions_of = regions_of
@@ -279,8 +279,8 @@ class Tails:
         before = kept.packed.tail if kept is not None else None
         known = before is not None and wanted.seq and before.seq >= wanted.seq
         if not known:
-            horizon = None if wanted.seq else wanted.horizon or await self._log.horizon()
-            found = await self._log.read(
+            horizon = None if wanted.seq else wanted.horizon or await self.log.horizon()
+            found = await self.log.read(
                 call, before, up_to_seq=wanted.seq, horizon=horizon, now_ms=self._clock.now_ms()
             )
             if found is not None:

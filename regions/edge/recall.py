@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from regions.agents import text
 from regions.agents.text import Asked
 from regions.edge.conversation import Conversation
 from regions.edge.journal import Journal
 from regions.wire.snapshot import Tail
+from regions.wire.uplink import AppendStatus
 
 PAUSES_S = (0.1, 0.4, 1.0, 3.0)
 """A tail is written as soon as an event is acknowledged: it is mostly there with the first look."""
@@ -26,47 +28,76 @@ class TailSource(Protocol):
         ...
 
 
+class Listener(Protocol):
+    def send_text(self, type_: str, data: object) -> None: ...
+
+
+class BackendSide(Protocol):
+    @property
+    def connection(self) -> Listener | None:
+        """None while there is no backend to talk to."""
+        ...
+
+
 class Recall:
-    """`send`: to the backend, if it is there and this edge still owns the call; `owns`: whether it does."""
+    """`owns`: whether this edge still owns the call; nothing is said to the backend where it does not."""
 
     def __init__(
         self,
         journal: Journal,
         call: str,
         tails: TailSource | None,
-        send: Callable[[str, dict[str, Any]], None],
+        backend: BackendSide,
         owns: Callable[[], bool],
     ) -> None:
-        self.conversation = Conversation(journal, call)
+        self._conversation = Conversation(journal, call)
         self._journal = journal
         self._call = call
         self._tails = tails
-        self._send = send
+        self._backend = backend
         self._owns = owns
         self._catching_up: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
 
-    def catch_up(self) -> None:
-        """Where others have written, what they wrote is fetched. Never blocks."""
+    def on_text(self, type_: str, data: bytes, now_ms: int) -> None:
+        """`tool.called`, `tool.result` and `conversation.get`. Raises `Unreadable`."""
+        if type_ == "conversation.get":
+            self._ask(text.asked(data), now_ms)
+            return
+        tool, written = text.tool_asked(data), text.written(data)
+        answer = self._conversation.tool(tool) if type_ == "tool.called" else None
+        if answer is not None:
+            self._send(*answer)
+        else:
+            self._journal.tool(type_, tool.id, written)
+
+    def acknowledged(self, status: AppendStatus) -> None:
+        """A run is durable: its tools may run, and where others have written, what they wrote is fetched."""
+        for tool in self._journal.acknowledged(status.durable_n, status.seq, status.stored):
+            self._send("ack", self._conversation.ack(tool, status.seq))
         if not self._journal.behind or self._tails is None:
             return
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.create_task(self._catch_up(), name=f"recall {self._call}")
 
-    def ask(self, asked: Asked, now_ms: int) -> None:
-        refused = self.conversation.too_often(asked, now_ms)
+    def _ask(self, asked: Asked, now_ms: int) -> None:
+        refused = self._conversation.too_often(asked, now_ms)
         if refused is not None:
             self._send(*refused)
-        elif self.conversation.knows(asked) or self._tails is None:
-            self._send(*self.conversation.get(asked))
+        elif self._conversation.knows(asked) or self._tails is None:
+            self._send(*self._conversation.get(asked))
         elif self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._look_and_answer(asked), name=f"recall {self._call}")
         else:
-            self._send(*self.conversation.get(asked))
+            self._send(*self._conversation.get(asked))
+
+    def _send(self, type_: str, data: dict[str, Any]) -> None:
+        if (listener := self._backend.connection) is not None and self._owns():
+            listener.send_text(type_, data)
 
     async def _look_and_answer(self, asked: Asked) -> None:
         await self._look()
-        self._send(*self.conversation.get(asked))
+        self._send(*self._conversation.get(asked))
 
     async def _catch_up(self) -> None:
         for pause_s in PAUSES_S:

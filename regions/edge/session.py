@@ -56,7 +56,7 @@ class Session:
         )
         self._caller = CallerLeg()
         self._agent = AgentLeg(self, context, claims, grant.epoch, sealed)
-        self._recall = Recall(self._journal, self.call, context.tails, self._to_backend, self.owns)
+        self._recall = Recall(self._journal, self.call, context.tails, self._agent, self.owns)
         self._lease = _new_lease()
         self._speech = AgentSpeech()
         self._voice = VoiceGate()
@@ -186,15 +186,8 @@ class Session:
                     self._speech.end()
                 elif said.role == "caller":
                     self._journal.record(type_, {"role": "caller", "text": said.text})
-            case "tool.called" | "tool.result":
-                tool, written = text.tool_asked(data), text.written(data)
-                answer = self._recall.conversation.tool(tool) if type_ == "tool.called" else None
-                if answer is not None:
-                    self._to_backend(*answer)
-                else:
-                    self._journal.tool(type_, tool.id, written)
-            case "conversation.get":
-                self._recall.ask(text.asked(data), lease_ms())
+            case "tool.called" | "tool.result" | "conversation.get":
+                self._recall.on_text(type_, data, lease_ms())
 
     def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:
         if not self._agent.lost(connection) or not self.owns():
@@ -207,10 +200,6 @@ class Session:
         else:
             self._dial(resumed=True)
 
-    def _to_backend(self, type_: str, data: object) -> None:
-        if (agent := self._agent.connection) is not None and self.owns():
-            agent.send_text(type_, data)
-
     def _dial(self, *, resumed: bool) -> None:
         self._agent.dial(lambda: self._journal.turns, resumed=resumed)
 
@@ -220,9 +209,7 @@ class Session:
         """What the log says of a run. See `wire.uplink.AppendStatus`."""
         match status.status:
             case "durable":
-                for tool in self._journal.acknowledged(status.durable_n, status.seq, status.stored):
-                    self._to_backend("ack", self._recall.conversation.ack(tool, status.seq))
-                self._recall.catch_up()
+                self._recall.acknowledged(status)
             case "gap":
                 self.outbox.send_again(status.durable_n)
             case "busy":

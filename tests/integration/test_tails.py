@@ -45,7 +45,7 @@ def steps(step: str) -> float:
 
 async def logged(api: Api, call: WrittenCall, seq: int) -> Tail:
     """The tail that the log gives, by itself."""
-    found = await api.control.tails._log.read(
+    found = await api.control.tails.log.read(
         ids.decode(ids.CALL, call.id), None, up_to_seq=seq, horizon=None, now_ms=0
     )
     assert found is not None
