@@ -120,6 +120,23 @@ def test_a_tail_cut_as_it_grows_is_the_tail_of_the_whole(
     assert len(past) <= PAST_TOOLS_MAX
 
 
+def test_an_id_that_is_used_again_is_folded_alike_however_early_it_is_cut() -> None:
+    """The newer call of the id has left the window when its result comes; the older one, kept for its key, does not get it."""
+    words = [("turn.ended", {"role": "agent", "text": "x" * 100})] * 4
+    events: list[tuple[str, Any]] = [
+        ("tool.called", {"id": "a", "key": "k"}),
+        ("tool.called", {"id": "a"}),
+        *words,
+        ("tool.result", {"id": "a", "result": 1}),
+    ]
+    kept: list[Turn] = []
+    for at_ms, (type_, data) in enumerate(events):
+        fold(kept, type_, msgspec.json.encode(data), at_ms)
+        kept = bounded(kept, 3_000, 2)
+    assert kept == bounded(folded(events), 3_000, 2)
+    assert [(t.role, t.key, t.done) for t in kept] == [("tool", "k", False)] + [("agent", None, False)] * 2
+
+
 @quick
 @given(st.sampled_from(sorted(EVENT_TYPES)), st.binary(max_size=80))
 def test_data_that_cannot_be_read_add_nothing(type_: str, data: bytes) -> None:
