@@ -15,6 +15,7 @@ STRICT = (
     "RegionsRequest",
     "EndCall",
     "TicketRequest",
+    "WriteEntry",
     "CreateProject",
     "CreateKey",
     "CreateWebhook",
