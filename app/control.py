@@ -17,6 +17,7 @@ from app.calls.reconciler import Reconciler
 from app.calls.service import CREATE_ROUTE, Calls
 from app.calls.store import CallStore
 from app.clock import Clock, SystemClock
+from app.connection import is_away
 from app.db import Database
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
@@ -63,6 +64,7 @@ class Control:
     projects: Projects
     appender: Appender
     feeds: Feeds
+    horizon: Horizon
     webhooks: Webhooks
     calls: Calls
 
@@ -97,14 +99,15 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    store = CallStore(db)
+    horizon = Horizon(db)
+    store = CallStore(db, horizon)
     control = Control(
         settings=settings,
         clock=clock,
         db=db,
         vault=vault,
         hints=hints,
-        supervisor=Supervisor(),
+        supervisor=Supervisor(waits_for=is_away),
         stopping=stopping,
         keyring=keyring,
         fleet=fleet,
@@ -117,7 +120,8 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
-        feeds=Feeds(db, vault, clock, hints, Horizon(db, clock)),
+        feeds=Feeds(db, vault, clock, hints, horizon),
+        horizon=horizon,
         webhooks=webhooks,
         calls=Calls(
             store=store,
