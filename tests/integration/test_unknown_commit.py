@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from app.calls.store import CallStore
 from app.connection import CommitUnknown
 from app.local.receiver import WebhookReceiver
 from app.log.append import EdgeIdentity
@@ -94,8 +95,7 @@ async def test_an_append_that_was_not_waited_for_is_busy_and_served_to_nobody(
             project_id, Position(), types=None, heartbeat_s=60, stop=asyncio.Event()
         )
         async for found in feed:
-            if found is not None:
-                streamed.append(found[1].seq)
+            streamed.extend([found[1].seq] if found else [])
 
     reader = asyncio.create_task(stream())
     await until(lambda: streamed == [1], "the first event")
@@ -130,15 +130,25 @@ async def test_an_append_that_was_not_waited_for_is_busy_and_served_to_nobody(
 
 
 async def test_a_create_that_was_not_waited_for_is_no_call_until_its_key_is_sent_again(
-    api: Api, project: Project, edge: EdgeIdentity, standbys: Quorum
+    api: Api, project: Project, edge: EdgeIdentity, standbys: Quorum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = str(uuid4())
+    asked: list[tuple[Any, ...]] = []
+    really = CallStore.create
+
+    async def create_calls(*given: Any) -> Any:
+        asked.append(given)
+        return await really(*given)
+
+    monkeypatch.setattr(CallStore, "create", create_calls)
     await standbys.require()
     async with standbys.cutting():
         for _ in range(2):  # the second finds the record of the first, which is on one copy only
             refused = await create(project, key)
             assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
             assert refused.headers["retry-after"]
+        with pytest.raises(CommitUnknown):  # nor does the statement alone answer from such a record
+            await really(*asked[0])
     await standbys.lift()
     made = await create(project, key)
     assert (made.status_code, made.headers["idempotent-replayed"]) == (201, "true")
@@ -160,6 +170,10 @@ async def test_what_the_control_plane_writes_is_held_to_the_same(
             )
         ).status  # fmt: skip
 
+    async def transaction() -> None:
+        async with api.control.db.project_driver(project_id) as connection:
+            await connection.execute("select pg_logical_emit_message(true, 'test', '')")
+
     await standbys.require()
     async with standbys.cutting():
         for _ in range(2):
@@ -170,9 +184,7 @@ async def test_what_the_control_plane_writes_is_held_to_the_same(
             await project.client.post("/v1/keys", json={"name": "x", "role": "viewer"})
         ).status_code == 503
         with pytest.raises(CommitUnknown):
-            async with api.control.db.project_driver(project_id) as connection:
-                await connection.execute("update vx.webhooks set version = version where false")
-                await connection.execute("select pg_logical_emit_message(true, 'test', '')")
+            await transaction()
         renewed = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
         assert renewed.status_code in (409, 503)
         ready = await project.client.get("/readyz")
