@@ -34,6 +34,7 @@ from app.local.process import (
 )
 
 KEEPER_STOPS_WITHIN_S = 25.0
+PATRONI_PID = "patroni.pid"
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class HaMember:
     @property
     def patroni_pid(self) -> int:
         """0: it does not run."""
-        return first_number(self._home / "patroni.pid")
+        return first_number(self._home / PATRONI_PID)
 
     @property
     def postgres_pid(self) -> int:
@@ -95,6 +96,7 @@ class HaMember:
                 if not held.data.exists():
                     held.make_data(held.data)
             await self._end_leftovers()
+            (self._home / PATRONI_PID).unlink(missing_ok=True)
             for port in (self.port, self.rest_port):
                 check_port(
                     port,
@@ -134,7 +136,11 @@ class HaMember:
             await self.start()
 
     def check_runs(self) -> None:
-        if not self.runs and self._process is not None and self._process.poll() is not None:
+        """Raises `EngineError` where the keeper or Patroni has ended. Before Patroni has begun there is nothing to say."""
+        begun = (self._home / PATRONI_PID).exists()
+        if self._process is not None and (
+            self._process.poll() is not None or (begun and not self.patroni_pid)
+        ):
             raise EngineError(
                 "died", f"{self.name} did not start: {last_lines(self.log)}.", f"See {self.log}."
             )
@@ -160,12 +166,13 @@ class HaMember:
         python = str(self.interpreter.executable)
         keeper = Path(ha_keeper.__file__).read_text()
         return [
-            python, "-c", keeper, str(held.data / "patroni.pid"), str(held.data / "pg" / "postmaster.pid"),
+            python, "-c", keeper, str(held.data / PATRONI_PID), str(held.data / "pg" / "postmaster.pid"),
             python, "-m", "patroni", str(file),
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        return self.interpreter.environment | {
+        kept = {k: os.environ[k] for k in ("PYTHONPATH", "VIRTUAL_ENV") if k in os.environ}
+        return (self.interpreter.environment or kept) | {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._home),
             "LANG": "C.UTF-8",
