@@ -92,10 +92,10 @@ async def test_an_append_that_was_not_waited_for_is_busy_and_served_to_nobody(
 
     async def stream() -> None:
         feed = api.control.feeds.follow(
-            project_id, Position(), types=None, heartbeat_s=60, stop=asyncio.Event()
+            project_id, Position(), types=None, look_every_s=60, stop=asyncio.Event()
         )
-        async for found in feed:
-            streamed.extend([found[1].seq] if found else [])
+        async for _, found in feed:
+            streamed.extend([found.seq] if found else [])
 
     reader = asyncio.create_task(stream())
     await until(lambda: streamed == [1], "the first event")
