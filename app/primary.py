@@ -21,7 +21,9 @@ HEAD_START_S = 0.3
 
 PASSED_OVER = (OSError, TimeoutError, TargetServerAttributeNotMatched, asyncpg.PostgresConnectionError,
                asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError)  # fmt: skip
-"""This host cannot be used now, another one may. A wrong password or name is wrong everywhere, and is raised."""
+"""This host cannot be used now, another one may."""
+WRONG = asyncpg.PostgresError
+"""A wrong password or name is wrong everywhere, or right where the news has not come yet: raised where no host has it right."""
 
 
 class NoPrimary(ConnectionError):
@@ -61,6 +63,7 @@ class Hosts:
         waiting = deque((self._first + i) % count for i in range(count))
         running: dict[asyncio.Task[asyncpg.Connection], int] = {}
         refused: dict[int, str] = {}
+        wrong: Exception | None = None
         try:
             while waiting or running:
                 if waiting:
@@ -75,10 +78,16 @@ class Hosts:
                     except PASSED_OVER as error:
                         refused[running.pop(task)] = str(error) or type(error).__name__
                         continue
+                    except WRONG as error:
+                        refused[running.pop(task)] = str(error)
+                        wrong = error
+                        continue
                     self._first = running.pop(task)
                     return connection
         finally:
             await _abandon(running)
+        if wrong is not None:
+            raise wrong
         raise NoPrimary(
             "no host takes writes: "
             + "; ".join(

@@ -79,8 +79,11 @@ def check_delivered(rows: list[Stored], delivered: list[dict[str, Any]], by: str
     if once and doubled:
         faults.append(f"{by}: {doubled} events came twice")
     newest: dict[str, int] = {}
-    firsts = {e["id"]: e for e in reversed(delivered)}
-    for event in (e for e in delivered if firsts[e["id"]] is e):
+    seen: set[str] = set()
+    for event in delivered:
+        if event["id"] in seen:
+            continue
+        seen.add(event["id"])
         if event["seq"] < newest.get(event["call_id"], 0):
             faults.append(f"{by}: {event['id']} came after a later one of its call")
             break
