@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up env env-dev lock format openapi clean
+.PHONY: help demo test check bench up ha ha-proof env env-dev lock format openapi clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,9 @@ demo: env ## Watch a real call survive the death of a region (ARGS=--json for ma
 
 up: env ## A whole deployment on this machine, until Ctrl-C (ARGS="--regions 3 --port 8080")
 	@$(BIN)/voxplane up $(ARGS)
+
+ha: env ## The same with PostgreSQL on three servers, any of which may die (needs etcd)
+	@$(BIN)/voxplane up --ha $(ARGS)
 
 test: env-dev ## The default test suite, on the embedded engines (ARGS="-k name")
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -28,6 +31,9 @@ check: env-dev ## Format, lint, types, import contracts, generated files
 
 bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build/bench.json
 	@$(BIN)/python -m tests.bench
+
+ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 15 minutes; needs etcd)
+	@$(BIN)/python -m tests.chaos.primary_kill --count $(or $(COUNT),50) $(ARGS)
 
 openapi: env-dev ## Write the generated files in openapi/ again
 	@$(BIN)/python -m app.export

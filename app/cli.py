@@ -50,6 +50,12 @@ def up(
             min=0, max=65_000, help="The API's ports begin here, the edges' 10 above; 0: any that are free."
         ),
     ] = 8080,
+    ha: Annotated[
+        bool,
+        typer.Option(
+            "--ha", help="PostgreSQL on three servers under Patroni (needs etcd), any of which may die."
+        ),
+    ] = False,
 ) -> None:
     """Run a whole deployment on this machine, until Ctrl-C.
 
@@ -63,7 +69,7 @@ def up(
     """
     from app.local.up import up as start
 
-    run(lambda: start(regions=regions, instances=instances, port=port))
+    run(lambda: start(regions=regions, instances=instances, port=port, ha=ha))
 
 
 @app.command()

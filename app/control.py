@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.calls.coalescer import Coalescer
 from app.calls.conversation import Conversations
@@ -18,6 +18,7 @@ from app.calls.reconciler import Reconciler
 from app.calls.service import CREATE_ROUTE, Calls
 from app.calls.store import CallStore
 from app.clock import Clock, SystemClock
+from app.connection import is_away
 from app.db import Database
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
@@ -52,7 +53,6 @@ class Control:
     db: Database
     vault: Vault
     hints: Hints
-    supervisor: Supervisor
     stopping: asyncio.Event
     keyring: Keyring
     fleet: FleetView
@@ -66,10 +66,12 @@ class Control:
     projects: Projects
     appender: Appender
     feeds: Feeds
+    horizon: Horizon
     webhooks: Webhooks
     calls: Calls
     conversations: Conversations
     tails: Tails
+    supervisor: Supervisor = field(default_factory=lambda: Supervisor(waits_for=is_away))
 
 
 @asynccontextmanager
@@ -97,21 +99,20 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     fleet = FleetView(db)
     await fleet.refresh()
     fleet_store = FleetStore(db)
-    horizon = Horizon(db, clock)
+    horizon = Horizon(db)
     facts = FactsReader(db, clock)
     tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of)
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    store = CallStore(db)
+    store = CallStore(db, horizon)
     control = Control(
         settings=settings,
         clock=clock,
         db=db,
         vault=vault,
         hints=hints,
-        supervisor=Supervisor(),
         stopping=stopping,
         keyring=keyring,
         fleet=fleet,
@@ -125,6 +126,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         projects=Projects(db, clock, hints, auth),
         appender=appender,
         feeds=Feeds(db, vault, clock, hints, horizon),
+        horizon=horizon,
         webhooks=webhooks,
         calls=Calls(
             store=store,

@@ -1,37 +1,39 @@
 """The way to PostgreSQL: one pool per role, each with deadlines; Core for the ordinary, the driver for the hot.
 
-Decides how connections are made and bounded and how a project is named in a transaction. Leaves every statement to
-the `store` modules. asyncpg has no deadline of its own, so every pool carries one: a dead socket costs seconds, not
-for ever.
+Decides how connections are made, bounded and given up, and how a project is named in a transaction. Leaves every
+statement to the `store` modules. asyncpg has no deadline of its own, so every pool carries one: a dead socket costs
+seconds, not for ever. When one connection shows that its server takes no more writes, all are made anew, so that an
+instance follows the primary by itself.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import text
+import structlog
+from sqlalchemy import event, text
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.connection import Connection, has_moved, trouble_of
+from app.primary import Hosts
+
+log = structlog.get_logger()
 
 Role = Literal["api", "keys", "append", "worker", "admin"]
 
 COMMAND_DEADLINE_S = 5.0
-CONNECT_DEADLINE_S = 5.0
 TRANSACTION_DEADLINE_MS = 5_000
+EXPIRE_EVERY_S = 0.5
+TROUBLE_SHOWN_S = 3.0
 
 POOL_MAX: dict[Role, int] = {"api": 6, "keys": 2, "append": 4, "worker": 4, "admin": 3}
 CORE_ROLES: tuple[Role, ...] = ("api", "admin", "worker")
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # untyped driver
-    """Returned to its pool without the driver's usual round trip that undoes session state: our statements leave none (what
-    they set is local to the transaction, and none listens or takes session locks). An open transaction is still rolled back."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 class Database:
@@ -40,48 +42,103 @@ class Database:
     `urls` may name a login of its own for a role; else the one URL serves all and the role is set at connection time.
     """
 
-    def __init__(self, cell: int, pools: dict[Role, asyncpg.Pool], engines: dict[Role, AsyncEngine]) -> None:
+    def __init__(self, cell: int) -> None:
         self.cell = cell
-        self._pools = pools
-        self._engines = engines
+        self._pools: dict[Role, asyncpg.Pool] = {}
+        self._engines: dict[Role, AsyncEngine] = {}
+        self._generation = 0
+        self._expired_s = -EXPIRE_EVERY_S
+        self._trouble: tuple[float, str] = (-TROUBLE_SHOWN_S, "")
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls, url: str, *, cell: int = 0, urls: dict[str, str] | None = None, application: str = "voxplane"
     ) -> AsyncIterator[Database]:
-        pools: dict[Role, asyncpg.Pool] = {}
-        engines: dict[Role, AsyncEngine] = {}
+        db = cls(cell)
+        hosts: dict[str, Hosts] = {}
         try:
             for role, size in POOL_MAX.items():
-                settings = session_settings(role, application)
                 dsn = (urls or {}).get(role, url)
-                pools[role] = await asyncpg.create_pool(
-                    dsn,
+                servers = hosts.setdefault(dsn, Hosts(dsn))
+                connect = db._connector(servers, session_settings(role, application))
+                db._pools[role] = await asyncpg.create_pool(
                     min_size=0,
                     max_size=size,
-                    timeout=CONNECT_DEADLINE_S,
-                    command_timeout=COMMAND_DEADLINE_S,
-                    server_settings=settings,
                     max_inactive_connection_lifetime=300,
-                    statement_cache_size=200,
-                    connection_class=_Connection,
+                    connection_class=Connection,
+                    connect=connect,
                 )
                 if role in CORE_ROLES:
-                    engines[role] = create_async_engine(
+                    db._engines[role] = create_async_engine(
                         "postgresql+asyncpg://",
-                        async_creator=connector(dsn, settings),
+                        async_creator=connect,
                         pool_size=2,
                         max_overflow=size,
                         pool_timeout=COMMAND_DEADLINE_S,
                         pool_recycle=300,
                     )
-            yield cls(cell, pools, engines)
+                    event.listen(db._engines[role].sync_engine, "checkout", db._check_out)
+            yield db
         finally:
-            for engine in engines.values():
+            for engine in db._engines.values():
                 await engine.dispose()
-            for pool in pools.values():
+            for pool in db._pools.values():
                 pool.terminate()
+
+    @property
+    def trouble(self) -> str:
+        """What a statement has met within the last seconds (see `app.connection.trouble_of`); empty: nothing."""
+        at_s, name = self._trouble
+        return name if time.monotonic() - at_s < TROUBLE_SHOWN_S else ""
+
+    def _connector(self, hosts: Hosts, settings: dict[str, str]) -> Callable[..., Awaitable[Connection]]:
+        """The same for the driver's pools, which say more than is wanted here, and for the toolkit's."""
+
+        async def on_trouble(connection: Connection, error: BaseException) -> None:
+            await self._note(hosts, connection, error)
+
+        async def connect(*_: Any, **__: Any) -> Connection:
+            try:
+                connection: Connection = await hosts.connect(
+                    command_timeout=COMMAND_DEADLINE_S,
+                    server_settings=settings,
+                    statement_cache_size=200,
+                    connection_class=Connection,
+                )
+            except Exception as error:
+                self._shows(error)
+                raise
+            connection.on_trouble = on_trouble
+            connection.generation = self._generation
+            return connection
+
+        return connect
+
+    async def _note(self, hosts: Hosts, connection: Connection, error: BaseException) -> None:
+        self._shows(error)
+        if not has_moved(error) or connection.generation != self._generation:
+            return
+        now_s = time.monotonic()
+        if now_s - self._expired_s < EXPIRE_EVERY_S:
+            return
+        self._expired_s = now_s
+        self._generation += 1
+        hosts.distrust()
+        for pool in self._pools.values():
+            await pool.expire_connections()
+        log.warning("database.reconnecting", why=trouble_of(error), error=type(error).__name__)
+
+    def _shows(self, error: BaseException) -> None:
+        name = trouble_of(error)
+        if name:
+            self._trouble = (time.monotonic(), name)
+
+    def _check_out(self, connection: Any, _: Any, __: Any) -> None:
+        """The toolkit's pools: what is closed or expired is made anew before it is handed out."""
+        driver: Connection = connection.driver_connection
+        if driver.is_closed() or driver.generation != self._generation:
+            raise DisconnectionError("expired")
 
     def pool(self, role: Role) -> asyncpg.Pool:
         """The driver's pool for hot statements. JSON goes in and comes out as text."""
@@ -112,17 +169,6 @@ class Database:
 
 
 SET_PROJECT = text("select set_config('vx.project', :project, true)")
-
-
-def connector(dsn: str, settings: dict[str, str]) -> Callable[[], Awaitable[Any]]:
-    """The driver reads the URL by itself: `sslmode` and several hosts mean the same here as in its pools."""
-
-    async def connect() -> Any:
-        return await asyncpg.connect(
-            dsn, timeout=CONNECT_DEADLINE_S, command_timeout=COMMAND_DEADLINE_S, server_settings=settings
-        )
-
-    return connect
 
 
 def session_settings(role: Role, application: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
+from app.primary import Hosts
 from app.settings import Settings, SettingsError
 from app.vault import MASTER_KEY_FILE, LocalKeys, VaultError
 
@@ -30,7 +31,7 @@ async def check_database(url: str, *, schema: bool = False) -> None:
     """Raises `NotReady`, or `SettingsError` where the URL itself is wrong. `schema`: it must have been migrated."""
     where = shown(url)
     try:
-        connection = await asyncpg.connect(url, timeout=CONNECT_WITHIN_S)
+        connection = await Hosts(url).connect(timeout=CONNECT_WITHIN_S)
     except (ValueError, asyncpg.InterfaceError) as error:
         raise SettingsError(
             f"DATABASE_URL cannot be used ({error}): write postgresql://user:password@host:port/database"

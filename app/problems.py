@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bodies import UNFIT, MalformedJson, UnsupportedMediaType
+from app.connection import is_away, sqlstate, trouble_of
 from app.errors import (
     BadRequest,
     FieldError,
@@ -39,8 +40,13 @@ log = structlog.get_logger()
 
 PROBLEM = "application/problem+json"
 FRAMES_MAX = 8
-# SQLSTATE classes: connection, rolled back, no resources, lock not available, read-only, operator, system
-AWAY = ("08", "40", "53", "55P03", "25006", "57", "58")
+DETAILS = {
+    "": "The database cannot be reached at the moment.",
+    "not_replicated": "What was asked may have been written, and is not known to be safe: nothing is acknowledged.",
+    "read_only": "The database takes no writes at the moment.",
+    "disk_full": "The database has no room left.",
+    "no_primary": "No database server takes writes at the moment.",
+}
 BAD_VALUE = "22"
 PARAMETERS = {"with_state": "state"}
 """Query parameters whose handlers call them otherwise."""
@@ -128,15 +134,20 @@ def _from_serialization(_: Request[Any, Any, Any], error: SerializationException
 
 
 def _from_database(_: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    log.warning("database.unavailable", error=type(error).__name__)
-    return problem(Unavailable("The database cannot be reached at the moment.", retry_after_s=1))
+    trouble = trouble_of(error)
+    log.warning("database.unavailable", error=type(error).__name__, trouble=trouble)
+    return problem(
+        Unavailable(
+            DETAILS.get(trouble, DETAILS[""]), retry_after_s=1, extra={"database": trouble or "unreachable"}
+        )
+    )
 
 
 def _from_postgres(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """By the class of the SQLSTATE, which the driver and the toolkit both carry."""
-    state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
-    if not state or state.startswith(AWAY):
+    if is_away(error):
         return _from_database(request, error)
+    state = sqlstate(error)
     if state.startswith(BAD_VALUE):
         log.info("database.value_refused", sqlstate=state)
         return problem(BadRequest("A value is out of range or contains a character that cannot be stored."))
@@ -149,7 +160,7 @@ def _unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.error(
         "request.failed",
         error=type(error).__name__,
-        sqlstate=getattr(getattr(error, "orig", error), "sqlstate", None),
+        sqlstate=sqlstate(error),
         frames="".join(frames),
     )
     return problem(VoxplaneError("This should not have happened."))

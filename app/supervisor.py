@@ -1,7 +1,8 @@
 """Named workers under one supervisor. Decides when a worker is started again and what readiness says of it.
 
 A worker is an async function of a stop event: it returns soon after the event is set. One that raises is logged,
-started again after a growing pause, and turns readiness red until it has run for a while.
+started again after a growing pause, and turns readiness red until it has run for a while. One that was only let down by
+what all of them stand on is started again soon, and readiness is left to whoever asks after that itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ log = structlog.get_logger()
 Worker = Callable[[asyncio.Event], Awaitable[None]]
 
 RESTART_S = (0.1, 0.5, 2.0, 5.0)
+WAIT_S = 0.5
 STEADY_S = 10.0
 STOP_DEADLINE_S = 5.0
 
@@ -32,8 +34,12 @@ class _Running:
 
 @dataclass(slots=True)
 class Supervisor:
-    """`add` before or after `start`; `stop` sets the event, waits, then cancels what did not listen."""
+    """`add` before or after `start`; `stop` sets the event, waits, then cancels what did not listen.
 
+    `waits_for`: true of an error that is not the worker's own, such as a database that is away.
+    """
+
+    waits_for: Callable[[BaseException], bool] = lambda _: False
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _running: dict[str, _Running] = field(default_factory=dict)
     _started: bool = False
@@ -73,6 +79,10 @@ class Supervisor:
             try:
                 await running.worker(self._stop)
             except Exception as error:
+                if self.waits_for(error):
+                    log.warning("worker.waiting", worker=running.name, error=type(error).__name__)
+                    await wait_for_stop(self._stop, WAIT_S)
+                    continue
                 running.failures = 1 if loop.time() - began > STEADY_S else running.failures + 1
                 log.error("worker.failed", worker=running.name, failures=running.failures, exc_info=error)
             else:

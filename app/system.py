@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import asyncpg
 from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.connection import DATABASE_ERRORS, trouble_of
 from app.dependencies import ControlIn
 from app.openapi import completed
 from app.telemetry import registry
 
-READY_DEADLINE_S = 2.0
+READY_DEADLINE_S = 2.5
 
 
 @get("/healthz", operation_id="health", tags=["system"], security=[{}])
@@ -24,13 +24,21 @@ async def healthz() -> dict[str, str]:
 
 @get("/readyz", operation_id="readiness", tags=["system"], security=[{}])
 async def readyz(control: ControlIn) -> Response[dict[str, Any]]:
-    """Ready for requests: the database answers and no worker is failing."""
+    """Ready for requests: the database acknowledges a write, none has been refused lately, and no worker is failing.
+
+    `reasons` name what is not so: `worker …`, or `database: ` with `no_primary`, `unreachable`, `read_only`, `disk_full`,
+    `not_replicated` (a commit was not acknowledged by the standbys) or `slow`.
+    """
     reasons = [f"worker {name}" for name in control.supervisor.unhealthy]
     try:
         async with asyncio.timeout(READY_DEADLINE_S):
-            await control.db.pool("api").fetchval("select 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        reasons.append(f"database: {type(error).__name__}")
+            await control.horizon.prove()
+    except DATABASE_ERRORS as error:
+        reasons.append(f"database: {trouble_of(error) or type(error).__name__}")
+    else:
+        # the marker fits where nothing larger does
+        if control.db.trouble == "disk_full":
+            reasons.append("database: disk_full")
     return Response(
         {"status": "ready" if not reasons else "not_ready", "reasons": reasons},
         status_code=503 if reasons else 200,

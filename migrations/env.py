@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from app import connection as our
+from app.primary import Hosts
 
 LOCK = 7423000
 
@@ -26,9 +28,11 @@ def upgrade(connection: Connection) -> None:
 
 
 async def run() -> None:
-    url = context.config.attributes["database_url"]
+    hosts = Hosts(context.config.attributes["database_url"])
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
+        "postgresql+asyncpg://",
+        async_creator=lambda: hosts.connect(timeout=10, connection_class=our.Connection),
+        poolclass=NullPool,
     )
     try:
         async with engine.connect() as connection:

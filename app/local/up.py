@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.local.deployment import PLACES, Deployment
-from app.settings import Settings, data_folder
+from app.settings import Settings, SettingsError, data_folder
 
 PROFILE = "profile.json"
 LOOK_EVERY_S = 0.5
@@ -35,16 +35,22 @@ def read_profile() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def up(*, regions: int, instances: int, port: int) -> None:
-    """Until SIGINT or SIGTERM, also in the middle of the start. Raises `EngineError`, `NotReady` or `SettingsError`."""
+async def up(*, regions: int, instances: int, port: int, ha: bool = False) -> None:
+    """Until SIGINT or SIGTERM, also in the middle of the start. `ha`: a PostgreSQL of three servers.
+
+    Raises `EngineError`, `NotReady` or `SettingsError`.
+    """
     began = time.monotonic()
     folder = data_folder(os.environ).absolute()
     database_url, redis_urls = _servers()
+    if ha and database_url:
+        raise SettingsError("--ha starts servers of its own: unset DATABASE_URL, or leave --ha out")
     deployment = Deployment(
         folder,
         places=PLACES[:regions],
         instances=instances,
         ports_from=port,
+        ha=ha,
         database_url=database_url,
         redis_urls=redis_urls,
         say=lambda what: print(f"  starting {what}", flush=True),
@@ -61,6 +67,8 @@ async def up(*, regions: int, instances: int, port: int) -> None:
         else:
             stopping.cancel()
             _tell(deployment, starting.result(), time.monotonic() - began)
+            await _tell_cluster(deployment)
+            print("Ctrl-C stops everything; the data stay.", flush=True)
             await _tend(deployment, stop)
         print("\nstopping (Ctrl-C again: at once)", flush=True)
     print("stopped", flush=True)
@@ -119,14 +127,30 @@ def _tell(deployment: Deployment, key: str, took_s: float) -> None:
     print("  voxplane regions")
     print("  voxplane events --follow")
     print("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav\n")
-    print("Ctrl-C stops everything; the data stay.", flush=True)
+
+
+async def _tell_cluster(deployment: Deployment) -> None:
+    if deployment.cluster is None:
+        return
+    print("PostgreSQL stands on three servers, and a commit counts when two have it. One leads:\n")
+    leader = await deployment.cluster.leader()
+    for name, member in deployment.cluster.members.items():
+        print(f"  {name:<9} {member.address}{'  leads' if name == leader else ''}")
+    print(f"\n  export DATABASE_URL='{deployment.database_url}'\n", flush=True)
 
 
 async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
     """Starts again what dies, until `stop`."""
+    leader = await deployment.cluster.leader() if deployment.cluster else None
     while not stop.is_set():
         for what in await deployment.mend():
             print(f"  {what} ended; it was started again", flush=True)
+        if deployment.cluster is not None and (now := await deployment.cluster.leader()) not in (
+            None,
+            leader,
+        ):
+            leader = now
+            print(f"  {leader} leads now", flush=True)
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
                 await stop.wait()

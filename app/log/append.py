@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 
 from app.clock import Clock, at_ms, ms_of
+from app.connection import DATABASE_ERRORS
 from app.db import Database
 from app.ids import new_id
 from app.log.facts import CallFacts, FactsReader
@@ -33,8 +33,6 @@ APPEND = "select * from vx.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 
 APPEND_CONTROL = "select * from vx.append_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 END_UNHELD = "select * from vx.end_unheld($1, make_interval(secs => $2), $3, $4, $5, $6)"
 DEADLINE_S = 5.0
-
-UNKNOWN_OUTCOME = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Waker(Protocol):
@@ -99,7 +97,7 @@ class Appender:
                 if known is not None:
                     given += _rows(call, run, keys[known.project_id])
             rows = await self._call(edge, given) if given else []
-        except UNKNOWN_OUTCOME as error:
+        except DATABASE_ERRORS as error:
             log.warning("append.unknown", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
             return [
                 _status(run, "busy", detail="the outcome is unknown: send the same again") for run in runs

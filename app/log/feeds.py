@@ -13,6 +13,7 @@ from uuid import UUID
 
 from app import cursors
 from app.clock import Clock
+from app.connection import is_away
 from app.db import Database
 from app.errors import BadRequest
 from app.hints import Hints
@@ -111,7 +112,13 @@ class Feeds:
         woken, given_s = False, self._clock.monotonic_s()
         try:
             while not stop.is_set():
-                found, after = await self.page(project_id, after, types=types)
+                try:
+                    found, after = await self.page(project_id, after, types=types)
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    # what comes is served when the log is back; the reader is told that we are still here
+                    found = []
                 for position, event in found:
                     yield position, event
                 if self._clock.monotonic_s() - given_s >= look_every_s:

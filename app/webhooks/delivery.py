@@ -1,10 +1,11 @@
 """Delivers: claims what is due, sends it, writes what came of it. Any number of instances share the work.
 
 The event table is the outbox: a delivery is written with its event, in one transaction. A claim commits before the first
-byte leaves, so nothing is sent of an event that is not durable; it is short and renewed, so that a worker that dies is followed
-within seconds. First in, first out per (endpoint, call): the claim takes only deliveries with none before them; a parked one does
-not hold the others up, and those that overtake it say so. An endpoint has a bounded number of deliveries in flight here,
-so one that hangs fills no one else's lane.
+byte leaves, so nothing is sent of an event that is not durable: a claim whose commit is not known to be safe sends
+nothing, and is given back. It is short and renewed, so that a worker that dies is followed within seconds. First in,
+first out per (endpoint, call): the claim takes only deliveries with none before them; a parked one does not hold the
+others up, and those that overtake it say so. An endpoint has a bounded number of deliveries in flight here, so one that
+hangs fills no one else's lane.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 
 from app.clock import Clock
+from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
 from app.hints import Hints
 from app.ids import new_id
@@ -46,7 +47,6 @@ PER_ENDPOINT_MAX = 16
 IN_FLIGHT_MAX = 512
 POLL_S = 0.5
 GATHER_S = 0.005
-DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 CLAIM = f"""
 with busy as (
@@ -96,6 +96,12 @@ RENEW = f"""
 update vx.deliveries set claimed_until = clock_timestamp() + interval '{CLAIM_S} seconds'
  where state = 'in_flight' and claimed_by = $1 and claimed_until < clock_timestamp() + interval '{CLAIM_S - KEEP_EVERY_S} seconds'
 """
+GIVE_BACK = """
+update vx.deliveries d set state = 'pending', claimed_by = null, next_at = clock_timestamp(), attempts = d.attempts - 1
+ where d.state = 'in_flight' and d.claimed_by = $1
+   and not exists (select from unnest($2::uuid[], $3::uuid[], $4::int[]) k(call_id, webhook_id, seq)
+                    where k.call_id = d.call_id and k.webhook_id = d.webhook_id and k.seq = d.seq)
+"""
 DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
 
 
@@ -112,7 +118,8 @@ class Delivery:
         self._settler = Settler(db, self.id)
         self._chance = random.Random()
         self._in_flight: Counter[UUID] = Counter()
-        self.in_hand: set[asyncio.Task[None]] = set()
+        self.in_hand: dict[asyncio.Task[None], Any] = {}
+        self._astray = False
 
     async def worker(self, stop: asyncio.Event) -> None:
         due = self._hints.subscribe("deliveries")
@@ -120,12 +127,23 @@ class Delivery:
         keeping = asyncio.create_task(self._keep(stop))
         try:
             while not stop.is_set():
-                claimed = await self._claim()
+                try:
+                    if self._astray:
+                        await self._give_back()
+                    claimed = await self._claim()
+                except DATABASE_ERRORS as error:
+                    if not is_away(error):
+                        raise
+                    # nothing of this claim is sent; what is under way goes on
+                    self._astray = True
+                    log.warning("webhook.not_claimed", error=type(error).__name__)
+                    await wait_for_stop(stop, POLL_S)
+                    continue
                 for claim, row, endpoint in claimed:
                     self._in_flight[claim["webhook_id"]] += 1
                     task = asyncio.create_task(self._deliver(sender, claim, row, endpoint))
-                    self.in_hand.add(task)
-                    task.add_done_callback(self.in_hand.discard)
+                    self.in_hand[task] = claim
+                    task.add_done_callback(self.in_hand.pop)
                 if claimed:
                     # what becomes due meanwhile is claimed together
                     await wait_for_stop(stop, GATHER_S)
@@ -147,7 +165,7 @@ class Delivery:
         while not await wait_for_stop(stop, KEEP_EVERY_S):
             try:
                 await self.keep_claims()
-            except DATABASE_AWAY as error:
+            except DATABASE_ERRORS as error:
                 log.warning("webhook.claims_not_kept", error=type(error).__name__)
 
     async def keep_claims(self) -> None:
@@ -171,6 +189,13 @@ class Delivery:
         }
         return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
 
+    async def _give_back(self) -> None:
+        """What stands as claimed here and is not under way: its claim was made, or what came of it written, without an answer."""
+        self._astray = False
+        mine = [claim for task, claim in self.in_hand.items() if not task.done()]
+        keys = ([c[name] for c in mine] for name in ("call_id", "webhook_id", "seq"))
+        await self._db.pool("worker").execute(GIVE_BACK, self.id, *keys)
+
     async def _deliver(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> None:
         webhook_id: UUID = claim["webhook_id"]
         try:
@@ -181,8 +206,9 @@ class Delivery:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
                 verdict = Verdict(outcome="failed")
             await asyncio.shield(self._settle(claim, endpoint, answer, verdict))
-        except DATABASE_AWAY as error:
-            # nothing is written of this attempt: the claim runs out, and the delivery is made again under the same id
+        except DATABASE_ERRORS as error:
+            self._astray = True
+            # nothing is written of this attempt: it is given back, and the delivery is made again under the same id
             log.warning("webhook.unsettled", webhook=ids.encode(ids.WEBHOOK, webhook_id), error=str(error))
         else:
             webhook_attempts_total.labels(verdict.outcome).inc()

@@ -231,7 +231,7 @@ async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_go
         webhook_id = wire.decode(wire.WEBHOOK, hook["id"])
         await receiver.until(1, 15)
         soon = await superuser.fetchval(claim, webhook_id, worker.id, timedelta(seconds=2))
-        worker.in_hand.add(asyncio.ensure_future(hold))
+        worker.in_hand[asyncio.ensure_future(hold)] = {}
         await worker.keep_claims()
         renewed = await superuser.fetchval(
             "select claimed_until from vx.deliveries where webhook_id = $1", webhook_id

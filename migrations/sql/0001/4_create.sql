@@ -56,6 +56,9 @@ begin
 
   get diagnostics made = row_count;
   if made < cardinality(p_key) then
+    -- What the winners have committed may not be durable yet, and a transaction that writes nothing waits for no standby:
+    -- the message makes this one wait, so that the answer is true when it comes.
+    perform pg_logical_emit_message(true, 'vx', '');
     -- a new statement sees what the winners have committed
     return query
     select i.key, i.call_id, i.body_hash, true
