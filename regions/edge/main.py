@@ -65,7 +65,12 @@ class Edge:
         self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
-            settings, self.uplink, ssl.create_default_context(), new_event_id, self._release
+            settings,
+            self.uplink,
+            ssl.create_default_context(),
+            new_event_id,
+            self._release,
+            ended=self.calls.ended,
         )
         self.listeners: EdgeListeners
         self._know(self.identity.edge_id)

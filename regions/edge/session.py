@@ -337,6 +337,7 @@ class Session:
         self._agent.close(stop=True)
         self._caller.tell(wire.Ended(end_reason=reason))
         self._caller.close()
+        self._context.ended(self.call, max(g.epoch for g in self.claims.grants))
         log.info("call.ended", call=self.call, epoch=self.epoch, end_reason=reason, events=self.outbox.last_n)
 
     def _fence(self, code: str) -> None:

@@ -1,0 +1,49 @@
+"""Callers at an edge's media listener: who is let in, when, and how often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.edges import until
+from tests.support.lone_edge import Backend, lone_edge
+
+# ------------------------------------------------------------------------------------------- what an edge remembers
+
+
+async def test_a_call_that_its_owner_has_ended_is_not_begun_again(tmp_path: Path) -> None:
+    """Not by the ticket it had, at any of its epochs; also when nothing of the call is held any more."""
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        ticket = edge.ticket(backend.url, epochs=(1, 2))
+        async with edge.caller(ticket) as caller:
+            await caller.hear("attached")
+            await caller.say("hangup")
+            assert (await caller.hear("ended"))["end_reason"] == "caller_hung_up"
+        await until(lambda: not edge.calls.sessions, "the call released")
+        for epoch, mode in ((1, "attach"), (1, "take"), (2, "take"), (2, "prepare")):
+            async with edge.caller(ticket, epoch, mode) as again:
+                assert (await again.hear("attached", "prepared", "refused")).get("code") == "ended"
+        assert len(backend.starts) <= 1
+
+
+async def test_an_end_that_the_log_did_not_take_does_not_bar_a_later_ticket(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        async with edge.caller(edge.ticket(backend.url, epochs=(1, 2))) as caller:
+            await caller.hear("attached")
+            await caller.say("hangup")
+            await caller.hear("ended")
+        async with edge.caller(edge.ticket(backend.url, epochs=(3,)), 3, "take") as caller:
+            assert (await caller.hear("attached", "refused"))["type"] == "attached"
+
+
+async def test_an_epoch_is_used_once(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        ticket = edge.ticket(backend.url)
+        async with edge.caller(ticket) as caller:
+            await caller.hear("attached")
+        session = edge.calls.session("call_1", 1)
+        assert session is not None
+        session.supersede()
+        edge.calls.release(session)
+        for mode in ("attach", "take", "prepare"):
+            async with edge.caller(ticket, 1, mode) as again:
+                assert (await again.hear("attached", "prepared", "refused")).get("code") == "epoch_used"
