@@ -244,7 +244,7 @@ class CallerListener(WSListener):
     ) -> None:
         try:
             plan = await self._calls.plan(session, sealed, take.resume)
-            self._calls.own(session)
+            self._calls.own(session, first=plan.fresh)
         except Refusal as refusal:
             self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
             return

@@ -23,7 +23,7 @@ from regions.edge.tails import TailReader
 from regions.edge.takeover import TakeoverPlan, plan_takeover
 from regions.media.pacer import Pacer
 from regions.wire.media import Attach, Resume
-from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, read, unseal
+from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, check_first, read, unseal
 from regions.wire.uplink import Held, Load
 
 log = structlog.get_logger()
@@ -115,11 +115,17 @@ class Calls:
         self._check_unused(claims.call, grant.epoch)
         return Session(self.context, claims, grant, sealed)
 
-    def own(self, session: Session) -> None:
-        """Call before the session is attached or taken. Raises `Refusal` where this epoch was used here before."""
+    def own(self, session: Session, *, first: bool = False) -> None:
+        """Call before the session is attached or taken. `first`: nothing shows that the call was served before. Raises
+        `Refusal` where it is too late for that, and where this epoch was used here before."""
         key = (session.call, session.epoch)
         self._check_alive(*key)
         self._check_unused(*key)
+        if first:
+            try:
+                check_first(session.claims, now_s=time.time())
+            except TicketError as error:
+                raise Refusal(error.code, error.detail, error.fix) from None
         for (call, _), other in list(self._sessions.items()):
             if call == session.call:
                 other.supersede()

@@ -177,8 +177,8 @@ def admit(claims: Claims, *, epoch: int, edge: str, incarnation: str, now_s: flo
     """
     if now_s > claims.exp + CLOCK_SKEW_S:
         raise TicketError("expired", "the ticket has expired", "create a new call")
-    if not resuming and now_s > claims.attach_by + CLOCK_SKEW_S:
-        raise TicketError("expired", "the time to attach for the first time has passed", "create a new call")
+    if not resuming:
+        check_first(claims, now_s=now_s)
     grant = next((g for g in claims.grants if g.epoch == epoch), None)
     if grant is None:
         raise TicketError(
@@ -191,3 +191,9 @@ def admit(claims: Claims, *, epoch: int, edge: str, incarnation: str, now_s: flo
             "restarted", "this edge has restarted and owns nothing of before", "take the next standby"
         )
     return grant
+
+
+def check_first(claims: Claims, *, now_s: float) -> None:
+    """Raises `TicketError` ``expired`` where it is too late to attach for the first time, in whatever way."""
+    if now_s > claims.attach_by + CLOCK_SKEW_S:
+        raise TicketError("expired", "the time to attach for the first time has passed", "create a new call")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from regions.edge.snapshots import seal_snapshot
+from regions.wire.snapshot import CallSnapshot
 from tests.support.edges import until
-from tests.support.lone_edge import Backend, lone_edge
+from tests.support.lone_edge import SNAPSHOT_KEY, Backend, lone_edge
 
 # ------------------------------------------------------------------------------------------- what an edge remembers
 
@@ -47,3 +52,34 @@ async def test_an_epoch_is_used_once(tmp_path: Path) -> None:
         for mode in ("attach", "take", "prepare"):
             async with edge.caller(ticket, 1, mode) as again:
                 assert (await again.hear("attached", "prepared", "refused")).get("code") == "epoch_used"
+
+
+# ------------------------------------------------------------------------------------------------------- the time
+
+
+def snapshot() -> str:
+    of_epoch_1 = CallSnapshot(call="call_1", epoch=1, acked_n=1, last_n=1, turns=[], unacked=[])
+    return seal_snapshot(of_epoch_1, SNAPSHOT_KEY)
+
+
+@pytest.mark.parametrize(
+    ("resume", "answer"),
+    [({}, "refused"), ({"snapshot": "of nothing"}, "refused"), ({"epoch": 1}, "attached"), ({"snapshot": snapshot()}, "attached")],
+)  # fmt: skip
+async def test_a_take_that_begins_a_call_comes_in_time_as_an_attach_does(
+    tmp_path: Path, resume: dict[str, Any], answer: str
+) -> None:
+    """A caller that was served before shows it, and is late for nothing."""
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        for prepare in (False, True):
+            ticket = edge.ticket(backend.url, epochs=(2 + prepare,), attach_in_s=-60)
+            mode = "prepare" if prepare else "take"
+            async with edge.caller(ticket, 2 + prepare, mode, resume=resume) as caller:
+                if prepare:
+                    await caller.hear("prepared")
+                    await caller.say("take", resume=resume)
+                said = await caller.hear("attached", "refused")
+                assert (said["type"], said.get("code")) == (
+                    answer,
+                    "expired" if answer == "refused" else None,
+                )
