@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from regions.edge.snapshots import seal_snapshot
+from regions.wire.media import AUDIO, HEADER
 from regions.wire.snapshot import CallSnapshot
 from tests.support.edges import until
 from tests.support.lone_edge import SNAPSHOT_KEY, Backend, lone_edge
@@ -83,3 +88,74 @@ async def test_a_take_that_begins_a_call_comes_in_time_as_an_attach_does(
                     answer,
                     "expired" if answer == "refused" else None,
                 )
+
+
+# ------------------------------------------------------------------------------------------------- one take at a time
+
+
+class SlowTail:
+    """A region's memory that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.let = asyncio.Event()
+
+    async def read(self, call: str) -> None:
+        self.asked += 1
+        await self.let.wait()
+
+
+@pytest.fixture
+def unraised() -> Iterator[list[dict[str, Any]]]:
+    """What the event loop was told of tasks that failed with nobody to hear it; there is nothing."""
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_event_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    yield told
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert told == []
+
+
+async def test_takes_and_audio_that_come_while_a_take_is_under_way_change_nothing(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        tails = SlowTail()
+        tails.let.set()
+        edge.calls._tails = tails  # type: ignore[assignment]
+        ticket = edge.ticket(backend.url, epochs=(2,))
+        async with edge.caller(ticket, 2, "prepare") as caller:
+            stamp = (await caller.hear("prepared"))["stamp"]
+            tails.let.clear()
+            for _ in range(3):
+                await caller.say("take", resume={"epoch": 1})
+            await caller.socket.send(HEADER.pack(AUDIO, 0, 1, stamp, 0, 0) + bytes(320))
+            await caller.say("alive", stamp=stamp)
+            await until(lambda: tails.asked == 2, "the take")
+            tails.let.set()
+            await caller.hear("attached")
+            await caller.say("take", resume={"epoch": 1})
+            await caller.say("hangup")
+            await caller.hear("ended")
+        assert tails.asked == 2
+        assert edge.log.of("call.reconnecting")[0]["to_epoch"] == 2
+
+
+@pytest.mark.parametrize("mode", ["take", "prepare"])
+async def test_a_caller_that_leaves_while_its_take_is_under_way_owns_nothing(
+    tmp_path: Path, mode: str, unraised: list[dict[str, Any]]
+) -> None:
+    """It is refused, or its socket closes: either way the call stays free for another take."""
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        tails = SlowTail()
+        edge.calls._tails = tails  # type: ignore[assignment]
+        ticket = edge.ticket(backend.url, epochs=(2,))
+        async with edge.caller(ticket, 2, mode, resume={"epoch": 1}) as caller:
+            await until(lambda: tails.asked, "the tail asked for")
+            await caller.say("dtmf", digit="5")
+            assert (await caller.hear("refused"))["code"] == "not_attached"
+            tails.let.set()
+            with pytest.raises(ConnectionClosed):
+                await caller.hear("attached", "prepared")
+        assert edge.calls.held() == []
+        async with edge.caller(ticket, 2, "take", resume={"epoch": 1}) as caller:
+            await caller.hear("attached")
