@@ -69,6 +69,21 @@ class Journal:
         self.news = True
         return [self._tools.pop(n) for n in sorted(self._tools) if n <= durable_n]
 
+    def go_on_from(self, durable_n: int) -> None:
+        """The log asks for what follows `durable_n`. Less than it had acknowledged: it has lost what was dropped here because
+        of that. The call goes on without it, and says so."""
+        outbox = self.outbox
+        if durable_n < outbox.acked_n and not outbox.closed:
+            lost = Lost(epoch=outbox.epoch, from_n=durable_n + 1, to_n=outbox.acked_n, reason="log_lost")
+            outbox.reopen(
+                durable_n,
+                id=self._new_event_id(),
+                type=LOST_TYPE,
+                at_ms=wall_ms(),
+                data=msgspec.json.encode(lost),
+            )
+        outbox.send_again(durable_n)
+
     def snapshot(self) -> CallSnapshot:
         """What of the journal a successor would need; the rest of the call is filled in by others."""
         outbox = self.outbox

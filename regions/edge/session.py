@@ -211,7 +211,7 @@ class Session:
                     if (agent := self._agent.connection) is not None and self.owns():
                         agent.send_text("ack", {"type": "tool.called", "id": tool, "seq": status.seq})
             case "gap":
-                self.outbox.send_again(status.durable_n)
+                self._journal.go_on_from(status.durable_n)
             case "busy":
                 self.outbox.send_again()
             case _:

@@ -51,6 +51,8 @@ WATCH_EVERY_S = 0.25
 BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
 VOLATILE_MAX = 1_000
 BUSY_PAUSE_S = 0.05
+AGAIN_LATER = frozenset({"busy", "gap"})
+"""Answers after which the same call is sent again: not at once, or a log that says it for ever is asked without pause."""
 
 
 class Registrar(Protocol):
@@ -275,18 +277,27 @@ class Uplink:
 
     async def _acknowledged(self, ack: Ack) -> None:
         self._in_flight.pop(ack.batch, None)
-        busy = False
+        later: list[Session] = []
         for status in ack.results:
             session = self.calls.session(status.call, status.epoch)
-            if session is not None:
-                session.settled(status)
-                if not session.outbox.settled:
-                    self._dirty[session] = None
-            busy = busy or status.status == "busy"
-        if busy:
-            asyncio.get_running_loop().call_later(BUSY_PAUSE_S * (0.5 + random.random()), self._wake.set)
-        else:
-            self._wake.set()
+            if session is None:
+                continue
+            session.settled(status)
+            if session.outbox.settled:
+                continue
+            if status.status in AGAIN_LATER:
+                self._dirty.pop(session, None)
+                later.append(session)
+            else:
+                self._dirty[session] = None
+        self._wake.set()
+        if later:
+            pause_s = BUSY_PAUSE_S * (0.5 + random.random())
+            asyncio.get_running_loop().call_later(pause_s, self._notify_all, later)
+
+    def _notify_all(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self.notify(session)
 
     async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
         held: list[str] = []

@@ -77,8 +77,8 @@ class Instance:
 class Call:
     """A call as the uplink sees it."""
 
-    def __init__(self) -> None:
-        self.call, self.epoch, self.outbox = "call_1", 1, Outbox("call_1", 1)
+    def __init__(self, call: str = "call_1") -> None:
+        self.call, self.epoch, self.outbox = call, 1, Outbox(call, 1)
         self.statuses: list[AppendStatus] = []
 
     def write(self) -> None:
@@ -181,3 +181,43 @@ async def test_an_instance_that_promises_nothing_may_be_silent(tmp_path: Path) -
     ):
         await until(lambda: len(a.said("heartbeat")) > 30, "heartbeats long after the silence began")
         assert b.got == []
+
+
+@pytest.mark.parametrize("status", ["busy", "gap"])
+async def test_a_call_that_the_log_does_not_take_now_is_sent_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """What other calls write meanwhile does not cut the pause short."""
+    monkeypatch.setattr(module, "BUSY_PAUSE_S", 1_000.0)
+    stuck, other = Call("call_1"), Call("call_2")
+    async with Instance().run() as a, connecting(tmp_path, a.url, calls=Calls(stuck, other)) as uplink:
+        a.answer = lambda m: ack(m, stuck=status) if m["type"] == "events" else None
+        await until(lambda: a.said("heartbeat"), "a heartbeat")
+        for call in (stuck, other):
+            call.write()
+            uplink.notify(call)  # type: ignore[arg-type]
+        for n in range(2, 5):
+            await until(lambda: other.outbox.settled and stuck.statuses, "the answers")
+            other.write()
+            uplink.notify(other)  # type: ignore[arg-type]
+            await until(lambda n=n: len(runs(a, "call_2")) == n, "the next run")  # type: ignore[misc]
+        assert len(runs(a, "call_1")) == 1
+        uplink.notify(stuck)  # type: ignore[arg-type]
+        await until(lambda: len(runs(a, "call_1")) == 2, "the same again")
+
+
+def runs(instance: Instance, call: str) -> list[dict[str, Any]]:
+    return [run for m in instance.said("events") for run in m["calls"] if run["call"] == call]
+
+
+def ack(message: dict[str, Any], *, stuck: str) -> str:
+    results = [
+        {
+            "call": run["call"],
+            "epoch": 1,
+            "status": stuck if run["call"] == "call_1" else "durable",
+            "durable_n": run["events"][-1]["n"] if run["call"] == "call_2" else 0,
+        }
+        for run in message["calls"]
+    ]
+    return json.dumps({"type": "ack", "batch": message["batch"], "results": results})
