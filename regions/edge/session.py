@@ -15,6 +15,7 @@ import structlog
 from regions.agents import text
 from regions.agents.connection import AgentConnection
 from regions.edge.agent_leg import AgentLeg
+from regions.edge.call_time import CallTime
 from regions.edge.caller_leg import CallerLeg, CallerPort
 from regions.edge.clock import lease_ms, wall_ms
 from regions.edge.context import EdgeContext
@@ -58,7 +59,7 @@ class Session:
         self._lease = _new_lease()
         self._speech = AgentSpeech()
         self._voice = VoiceGate()
-        self._answered_at_ms = 0
+        self._time = CallTime(lease_ms(), 0)
         self._resumed_from: int | None = None
         self._hanging_up: EndReason | None = None
         self._released_at_ms = 0
@@ -80,7 +81,7 @@ class Session:
         """Begins the call (the primary's first attach)."""
         self.phase = step(self.phase, "take")
         self._caller.take(port, encoding, sample_rate)
-        self._answered_at_ms = wall_ms()
+        self._time = CallTime(lease_ms(), wall_ms())
         self._begin(encoding, sample_rate)
 
     def take(
@@ -91,7 +92,7 @@ class Session:
         self.phase = step(self.phase, "take")
         self._lease = _new_lease()
         self._caller.take(port, encoding, sample_rate)
-        self._answered_at_ms = plan.answered_at_ms or wall_ms()
+        self._time = CallTime(lease_ms(), plan.answered_at_ms or wall_ms(), plan.elapsed_ms)
         self._speech = AgentSpeech(plan.utterance)
         if plan.fresh:
             self._begin(encoding, sample_rate)
@@ -226,7 +227,7 @@ class Session:
 
     def _snapshot(self) -> str:
         snapshot = self._journal.snapshot()
-        snapshot.answered_at_ms = self._answered_at_ms
+        self._time.into(snapshot, lease_ms())
         snapshot.stream_sid = self._agent.stream_sid
         self._speech.into(snapshot)
         return seal_snapshot(snapshot, self._key)
@@ -248,7 +249,7 @@ class Session:
             self.lapsed = True
             self._leave_to_others("lapse")
             return
-        if self._answered_at_ms and wall_ms() - self._answered_at_ms > self.claims.max_s * 1000:
+        if self._time.elapsed_ms(now) > self.claims.max_s * 1000:
             self.end(EndReason.MAX_DURATION)
             return
         self._to_agent()
@@ -258,19 +259,21 @@ class Session:
         if self._hanging_up is not None and not self._speech.active:
             self.end(self._hanging_up)
             return
+        self._journal.changed |= self._time.stale(now)
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
 
     def _to_agent(self) -> None:
         frame = self._caller.buffer.pop()
         if frame is not None:
+            offset_ms = self._time.elapsed_ms(lease_ms())
             heard = self._voice.feed(to_pcm(frame))
             if heard == "started":
                 self._journal.record(
-                    "speech.started", {"offset_ms": self._offset_ms(), "barge_in": self._speech.active}
+                    "speech.started", {"offset_ms": offset_ms, "barge_in": self._speech.active}
                 )
                 self._interrupt(by_caller=True)
             elif heard == "stopped":
-                self._journal.record("speech.stopped", {"offset_ms": self._offset_ms()})
+                self._journal.record("speech.stopped", {"offset_ms": offset_ms})
         if (agent := self._agent.connection) is not None:
             agent.send_media(frame or SILENCE)
             if frame is not None:
@@ -390,9 +393,6 @@ class Session:
 
     def _echo(self, stamp: int) -> bool:
         return self.phase is Phase.OWNING and self._lease.echo(stamp, lease_ms())
-
-    def _offset_ms(self) -> int:
-        return max(0, wall_ms() - self._answered_at_ms)
 
 
 def _new_lease() -> Lease:

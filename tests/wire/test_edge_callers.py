@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from regions.edge import session as session_module
+from regions.edge.clock import wall_ms
 from regions.edge.snapshots import seal_snapshot
 from regions.wire.media import AUDIO, HEADER
 from regions.wire.snapshot import CallSnapshot
@@ -62,8 +64,10 @@ async def test_an_epoch_is_used_once(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the time
 
 
-def snapshot() -> str:
-    of_epoch_1 = CallSnapshot(call="call_1", epoch=1, acked_n=1, last_n=1, turns=[], unacked=[])
+def snapshot(elapsed_ms: int = 0) -> str:
+    of_epoch_1 = CallSnapshot(
+        call="call_1", epoch=1, acked_n=1, last_n=1, turns=[], unacked=[], elapsed_ms=elapsed_ms
+    )
     return seal_snapshot(of_epoch_1, SNAPSHOT_KEY)
 
 
@@ -88,6 +92,28 @@ async def test_a_take_that_begins_a_call_comes_in_time_as_an_attach_does(
                     answer,
                     "expired" if answer == "refused" else None,
                 )
+
+
+async def test_a_clock_that_is_set_ends_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        lone_edge(tmp_path) as edge,
+        Backend().run() as backend,
+        edge.caller(edge.ticket(backend.url, max_s=5)) as caller,
+    ):
+        await caller.hear("attached")
+        monkeypatch.setattr(session_module, "wall_ms", lambda: wall_ms() + 3_600_000)
+        for _ in range(3):
+            await caller.hear("tick")
+        await caller.say("hangup")
+        assert (await caller.hear("ended"))["end_reason"] == "caller_hung_up"
+
+
+async def test_the_maximum_duration_counts_what_went_before_a_takeover(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        ticket = edge.ticket(backend.url, epochs=(2,), max_s=5)
+        async with edge.caller(ticket, 2, "take", resume={"snapshot": snapshot(elapsed_ms=5_001)}) as caller:
+            await caller.hear("attached")
+            assert (await caller.hear("ended"))["end_reason"] == "max_duration"
 
 
 # ------------------------------------------------------------------------------------------------- one take at a time
