@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from picows import WSListener
 from websockets.asyncio.server import ServerConnection, serve
 
 from regions.agents.connection import AgentConnection
-from regions.agents.dial import DialError
+from regions.agents.dial import DialError, dial
 from regions.agents.twilio import TwilioDialect
 from regions.edge import agent_leg
 from regions.edge.agent_leg import AgentLeg
@@ -148,3 +149,39 @@ async def test_a_backend_that_closes_with_the_handshake_was_not_reached(tmp_path
             await connection.open(Agent(url=url), {}, local_targets=True, tls=ssl.create_default_context())
         assert error.value.code == "handshake"
         assert not connection.up
+
+
+async def test_a_dial_that_is_called_off_does_not_deafen_the_next_connection() -> None:
+    """The number of its socket is the next one's; the loop must have forgotten it by then."""
+    asked = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    mute_server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    echo_server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with mute_server, echo_server, asyncio.timeout(WITHIN_S):
+        url = f"ws://127.0.0.1:{mute_server.sockets[0].getsockname()[1]}/"
+        for _ in range(3):
+            asked.clear()
+            dialling = asyncio.create_task(
+                dial(
+                    url, WSListener, local_targets=True, deadline_s=WITHIN_S, tls=ssl.create_default_context()
+                )
+            )
+            await asked.wait()
+            dialling.cancel()
+            await asyncio.gather(dialling, return_exceptions=True)
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(*echo_server.sockets[0].getsockname())
+                writer.write(b"heard\n")
+                assert await reader.readline() == b"heard\n"
+                writer.close()
