@@ -14,7 +14,7 @@ from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted
 from regions.wire.conversation import FOLDED_TYPES, fold
-from regions.wire.events import LOST_TYPE, Lost, Origin
+from regions.wire.events import FINAL_TYPE, LOST_TYPE, EndReason, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Turn, Unacked, bounded
 
 SNAPSHOT_TYPES = (
@@ -47,6 +47,11 @@ class Journal:
     def record(self, type_: str, data: dict[str, object]) -> None:
         """One durable event of the edge's own."""
         self._put(type_, msgspec.json.encode(data), at_ms=wall_ms())
+
+    def end(self, reason: EndReason, detail: str) -> None:
+        """The final event. `detail`: a code that says more, where there is one."""
+        data: dict[str, object] = {"end_reason": reason.value}
+        self.record(FINAL_TYPE, data | {"detail": detail} if detail else data)
 
     def tool(self, type_: str, tool_id: str, data: bytes) -> None:
         """`tool.called` or `tool.result`, as the backend said it."""

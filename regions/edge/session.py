@@ -147,8 +147,8 @@ class Session:
     def on_connected(self, *, fallback: bool, resumed: bool) -> None:
         self._journal.record("agent.connected", {"fallback": fallback, "resumed": resumed})
 
-    def on_unreachable(self, *, resumed: bool) -> None:
-        self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE)
+    def on_unreachable(self, code: str, *, resumed: bool) -> None:
+        self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE, code)
 
     def on_audio(self, ulaw: bytes) -> None:
         if self.owns() and self._hanging_up is None:
@@ -268,9 +268,8 @@ class Session:
             offset_ms = self._time.elapsed_ms(lease_ms())
             heard = self._voice.feed(to_pcm(frame))
             if heard == "started":
-                self._journal.record(
-                    "speech.started", {"offset_ms": offset_ms, "barge_in": self._speech.active}
-                )
+                data: dict[str, object] = {"offset_ms": offset_ms, "barge_in": self._speech.active}
+                self._journal.record("speech.started", data)
                 self._interrupt(by_caller=True)
             elif heard == "stopped":
                 self._journal.record("speech.stopped", {"offset_ms": offset_ms})
@@ -319,13 +318,13 @@ class Session:
 
     # -------------------------------------------------------------------------------------------------- the end
 
-    def end(self, reason: EndReason) -> None:
+    def end(self, reason: EndReason, detail: str = "") -> None:
         """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
         if self.phase is not Phase.OWNING:
             return
         _, cut = self._speech.clear("end")
         self._record(cut.facts if cut is not None else [])
-        self._journal.record("call.ended", {"end_reason": reason.value})
+        self._journal.end(reason, detail)
         self._finish(reason.value)
 
     def end_by_control(self, reason: str) -> None:

@@ -49,7 +49,7 @@ class Call:
     def on_connected(self, *, fallback: bool, resumed: bool) -> None:
         self.connected.append(fallback)
 
-    def on_unreachable(self, *, resumed: bool) -> None:
+    def on_unreachable(self, code: str, *, resumed: bool) -> None:
         self.given_up.set()
 
     def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:

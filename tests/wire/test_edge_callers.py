@@ -116,6 +116,27 @@ async def test_the_maximum_duration_counts_what_went_before_a_takeover(tmp_path:
             assert (await caller.hear("ended"))["end_reason"] == "max_duration"
 
 
+# ------------------------------------------------------------------------------------------------------ the backend
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("ws://127.0.0.1:1/", "connect"),
+        ("ws://10.0.0.1/", "address"),
+        ("http", "handshake"),
+    ],
+)
+async def test_the_end_says_why_the_backend_was_not_reached(tmp_path: Path, url: str, detail: str) -> None:
+    async with lone_edge(tmp_path) as edge:
+        target = edge.url.replace("127.0.0.1", "localhost") + "/no/such/path" if url == "http" else url
+        async with edge.caller(edge.ticket(target)) as caller:
+            await caller.hear("attached")
+            assert (await caller.hear("ended"))["end_reason"] == "agent_unreachable"
+        await until(lambda: edge.log.of("call.ended"), "the final event")
+        assert edge.log.of("call.ended") == [{"end_reason": "agent_unreachable", "detail": detail}]
+
+
 # ------------------------------------------------------------------------------------------------- one take at a time
 
 
