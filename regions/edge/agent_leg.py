@@ -115,6 +115,7 @@ class AgentLeg:
         self._events.on_unreachable(why, resumed=resumed)
 
     def _parameters(self, resumed_with: list[Turn] | None) -> dict[str, str]:
+        """Who calls, then what the customer gave, then what is ours: the later wins."""
         own = {
             "voxplane_call": self._claims.call,
             "voxplane_epoch": str(self._epoch),
@@ -122,4 +123,6 @@ class AgentLeg:
         }
         if resumed_with is not None:
             own["voxplane_conversation"] = conversation_parameter(resumed_with)
-        return dict(self._sealed.agent.parameters) | own
+        sealed = self._sealed
+        caller = {"from_number": sealed.from_number, "to_number": sealed.to_number}
+        return {k: v for k, v in caller.items() if v} | sealed.agent.parameters | own

@@ -56,11 +56,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`."""
+    """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`.
+    `from_number`, `to_number`: who calls whom, as the create said; the backend is told."""
 
     agent: Agent
     snapshot_key: str
     local_targets: bool = False
+    from_number: str = ""
+    to_number: str = ""
 
 
 class Claims(

@@ -137,6 +137,34 @@ async def test_the_end_says_why_the_backend_was_not_reached(tmp_path: Path, url:
         assert edge.log.of("call.ended") == [{"end_reason": "agent_unreachable", "detail": detail}]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "shown"),
+    [
+        ({}, ("+14155550100", "sip:bot@example.com")),
+        ({"from_number": "withheld", "shop": "42"}, ("withheld", "sip:bot@example.com")),
+    ],
+)
+async def test_the_backend_is_told_who_calls_whom_unless_the_create_says_otherwise(
+    tmp_path: Path, parameters: dict[str, str], shown: tuple[str, str]
+) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        who = {"from_number": "+14155550100", "to_number": "sip:bot@example.com"}
+        async with edge.caller(edge.ticket(backend.url, agent={"parameters": parameters}, **who)) as caller:
+            await caller.hear("attached")
+            await until(lambda: backend.starts, "the backend's start")
+        given = backend.starts[0]["customParameters"]
+        assert (given["from_number"], given["to_number"]) == shown
+        assert given.get("shop") == parameters.get("shop")
+        assert given["voxplane_call"] == "call_1"
+
+
+async def test_a_caller_without_a_number_is_not_told_as_one(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        async with edge.caller(edge.ticket(backend.url)):
+            await until(lambda: backend.starts, "the backend's start")
+        assert not {"from_number", "to_number"} & set(backend.starts[0]["customParameters"])
+
+
 # ------------------------------------------------------------------------------------------------- one take at a time
 
 
