@@ -26,5 +26,5 @@ class TailReader:
             async with asyncio.timeout(DEADLINE_S):
                 found: bytes | str | None = await client.get(tail_key(call))
             return tail_decoder.decode(found) if found else None
-        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError):
+        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError, UnicodeError, RecursionError):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from regions.callers.websocket import FRAME_BYTES_MAX
 from regions.edge import session as session_module
 from regions.edge.clock import wall_ms
 from regions.edge.snapshots import seal_snapshot
@@ -163,6 +165,77 @@ async def test_a_caller_without_a_number_is_not_told_as_one(tmp_path: Path) -> N
         async with edge.caller(edge.ticket(backend.url)):
             await until(lambda: backend.starts, "the backend's start")
         assert not {"from_number", "to_number"} & set(backend.starts[0]["customParameters"])
+
+
+def brackets(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+DEEP = [brackets(n) for n in (100, *range(940, 1000, 10), 20_000, 200_000)]
+NONSENSE = ["", "{", "null", "[]", "7", '"x"', "\u0000", "{}", '{"event":5}', '{"event":"media"}', *DEEP]
+TEXTS = ("tool.called", "tool.result", "turn.ended", "transcript.final", "transcript.partial", "no.such")
+
+
+async def test_no_nonsense_from_a_backend_raises_on_the_edge(
+    tmp_path: Path, unraised: list[dict[str, Any]]
+) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        async with edge.caller(edge.ticket(backend.url)) as caller:
+            await caller.hear("attached")
+            await until(lambda: backend.starts, "the backend's start")
+            [socket] = backend.sockets
+            for message in NONSENSE:
+                await socket.send(message)
+            await socket.send(b"\xff\xfe\x00")
+            for data in (
+                "null",
+                "[]",
+                '{"role":5}',
+                *(f'{{"id":"t","role":"agent","arguments":{d}}}' for d in DEEP),
+            ):
+                for type_ in TEXTS:
+                    await socket.send(f'{{"event":"voxplane","type":"{type_}","data":{data}}}')
+            for media in ('{"payload":5}', '{"payload":"="}', f'{{"payload":"{"=" * 10_000}"}}', DEEP[-1]):
+                await socket.send(f'{{"event":"media","media":{media}}}')
+            await socket.send('{"event":"mark","mark":{"name":"the last"}}')
+            await until(lambda: any(m["event"] == "mark" for m in backend.got), "the mark back")
+            await caller.hear("snapshot")
+            await caller.say("hangup")
+            assert (await caller.hear("ended"))["end_reason"] == "caller_hung_up"
+        assert edge.errors == []
+
+
+async def test_no_nonsense_from_a_caller_raises_on_the_edge(
+    tmp_path: Path, unraised: list[dict[str, Any]]
+) -> None:
+    tickets = [
+        "",
+        ".",
+        "..",
+        "e30.e30.",
+        "x" * 20_000,
+        "\u00e9.\u00e9.\u00e9",
+        "bnVsbA.e30.e30",
+        "W10.e30.e30",
+    ]
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        attaches = [{"type": "attach", "ticket": t, "epoch": 1} for t in tickets]
+        deep = [d for d in DEEP if len(d) < FRAME_BYTES_MAX]
+        nonsense = [*NONSENSE[: -len(DEEP)], *deep, *(f'{{"type":"attach","ticket":{d}}}' for d in deep)]
+        for said in [*nonsense, *map(json.dumps, attaches)]:
+            async with edge.caller() as caller:
+                await caller.socket.send(said)
+                assert (await caller.hear("refused"))["code"] in ("bad_message", "malformed", "unknown_key")
+        for binary in (b"", b"\x01", b"\xff" * 200):
+            async with edge.caller() as caller:
+                await caller.socket.send(binary)
+                assert (await caller.hear("refused"))["code"] == "not_attached"
+        for i, sealed in enumerate(("snap.", "snap.\u00e9", ".", "", "snap." + "A" * 70_000), start=1):
+            ticket = edge.ticket(backend.url, call=f"call_{i}")
+            resume = {"snapshot": sealed, "epoch": 2**62, "n": -1}
+            async with edge.caller(ticket, 1, "take", resume=resume) as caller:
+                assert (await caller.hear("attached", "refused"))["type"] == "attached"
+        assert edge.errors == []
 
 
 # ------------------------------------------------------------------------------------------------- one take at a time
