@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.calls.shapes import AgentRequest
+from app.calls.shapes import AgentRequest, CallerRequest
 from app.vault import ContentKey
 from regions.wire import ids
 from regions.wire.ticket import (
@@ -51,7 +51,7 @@ class TicketFor:
     attach_by: datetime
     expire_at: datetime
     max_duration_s: int
-    kind: str
+    caller: CallerRequest
     agent: AgentRequest
     grants: tuple[Grant, ...]
     local_targets: bool
@@ -74,6 +74,8 @@ def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) ->
         ),
         snapshot_key=b64(snapshot_key),
         local_targets=wanted.local_targets,
+        from_number=wanted.caller.from_ or "",
+        to_number=wanted.caller.to or "",
     )
     fleet_key_id, fleet_key = keys.fleet_key
     claims = Claims(
@@ -94,7 +96,7 @@ def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) ->
             nonce=os.urandom(12),
             bound_to=call,
         ),
-        kind=wanted.kind,
+        kind=wanted.caller.kind,
     )
     kid, signer = keys.signer
     return sign(claims, kid=kid, key=signer)

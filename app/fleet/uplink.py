@@ -29,9 +29,11 @@ from app.supervisor import wait_for_stop
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
 from regions.wire.uplink import (
+    ALIVE_S,
     BATCHES_IN_FLIGHT_MAX,
     HEARTBEAT_S,
     Ack,
+    Alive,
     Desired,
     Done,
     Events,
@@ -50,6 +52,8 @@ log = structlog.get_logger()
 
 HELLO_WITHIN_S = 5.0
 SEND_DEADLINE_S = 10.0
+SILENCE_MAX_S = 10.0
+"""Edges send a heartbeat every second; a connection that is silent for so long is half open."""
 POLL_S = 1.0
 QUESTIONS_MAX = 1_000
 LAPSED_EVERY_S = 30.0
@@ -141,6 +145,7 @@ class Uplink:
         self._sent_version = 0
         self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT_MAX)
         self._sending = asyncio.Lock()
+        self._said_s = 0.0
         self._runs: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -191,11 +196,13 @@ class Uplink:
                     heartbeat_s=HEARTBEAT_S,
                     keys=self._keys(),
                     redis_url=self._redis_url,
+                    alive_s=ALIVE_S,
                 )
             )
             tasks = {
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._carry_commands(), name="commands"),
+                asyncio.create_task(self._say_alive(), name="alive"),
                 asyncio.create_task(
                     self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
                 ),
@@ -215,7 +222,11 @@ class Uplink:
 
     async def _read(self) -> None:
         while True:
-            frame = await self._socket.receive()
+            try:
+                async with asyncio.timeout(SILENCE_MAX_S):
+                    frame = await self._socket.receive()
+            except TimeoutError:
+                raise _Closed("silent", f"nothing was heard for {SILENCE_MAX_S:g} s", "reconnect") from None
             if frame is None:
                 log.info("uplink.down", edge=str(self._edge.edge_id))
                 return
@@ -335,6 +346,15 @@ class Uplink:
         finally:
             subscription.close()
 
+    async def _say_alive(self) -> None:
+        """An edge takes silence for an instance that hangs."""
+        while True:
+            wait_s = self._said_s + ALIVE_S * 0.8 - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            else:
+                await self._send(Alive())
+
     async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
         await event.wait()
         raise closed
@@ -348,6 +368,7 @@ class Uplink:
         text = msgspec.json.encode(message).decode()
         async with self._sending, asyncio.timeout(SEND_DEADLINE_S):
             await self._socket.send(text)
+            self._said_s = time.monotonic()
 
     async def _goodbye(self, closed: _Closed) -> None:
         log.warning("uplink.closed", edge=str(self._edge.edge_id), code=closed.code, detail=closed.detail)

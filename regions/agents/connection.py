@@ -41,6 +41,7 @@ class AgentConnection:
         self._events: AgentEvents | None = events
         self._dialect = dialect
         self._transport: WSTransport | None = None
+        self._listener: _Listener | None = None
         self.speaks_text = False
         self.fallback = False
 
@@ -52,14 +53,9 @@ class AgentConnection:
         for i, url in enumerate(urls):
             assert url is not None
             try:
-                transport = await dial(
-                    url,
-                    lambda: _Listener(self),
-                    local_targets=local_targets,
-                    deadline_s=CONNECT_DEADLINE_S,
-                    tls=tls,
-                )
+                transport = await self._connect(url, local_targets=local_targets, tls=tls)
             except DialError as error:
+                self._listener = None
                 log.info("agent.unreachable", attempt=i + 1, code=error.code)
                 if i + 1 == len(urls):
                     raise
@@ -69,6 +65,17 @@ class AgentConnection:
             transport.send(WSMsgType.TEXT, self._dialect.connected())
             transport.send(WSMsgType.TEXT, self._dialect.start(parameters))
             return
+
+    async def _connect(self, url: str, *, local_targets: bool, tls: ssl.SSLContext) -> WSTransport:
+        """A backend that closes before anything was said to it was not reached: there is no call that it could hang up on."""
+        listener = self._listener = _Listener(self)
+        transport = await dial(
+            url, lambda: listener, local_targets=local_targets, deadline_s=CONNECT_DEADLINE_S, tls=tls
+        )
+        if listener.over:
+            transport.disconnect(False)
+            raise DialError("handshake", "the backend closed right after the handshake")
+        return transport
 
     @property
     def up(self) -> bool:
@@ -109,9 +116,9 @@ class AgentConnection:
             return
         transport.send(WSMsgType.TEXT, message)
 
-    def received(self, message: bytes) -> None:
+    def received(self, listener: _Listener, message: bytes) -> None:
         events = self._events
-        if events is None:
+        if events is None or listener is not self._listener:
             return
         match decode(message):
             case AgentMedia(ulaw):
@@ -124,6 +131,11 @@ class AgentConnection:
             case AgentClear():
                 events.on_clear()
 
+    def closed(self, listener: _Listener, *, clean: bool) -> None:
+        """A socket is gone. One that was never in use, or is not any more, was seen to where it was dialled."""
+        if listener is self._listener and self._transport is not None:
+            self.lost(clean=clean)
+
     def lost(self, *, clean: bool) -> None:
         events, self._events = self._events, None
         self._transport = None
@@ -132,18 +144,19 @@ class AgentConnection:
 
 
 class _Listener(WSListener):
-    """Puts fragments together and tells a hang-up from a crash."""
+    """Puts fragments together and tells a hang-up from a crash. `over`: the backend has closed, or is gone."""
 
     def __init__(self, connection: AgentConnection) -> None:
         self._connection = connection
         self._parts = bytearray()
         self._clean = False
+        self.over = False
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             if frame.fin and not self._parts:
-                self._connection.received(frame.get_payload_as_bytes())
+                self._connection.received(self, frame.get_payload_as_bytes())
                 return
             self._parts += frame.get_payload_as_bytes()
             if len(self._parts) > MESSAGE_BYTES_MAX:
@@ -151,12 +164,14 @@ class _Listener(WSListener):
             elif frame.fin:
                 message = bytes(self._parts)
                 self._parts.clear()
-                self._connection.received(message)
+                self._connection.received(self, message)
         elif kind == WSMsgType.CLOSE:
+            self.over = True
             payload = frame.get_payload_as_bytes()
             self._clean = len(payload) < 2 or int.from_bytes(payload[:2], "big") in CLEAN_CODES
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._connection.lost(clean=self._clean)
+        self.over = True
+        self._connection.closed(self, clean=self._clean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -83,9 +84,16 @@ async def _dial(
             extra_headers={"Host": target.authority},
         )
     except (WSError, OSError) as error:
-        ready.close()
+        _hang_up(ready)
         raise DialError("handshake", f"the backend refused the WebSocket ({type(error).__name__})") from None
     except BaseException:
-        ready.close()
+        _hang_up(ready)
         raise
     return transport
+
+
+def _hang_up(given: socket.socket) -> None:
+    """Ends a connection whose socket was given away: its transport reads the end and closes it. Closed here, its number would
+    go to the next socket while the loop still watches it for this one."""
+    with contextlib.suppress(OSError):
+        given.shutdown(socket.SHUT_RDWR)

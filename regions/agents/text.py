@@ -20,6 +20,9 @@ TEXT_CHARS_MAX = 5_000
 NAME_CHARS_MAX = 256
 WORDS_MAX = 1_000
 VOLATILE_BYTES_MAX = 8 * 1024
+DEPTH_MAX = 64
+"""Of objects and lists in each other. What is read here is read and written again by many, each on a stack of its own."""
+OFFSET_MS_MAX = 24 * 3_600_000
 _NUL, _ESCAPED_NUL, _INSTEAD = "\0", "\\u0000", "\ufffd"
 
 
@@ -82,7 +85,7 @@ _tool = msgspec.json.Decoder(_Tool)
 def said(data: bytes) -> Said:
     """Raises `Unreadable`."""
     read = _read(_said, data)
-    words = [Word(_plain(w.word[:NAME_CHARS_MAX]), round(w.offset_ms)) for w in read.words[:WORDS_MAX]]
+    words = [Word(_plain(w.word[:NAME_CHARS_MAX]), _offset_ms(w)) for w in read.words[:WORDS_MAX]]
     return Said(read.role, _plain(read.text[:TEXT_CHARS_MAX]), words)
 
 
@@ -101,11 +104,13 @@ def asked(data: bytes) -> Asked:
 
 
 def written(data: bytes) -> bytes:
-    """The object in `data` as JSON of at most `DATA_BYTES_MAX` bytes, without NUL. Raises `Unreadable`."""
+    """The object in `data` as JSON of at most `DATA_BYTES_MAX` bytes and `DEPTH_MAX` levels, without NUL. Raises `Unreadable`."""
     try:
         value = msgspec.json.decode(data)
         if not isinstance(value, dict):
             raise Unreadable("not an object")
+        if _too_deep(value):
+            value = _cut(value)
         encoded = msgspec.json.encode(value)
         if _ESCAPED_NUL.encode() in encoded:
             value = _without_nul(value)
@@ -120,9 +125,10 @@ def fits_volatile(data: bytes) -> bool:
     if len(data) > VOLATILE_BYTES_MAX:
         return False
     try:
-        return isinstance(msgspec.json.decode(data), dict)
+        value = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return False
+    return isinstance(value, dict) and not _too_deep(value)
 
 
 def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
@@ -130,6 +136,23 @@ def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from None
+
+
+def _offset_ms(word: _Word) -> int:
+    return round(min(max(word.offset_ms, 0), OFFSET_MS_MAX))
+
+
+def _too_deep(value: Any) -> bool:
+    """By the level, for a stack would be as deep as what it looks at."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return any(isinstance(inner, dict | list) for inner in level)
 
 
 def _plain(text: str) -> str:

@@ -84,6 +84,8 @@ class CallerListener(WSListener):
         self._attach: wire.Attach | None = None
         self._sealed: Sealed | None = None
         self._plan: TakeoverPlan | None = None
+        self._taking = False
+        """A take was sent here; it is never withdrawn, and sending it again changes nothing."""
         self._owning = False
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -119,6 +121,11 @@ class CallerListener(WSListener):
         elif kind in (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CONTINUATION):
             self._refuse("bad_message", "messages come in one frame", "do not fragment")
 
+    @property
+    def _gone(self) -> bool:
+        """Nobody is there to be served any more. Asked after each wait."""
+        return self._closing or self._transport is None
+
     # -------------------------------------------------------------------------------------- the caller port
 
     def send_text(self, message: bytes) -> None:
@@ -152,7 +159,8 @@ class CallerListener(WSListener):
 
     def _audio(self, payload: bytes) -> None:
         if self._session is None or not self._owning:
-            self._refuse("not_attached", "audio before an attach", "send attach first")
+            if not self._taking:
+                self._refuse("not_attached", "audio before an attach", "send attach first")
             return
         if not wire.HEADER_BYTES < len(payload) <= wire.BINARY_BYTES_MAX or payload[0] != wire.AUDIO:
             self._refuse(
@@ -184,6 +192,8 @@ class CallerListener(WSListener):
                 self._task = asyncio.create_task(self._join(message))
             case wire.Take():
                 self._take(message)
+            case wire.Alive() if self._taking and not self._owning:
+                return
             case _ if session is None or not self._owning:
                 self._refuse("not_attached", "nothing before an attach", "send attach first")
             case wire.Alive():
@@ -221,6 +231,8 @@ class CallerListener(WSListener):
                 return
             self._session, self._sealed = session, sealed
             self._plan = await self._calls.plan(session, sealed, attach.resume)
+            if self._gone:
+                return
             if attach.mode == "take":
                 self._take(wire.Take(resume=attach.resume or wire.Resume(), reason="closed"))
                 return
@@ -234,9 +246,12 @@ class CallerListener(WSListener):
 
     def _take(self, take: wire.Take) -> None:
         session, sealed, plan, attach = self._session, self._sealed, self._plan, self._attach
+        if self._taking:
+            return
         if session is None or sealed is None or plan is None or attach is None or self._owning:
             self._refuse("bad_message", "nothing is prepared here", "send attach with mode prepare first")
             return
+        self._taking = True
         self._task = asyncio.create_task(self._take_prepared(take, session, sealed, attach))
 
     async def _take_prepared(
@@ -244,7 +259,9 @@ class CallerListener(WSListener):
     ) -> None:
         try:
             plan = await self._calls.plan(session, sealed, take.resume)
-            self._calls.own(session)
+            if self._gone:
+                return
+            self._calls.own(session, first=plan.fresh)
         except Refusal as refusal:
             self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
             return

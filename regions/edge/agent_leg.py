@@ -33,7 +33,9 @@ class DialEvents(AgentEvents, Protocol):
 
     def owns(self) -> bool: ...
     def on_connected(self, *, fallback: bool, resumed: bool) -> None: ...
-    def on_unreachable(self, *, resumed: bool) -> None: ...
+    def on_unreachable(self, code: str, *, resumed: bool) -> None:
+        """`code`: of the last attempt's `DialError`; empty where there was no attempt left."""
+        ...
 
 
 class AgentLeg:
@@ -80,6 +82,7 @@ class AgentLeg:
 
     async def _dial_until_up(self, turns: Callable[[], list[Turn]], *, resumed: bool) -> None:
         call = self._claims.call
+        why = ""
         for pause_s in REDIAL_S[self._attempts :] if resumed else REDIAL_S[:1]:
             self._attempts += 1
             await asyncio.sleep(pause_s)
@@ -100,6 +103,7 @@ class AgentLeg:
                 )
             except DialError as error:
                 log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
+                why = error.code
                 continue
             if not self._events.owns():
                 connection.close()
@@ -108,9 +112,10 @@ class AgentLeg:
             self._up_at_s = asyncio.get_running_loop().time()
             self._events.on_connected(fallback=connection.fallback, resumed=resumed)
             return
-        self._events.on_unreachable(resumed=resumed)
+        self._events.on_unreachable(why, resumed=resumed)
 
     def _parameters(self, resumed_with: list[Turn] | None) -> dict[str, str]:
+        """Who calls, then what the customer gave, then what is ours: the later wins."""
         own = {
             "voxplane_call": self._claims.call,
             "voxplane_epoch": str(self._epoch),
@@ -118,4 +123,6 @@ class AgentLeg:
         }
         if resumed_with is not None:
             own["voxplane_conversation"] = conversation_parameter(resumed_with)
-        return dict(self._sealed.agent.parameters) | own
+        sealed = self._sealed
+        caller = {"from_number": sealed.from_number, "to_number": sealed.to_number}
+        return {k: v for k, v in caller.items() if v} | sealed.agent.parameters | own

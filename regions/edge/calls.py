@@ -23,7 +23,7 @@ from regions.edge.tails import TailReader
 from regions.edge.takeover import TakeoverPlan, plan_takeover
 from regions.media.pacer import Pacer
 from regions.wire.media import Attach, Resume
-from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, read, unseal
+from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, check_first, read, unseal
 from regions.wire.uplink import Held, Load
 
 log = structlog.get_logger()
@@ -32,6 +32,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 CALLS_KEPT = 20_000
+EVERY_EPOCH = 1 << 31
 LAPSED_KEPT_MS = 600_000
 LAPSED_SAID_MAX = 200
 MEDIA_PATH = "/v1/media"
@@ -54,7 +55,11 @@ class Calls:
         self._tails = tails
         self._pacer = pacer
         self._sessions: dict[tuple[str, int], Session] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        """Call → the epochs up to this one are refused. An edge that only stood by knows it from an `end` command alone: a call
+        that ended elsewhere can still be taken here, and then the log fences it."""
+        self._used: OrderedDict[tuple[str, int], None] = OrderedDict()
+        """A ticket outlives the call: what was owned here once is not owned again, also after it was released."""
         self._denied: OrderedDict[str, int] = OrderedDict()
         """Call → the epochs up to this one are refused."""
         self._lapsed: OrderedDict[Held, int] = OrderedDict()
@@ -106,20 +111,27 @@ class Calls:
         return session if session is not None and session.phase is Phase.OWNING else None
 
     def open(self, claims: Claims, grant: Grant, sealed: Sealed) -> Session:
-        """A session in the phase `prepared`; it counts once it is taken."""
+        """A session in the phase `prepared`; it counts once it is taken. Raises `Refusal` where this epoch was used here before."""
+        self._check_unused(claims.call, grant.epoch)
         return Session(self.context, claims, grant, sealed)
 
-    def own(self, session: Session) -> None:
-        """Call before the session is attached or taken. Raises `Refusal` where this epoch was used here before."""
+    def own(self, session: Session, *, first: bool = False) -> None:
+        """Call before the session is attached or taken. `first`: nothing shows that the call was served before. Raises
+        `Refusal` where it is too late for that, and where this epoch was used here before."""
         key = (session.call, session.epoch)
         self._check_alive(*key)
-        if key in self._sessions:
-            raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
+        self._check_unused(*key)
+        if first:
+            try:
+                check_first(session.claims, now_s=time.time())
+            except TicketError as error:
+                raise Refusal(error.code, error.detail, error.fix) from None
         for (call, _), other in list(self._sessions.items()):
             if call == session.call:
                 other.supersede()
         self._lapsed = OrderedDict((h, at) for h, at in self._lapsed.items() if h.call != session.call)
         self._sessions[key] = session
+        _keep(self._used, key, None)
         self._pacer.add(session.turn)
 
     async def plan(self, session: Session, sealed: Sealed, resume: Resume | None) -> TakeoverPlan:
@@ -137,10 +149,15 @@ class Calls:
 
     def end(self, call: str, reason: str) -> None:
         """The control plane has ended the call: it is dropped here and its tickets are refused."""
-        _keep(self._ended, call, None)
+        _keep(self._ended, call, EVERY_EPOCH)
         for (held, _), session in list(self._sessions.items()):
             if held == call:
                 session.end_by_control(reason)
+
+    def ended(self, call: str, epoch: int) -> None:
+        """A call has been ended here. `epoch`: the highest that its ticket grants. A later ticket would show that the log has
+        not taken the end from this owner, and that the call lives on."""
+        _keep(self._ended, call, max(epoch, self._ended.get(call, 0)))
 
     def deny(self, call: str, epoch: int) -> bool:
         """True where nothing here can own the call up to `epoch` any more: its grants are refused from now on. False where one
@@ -152,10 +169,14 @@ class Calls:
         return True
 
     def _check_alive(self, call: str, epoch: int) -> None:
-        if call in self._ended:
+        if epoch <= self._ended.get(call, 0):
             raise Refusal("ended", "the call has ended", "create a new call")
         if epoch <= self._denied.get(call, 0):
             raise Refusal("denied", "this epoch was given up", "ask for a new ticket")
+
+    def _check_unused(self, call: str, epoch: int) -> None:
+        if (call, epoch) in self._used or (call, epoch) in self._sessions:
+            raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
 
     def lapsed(self) -> list[Held]:
         """Calls that were let go here in the last minutes, and that nobody has ended or taken here since."""

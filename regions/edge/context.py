@@ -34,3 +34,5 @@ class EdgeContext:
     new_event_id: Callable[[], str]
     release: Callable[[Session], None]
     tails: TailSource | None = None
+    ended: Callable[[str, int], None] = lambda _call, _epoch: None
+    """A call has been ended by its owner here; the highest epoch that its ticket grants."""

@@ -14,7 +14,7 @@ from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted
 from regions.wire.conversation import FOLDED_TYPES, fold
-from regions.wire.events import LOST_TYPE, Lost, Origin
+from regions.wire.events import FINAL_TYPE, LOST_TYPE, EndReason, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Tail, Turn, Unacked, bounded
 
 SNAPSHOT_TYPES = (
@@ -50,6 +50,11 @@ class Journal:
     def record(self, type_: str, data: dict[str, object]) -> None:
         """One durable event of the edge's own."""
         self._put(type_, msgspec.json.encode(data), at_ms=wall_ms())
+
+    def end(self, reason: EndReason, detail: str) -> None:
+        """The final event. `detail`: a code that says more, where there is one."""
+        data: dict[str, object] = {"end_reason": reason.value}
+        self.record(FINAL_TYPE, data | {"detail": detail} if detail else data)
 
     def tool(self, type_: str, tool_id: str, data: bytes) -> None:
         """`tool.called` or `tool.result`, as the backend said it."""
@@ -107,6 +112,21 @@ class Journal:
         self.behind = False
         self.changed = True
         return True
+
+    def go_on_from(self, durable_n: int) -> None:
+        """The log asks for what follows `durable_n`. Less than it had acknowledged: it has lost what was dropped here because
+        of that. The call goes on without it, and says so."""
+        outbox = self.outbox
+        if durable_n < outbox.acked_n and not outbox.closed:
+            lost = Lost(epoch=outbox.epoch, from_n=durable_n + 1, to_n=outbox.acked_n, reason="log_lost")
+            outbox.reopen(
+                durable_n,
+                id=self._new_event_id(),
+                type=LOST_TYPE,
+                at_ms=wall_ms(),
+                data=msgspec.json.encode(lost),
+            )
+        outbox.send_again(durable_n)
 
     def snapshot(self) -> CallSnapshot:
         """What of the journal a successor would need; the rest of the call is filled in by others."""

@@ -66,7 +66,13 @@ class Edge:
         self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
-            settings, self.uplink, ssl.create_default_context(), new_event_id, self._release, tails
+            settings,
+            self.uplink,
+            ssl.create_default_context(),
+            new_event_id,
+            self._release,
+            tails,
+            ended=self.calls.ended,
         )
         self.listeners: EdgeListeners
         self._know(self.identity.edge_id)

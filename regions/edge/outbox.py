@@ -43,6 +43,14 @@ class Outbox:
         """The event that stands for all numbers skipped since the last one that was kept; it has the newest of them."""
         self._events.append(EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data)))
 
+    def reopen(self, durable_n: int, *, id: str, at_ms: int, data: bytes, type: str) -> None:
+        """The log has lost what it had acknowledged above `durable_n`, and nobody has it any more: the event stands for these
+        numbers and goes first."""
+        self._events.appendleft(
+            EdgeEvent(n=self.acked_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data))
+        )
+        self.acked_n = durable_n
+
     @property
     def over(self) -> bool:
         """No more may be added but the final event: the log has been out of reach for too long."""

@@ -15,6 +15,7 @@ import structlog
 from regions.agents import text
 from regions.agents.connection import AgentConnection
 from regions.edge.agent_leg import AgentLeg
+from regions.edge.call_time import CallTime
 from regions.edge.caller_leg import CallerLeg, CallerPort
 from regions.edge.clock import lease_ms, wall_ms
 from regions.edge.context import EdgeContext
@@ -60,7 +61,7 @@ class Session:
         self._lease = _new_lease()
         self._speech = AgentSpeech()
         self._voice = VoiceGate()
-        self._answered_at_ms = 0
+        self._time = CallTime(lease_ms(), 0)
         self._resumed_from: int | None = None
         self._hanging_up: EndReason | None = None
         self._released_at_ms = 0
@@ -82,7 +83,7 @@ class Session:
         """Begins the call (the primary's first attach)."""
         self.phase = step(self.phase, "take")
         self._caller.take(port, encoding, sample_rate)
-        self._answered_at_ms = wall_ms()
+        self._time = CallTime(lease_ms(), wall_ms())
         self._begin(encoding, sample_rate)
 
     def take(
@@ -93,7 +94,7 @@ class Session:
         self.phase = step(self.phase, "take")
         self._lease = _new_lease()
         self._caller.take(port, encoding, sample_rate)
-        self._answered_at_ms = plan.answered_at_ms or wall_ms()
+        self._time = CallTime(lease_ms(), plan.answered_at_ms or wall_ms(), plan.elapsed_ms)
         self._speech = AgentSpeech(plan.utterance)
         if plan.fresh:
             self._begin(encoding, sample_rate)
@@ -148,8 +149,8 @@ class Session:
     def on_connected(self, *, fallback: bool, resumed: bool) -> None:
         self._journal.record("agent.connected", {"fallback": fallback, "resumed": resumed})
 
-    def on_unreachable(self, *, resumed: bool) -> None:
-        self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE)
+    def on_unreachable(self, code: str, *, resumed: bool) -> None:
+        self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE, code)
 
     def on_audio(self, ulaw: bytes) -> None:
         if self.owns() and self._hanging_up is None:
@@ -211,7 +212,7 @@ class Session:
             case "durable":
                 self._recall.acknowledged(status)
             case "gap":
-                self.outbox.send_again(status.durable_n)
+                self._journal.go_on_from(status.durable_n)
             case "busy":
                 self.outbox.send_again()
             case _:
@@ -226,7 +227,7 @@ class Session:
 
     def _snapshot(self) -> str:
         snapshot = self._journal.snapshot()
-        snapshot.answered_at_ms = self._answered_at_ms
+        self._time.into(snapshot, lease_ms())
         snapshot.stream_sid = self._agent.stream_sid
         self._speech.into(snapshot)
         return seal_snapshot(snapshot, self._key)
@@ -248,7 +249,7 @@ class Session:
             self.lapsed = True
             self._leave_to_others("lapse")
             return
-        if self._answered_at_ms and wall_ms() - self._answered_at_ms > self.claims.max_s * 1000:
+        if self._time.elapsed_ms(now) > self.claims.max_s * 1000:
             self.end(EndReason.MAX_DURATION)
             return
         self._to_agent()
@@ -258,19 +259,20 @@ class Session:
         if self._hanging_up is not None and not self._speech.active:
             self.end(self._hanging_up)
             return
+        self._journal.changed |= self._time.stale(now)
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
 
     def _to_agent(self) -> None:
         frame = self._caller.buffer.pop()
         if frame is not None:
+            offset_ms = self._time.elapsed_ms(lease_ms())
             heard = self._voice.feed(to_pcm(frame))
             if heard == "started":
-                self._journal.record(
-                    "speech.started", {"offset_ms": self._offset_ms(), "barge_in": self._speech.active}
-                )
+                data: dict[str, object] = {"offset_ms": offset_ms, "barge_in": self._speech.active}
+                self._journal.record("speech.started", data)
                 self._interrupt(by_caller=True)
             elif heard == "stopped":
-                self._journal.record("speech.stopped", {"offset_ms": self._offset_ms()})
+                self._journal.record("speech.stopped", {"offset_ms": offset_ms})
         if (agent := self._agent.connection) is not None:
             agent.send_media(frame or SILENCE)
             if frame is not None:
@@ -316,13 +318,13 @@ class Session:
 
     # -------------------------------------------------------------------------------------------------- the end
 
-    def end(self, reason: EndReason) -> None:
+    def end(self, reason: EndReason, detail: str = "") -> None:
         """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
         if self.phase is not Phase.OWNING:
             return
         _, cut = self._speech.clear("end")
         self._record(cut.facts if cut is not None else [])
-        self._journal.record("call.ended", {"end_reason": reason.value})
+        self._journal.end(reason, detail)
         self._finish(reason.value)
 
     def end_by_control(self, reason: str) -> None:
@@ -337,6 +339,7 @@ class Session:
         self._agent.close(stop=True)
         self._caller.tell(wire.Ended(end_reason=reason))
         self._caller.close()
+        self._context.ended(self.call, max(g.epoch for g in self.claims.grants))
         log.info("call.ended", call=self.call, epoch=self.epoch, end_reason=reason, events=self.outbox.last_n)
 
     def _fence(self, code: str) -> None:
@@ -389,9 +392,6 @@ class Session:
 
     def _echo(self, stamp: int) -> bool:
         return self.phase is Phase.OWNING and self._lease.echo(stamp, lease_ms())
-
-    def _offset_ms(self) -> int:
-        return max(0, wall_ms() - self._answered_at_ms)
 
 
 def _new_lease() -> Lease:

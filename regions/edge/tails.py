@@ -26,5 +26,5 @@ class TailReader:
             async with asyncio.timeout(DEADLINE_S):
                 head, turns = await client.hmget(tail_key(call), TAIL_FIELDS)
             return read_tail(head, turns) if head and turns else None
-        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError):
+        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError, UnicodeError, RecursionError):
             return None

@@ -44,6 +44,7 @@ class TakeoverPlan:
     cut_words: list[Word] = field(default_factory=list)
     utterance: int = 0
     answered_at_ms: int = 0
+    elapsed_ms: int = 0
 
     @property
     def fresh(self) -> bool:
@@ -86,6 +87,7 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         cut_words=snapshot.playing_words,
         utterance=max(snapshot.utterance, played.utterance),
         answered_at_ms=snapshot.answered_at_ms,
+        elapsed_ms=snapshot.elapsed_ms,
     )
 
 

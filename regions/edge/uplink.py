@@ -20,6 +20,7 @@ from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
 from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
+from regions.edge.retry import Retry
 from regions.edge.session import Session
 from regions.wire.uplink import (
     BATCHES_IN_FLIGHT_MAX,
@@ -43,12 +44,15 @@ from regions.wire.uplink import (
 log = structlog.get_logger()
 
 CONNECT_DEADLINE_S = 5.0
-SILENCE_MAX_S = 10.0
-PAUSE_MAX_S = 2.0
+SILENCE_MAX_S = 3.0
+"""A control plane that has promised to say something (`Welcome.alive_s`) and is silent for so long is not there."""
 ACK_DEADLINE_S = 8.0
+WATCH_EVERY_S = 0.25
 BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
 VOLATILE_MAX = 1_000
 BUSY_PAUSE_S = 0.05
+AGAIN_LATER = frozenset({"busy", "gap"})
+"""Answers after which the same call is sent again: not at once, or a log that says it for ever is asked without pause."""
 
 
 class Registrar(Protocol):
@@ -76,7 +80,11 @@ class Uplink:
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
         self._volatile: list[bytes] = []
-        self._in_flight: dict[int, list[tuple[Session, list[int]]]] = {}
+        self._in_flight: dict[int, float] = {}
+        """Batches that wait for their answer, and when each was sent, by the loop's clock; the oldest first."""
+        self._heard_s = 0.0
+        self._silence_max_s: float | None = None
+        self._served_s = 0.0
         self._batch = 0
         self._done_version = 0
         self._heartbeat_s = 1.0
@@ -101,11 +109,10 @@ class Uplink:
     # --------------------------------------------------------------------------------------------- connecting
 
     async def run(self) -> None:
-        """Until cancelled: connects, serves, reconnects with a growing, jittered pause, over all URLs in turn."""
-        pause_s, turn = 0.1, 0
+        """Until cancelled: connects, serves, reconnects, over all URLs in turn (`Retry`)."""
+        retry = Retry()
         while True:
-            url = self._urls[turn % len(self._urls)]
-            turn += 1
+            url, self._served_s = retry.url(self._urls), 0.0
             try:
                 headers = {"Authorization": f"Bearer {self._identity.token(self._region)}"}
                 async with connect(
@@ -119,15 +126,13 @@ class Uplink:
                     proxy=None,
                 ) as socket:
                     await self._serve(socket)
-                    pause_s = 0.1
             except InvalidStatus as error:
                 log.warning("uplink.refused", status=error.response.status_code)
                 if error.response.status_code in (401, 403):
                     self._urls = await self._register()
             except (WebSocketException, OSError, TimeoutError, msgspec.MsgspecError) as error:
                 log.info("uplink.down", error=type(error).__name__)
-            await asyncio.sleep(pause_s * (0.5 + random.random()))
-            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+            await asyncio.sleep(retry.ended(self._urls, self._served_s) * (0.5 + random.random()))
 
     async def _serve(self, socket: ClientConnection) -> None:
         hello = Hello(
@@ -145,12 +150,15 @@ class Uplink:
             )
             return
         self._heartbeat_s = welcome.heartbeat_s
+        self._silence_max_s = max(SILENCE_MAX_S, 2 * welcome.alive_s) if welcome.alive_s > 0 else None
         self._keyring.update(welcome.keys)
         self._use_valkey(welcome.redis_url)
         self._forget_in_flight()
         self.up = True
         log.info("uplink.up", generation=welcome.generation)
+        began_s = self._heard_s = asyncio.get_running_loop().time()
         tasks = {
+            asyncio.create_task(self._watch()),
             asyncio.create_task(self._receive(socket)),
             asyncio.create_task(self._send(socket)),
             asyncio.create_task(self._beat(socket)),
@@ -159,8 +167,13 @@ class Uplink:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except TimeoutError:
+            # nobody is there to say goodbye to
+            socket.transport.abort()
+            raise
         finally:
             self.up = False
+            self._served_s = self._heard_s - began_s
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -174,6 +187,18 @@ class Uplink:
             if not session.outbox.settled:
                 self._dirty[session] = None
         self._wake.set()
+
+    async def _watch(self) -> None:
+        """Raises `TimeoutError` where the control plane is silent or an answer is overdue: its instance hangs, or the
+        connection is half open. Reading and sending may wait for ever then, so neither is relied upon."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            now_s = asyncio.get_running_loop().time()
+            if self._silence_max_s is not None and now_s - self._heard_s > self._silence_max_s:
+                raise TimeoutError("the control plane is silent")
+            sent_s = next(iter(self._in_flight.values()), None)
+            if sent_s is not None and now_s - sent_s > ACK_DEADLINE_S:
+                raise TimeoutError("no answer to a batch")
 
     # -------------------------------------------------------------------------------------------------- sending
 
@@ -198,26 +223,23 @@ class Uplink:
 
     def _next_batch(self) -> Events | None:
         runs: list[CallEvents] = []
-        sent: list[tuple[Session, list[int]]] = []
         events = size = 0
         for session in list(self._dirty):
             run = session.outbox.run()
-            room: list[int] = []
+            room = 0
             for event in run:
                 cost = len(bytes(event.data)) + 160
                 if events >= EVENTS_PER_BATCH_MAX or (size + cost > BATCH_BYTES_MAX and (room or runs)):
                     break
-                room.append(event.n)
-                events, size = events + 1, size + cost
+                room, events, size = room + 1, events + 1, size + cost
             if not room:
                 if run:
                     break
                 del self._dirty[session]
                 continue
-            chosen = run[: len(room)]
+            chosen = run[:room]
             session.outbox.sent(chosen)
             runs.append(CallEvents(call=session.call, epoch=session.epoch, events=chosen))
-            sent.append((session, room))
             if len(chosen) == len(run):
                 del self._dirty[session]
             if len(runs) >= CALLS_PER_BATCH_MAX:
@@ -225,19 +247,18 @@ class Uplink:
         if not runs:
             return None
         self._batch += 1
-        self._in_flight[self._batch] = sent
+        self._in_flight[self._batch] = asyncio.get_running_loop().time()
         return Events(batch=self._batch, calls=runs)
 
     # ------------------------------------------------------------------------------------------------ receiving
 
     async def _receive(self, socket: ClientConnection) -> None:
         while True:
-            waited_s = ACK_DEADLINE_S if self._in_flight else None
-            async with asyncio.timeout(waited_s):
-                frame = await socket.recv()
+            frame = await socket.recv()
+            self._heard_s = asyncio.get_running_loop().time()
             try:
                 message = to_edge_decoder.decode(frame)
-            except (msgspec.MsgspecError, UnicodeError):
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 # a control plane that is newer says what this edge does not know yet
                 log.warning("uplink.unread", bytes=len(frame))
                 continue
@@ -256,18 +277,27 @@ class Uplink:
 
     async def _acknowledged(self, ack: Ack) -> None:
         self._in_flight.pop(ack.batch, None)
-        busy = False
+        later: list[Session] = []
         for status in ack.results:
             session = self.calls.session(status.call, status.epoch)
-            if session is not None:
-                session.settled(status)
-                if not session.outbox.settled:
-                    self._dirty[session] = None
-            busy = busy or status.status == "busy"
-        if busy:
-            asyncio.get_running_loop().call_later(BUSY_PAUSE_S * (0.5 + random.random()), self._wake.set)
-        else:
-            self._wake.set()
+            if session is None:
+                continue
+            session.settled(status)
+            if session.outbox.settled:
+                continue
+            if status.status in AGAIN_LATER:
+                self._dirty.pop(session, None)
+                later.append(session)
+            else:
+                self._dirty[session] = None
+        self._wake.set()
+        if later:
+            pause_s = BUSY_PAUSE_S * (0.5 + random.random())
+            asyncio.get_running_loop().call_later(pause_s, self._notify_all, later)
+
+    def _notify_all(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self.notify(session)
 
     async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
         held: list[str] = []

@@ -113,8 +113,8 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """The data of `events.lost`: an owner's numbers `from_n` to `to_n` within its `epoch` can never be delivered.
 
     Written by that owner it is numbered `to_n` and stands for the whole range, so that its call goes on; what turns up later
-    with such a number is kept as late. `reason`: ``log_away`` (the log was out of reach for too long), ``spool`` (the owner
-    has ended, and its spool has a hole).
+    with such a number is kept as late. `reason`: ``log_away`` (the log was out of reach for too long), ``log_lost`` (the log
+    had acknowledged them and does not have them any more), ``spool`` (the owner has ended, and its spool has a hole).
     """
 
     epoch: int

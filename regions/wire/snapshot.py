@@ -68,6 +68,7 @@ class CallSnapshot(msgspec.Struct, kw_only=True):
 
     `turns` already contain what `unacked` says. `playing`: the agent utterance in progress and the text announced for it,
     with the places of its words, so that the successor can write what was heard. `answered_at_ms`: 0 until answered.
+    `elapsed_ms`: how long the call had lasted when this was sealed; its maximum duration is counted by it.
     """
 
     call: str
@@ -81,6 +82,7 @@ class CallSnapshot(msgspec.Struct, kw_only=True):
     playing_words: list[Word] = []
     utterance: int = 0
     answered_at_ms: int = 0
+    elapsed_ms: int = 0
     stream_sid: str = ""
     agent: Agent | None = None
 

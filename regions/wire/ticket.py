@@ -56,11 +56,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`."""
+    """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`.
+    `from_number`, `to_number`: who calls whom, as the create said; the backend is told."""
 
     agent: Agent
     snapshot_key: str
     local_targets: bool = False
+    from_number: str = ""
+    to_number: str = ""
 
 
 class Claims(
@@ -177,8 +180,8 @@ def admit(claims: Claims, *, epoch: int, edge: str, incarnation: str, now_s: flo
     """
     if now_s > claims.exp + CLOCK_SKEW_S:
         raise TicketError("expired", "the ticket has expired", "create a new call")
-    if not resuming and now_s > claims.attach_by + CLOCK_SKEW_S:
-        raise TicketError("expired", "the time to attach for the first time has passed", "create a new call")
+    if not resuming:
+        check_first(claims, now_s=now_s)
     grant = next((g for g in claims.grants if g.epoch == epoch), None)
     if grant is None:
         raise TicketError(
@@ -191,3 +194,9 @@ def admit(claims: Claims, *, epoch: int, edge: str, incarnation: str, now_s: flo
             "restarted", "this edge has restarted and owns nothing of before", "take the next standby"
         )
     return grant
+
+
+def check_first(claims: Claims, *, now_s: float) -> None:
+    """Raises `TicketError` ``expired`` where it is too late to attach for the first time, in whatever way."""
+    if now_s > claims.attach_by + CLOCK_SKEW_S:
+        raise TicketError("expired", "the time to attach for the first time has passed", "create a new call")

@@ -19,6 +19,7 @@ FRAME_BYTES_MAX = 1 << 20
 CALLS_PER_BATCH_MAX = 500
 EVENTS_PER_BATCH_MAX = 1_000
 HEARTBEAT_S = 1.0
+ALIVE_S = 1.0
 BATCHES_IN_FLIGHT_MAX = 4
 
 REGISTER_TYP = "vx-enrol+jwt"
@@ -148,10 +149,17 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """The answer to `Hello`. `alive_s`: the control plane will say something at least this often; 0: it promises nothing."""
+
     generation: int
     heartbeat_s: float
     keys: Keys
     redis_url: str | None = None
+    alive_s: float = 0.0
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """Nothing else was said for `Welcome.alive_s`. An edge that is not told for long goes to another instance."""
 
 
 class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +206,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
 
 class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``,
-    ``unavailable``, ``unauthorized``."""
+    ``unavailable``, ``unauthorized``, ``silent``."""
 
     code: str
     detail: str
@@ -206,7 +214,7 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
 
 
 FromEdge = Hello | Heartbeat | Events | Volatile | Done
-ToEdge = Welcome | Keys | Ack | Desired | Goodbye
+ToEdge = Welcome | Keys | Ack | Desired | Alive | Goodbye
 
 from_edge_decoder = msgspec.json.Decoder(FromEdge)
 to_edge_decoder = msgspec.json.Decoder(ToEdge)

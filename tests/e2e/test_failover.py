@@ -34,7 +34,17 @@ class ToneBackend:
     def __init__(self) -> None:
         self.starts: list[dict[str, Any]] = []
         self.acks: list[dict[str, Any]] = []
+        self.newest: ServerConnection | None = None
         self.url = ""
+
+    @property
+    def acked(self) -> list[str]:
+        return [m["data"]["id"] for m in self.acks if m["type"] == "ack"]
+
+    async def call_tool(self, id_: str) -> None:
+        assert self.newest is not None
+        data = {"id": id_, "name": "look", "arguments": {}}
+        await self.newest.send(json.dumps({"event": "voxplane", "type": "tool.called", "data": data}))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[ToneBackend]:
@@ -48,6 +58,7 @@ class ToneBackend:
             async for text in socket:
                 message = json.loads(text)
                 if message["event"] == "start":
+                    self.newest = socket
                     self.starts.append(message["start"])
                     tone = asyncio.create_task(self._tone(socket, len(self.starts)))
                 elif message["event"] == "voxplane":
@@ -167,6 +178,28 @@ async def test_an_edge_that_is_told_to_stop_hands_its_calls_over(deployment: Dep
             assert caller.region == "eu-west"
             await caller.hangup()
         assert caller.end_reason == "caller_hung_up"
+
+
+async def test_an_instance_that_hangs_is_left_for_the_other(deployment: Deployment) -> None:
+    """Stopped, not killed: its sockets stay open and take what is sent. Whichever carries the uplink is among the two. That
+    events come to the log is not enough, for the spool sees to that: the edge itself must hear of it."""
+    _, key = await deployment.create_project("e2e-hang")
+    await deployment.mend()
+    async with deployment.operator() as operator:
+        await deployment.until_healthy(operator)
+    async with ToneBackend().run() as backend, AsyncClient(deployment.api_urls, key) as client:
+        call = await client.create_call(backend.url, regions={"pin": "us-east"})
+        async with AsyncCaller(call["ticket"], sample_rate=RATE_HZ) as caller:
+            await until(lambda: backend.acked, "the log was never reached")
+            for hung, tool in enumerate(("first", "second")):
+                os.kill(deployment.apis[hung].pid, signal.SIGSTOP)
+                try:
+                    await backend.call_tool(tool)
+                    await until(lambda tool=tool: tool in backend.acked, "no acknowledgement", 30.0)
+                finally:
+                    os.kill(deployment.apis[hung].pid, signal.SIGCONT)
+            assert (caller.region, caller.epoch) == ("us-east", 1)
+            await caller.hangup()
 
 
 async def test_what_an_edge_wrote_while_the_log_was_away_outlives_the_edge(deployment: Deployment) -> None:

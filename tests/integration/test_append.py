@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from app.ids import new_id
 from app.log.append import EdgeIdentity
+from regions.edge.journal import Journal
 from regions.wire import ids
 from regions.wire.events import EdgeEvent, Origin, Source
 from regions.wire.uplink import AppendStatus, CallEvents
@@ -227,6 +228,32 @@ async def test_numbers_that_are_lost_for_good_do_not_wedge_the_call(log: Log) ->
     assert len(await log.stored()) == 4
     late = await log.rows("select origin_epoch, origin_n from vx.late_events where call_id = $1 order by 2")
     assert [tuple(r) for r in late] == [(1, 3), (1, 4)]
+
+
+async def test_a_log_that_lost_what_it_had_acknowledged_is_told_so_and_the_call_goes_on(log: Log) -> None:
+    journal = Journal(log.call, 1, lambda: ids.encode(ids.EVENT, new_id()), lambda: None)
+
+    async def flush() -> AppendStatus:
+        run = journal.outbox.run()
+        journal.outbox.sent(run)
+        return await log.append(1, *run)
+
+    for _ in range(4):
+        journal.record("speech.started", {})
+    journal.acknowledged((await flush()).durable_n)
+    assert journal.outbox.settled
+    await log.rows("delete from vx.events where call_id = $1 and seq > 2 returning seq")
+    await log.rows("update vx.calls set n = 1, seq = 2 where id = $1 returning id")
+    journal.record("call.ended", {"end_reason": "caller_hung_up"})
+    gap = await flush()
+    assert (gap.status, gap.durable_n) == ("gap", 1)
+    journal.go_on_from(gap.durable_n)
+    assert [(e.n, e.type) for e in journal.outbox.unacked] == [(4, "events.lost"), (5, "call.ended")]
+    answer = await flush()
+    assert (answer.status, answer.durable_n) == ("durable", 5)
+    journal.acknowledged(answer.durable_n)
+    assert journal.outbox.settled
+    assert [t for _, _, t in await log.stored()][1:] == ["speech.started", "events.lost", "call.ended"]
 
 
 async def test_a_lost_range_fills_nothing_but_its_own_numbers(log: Log) -> None:

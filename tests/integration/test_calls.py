@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import asyncpg
 import jwt
+import msgspec
 import pytest
 import pytest_asyncio
 
-from regions.wire.ticket import read
+from regions.wire.ticket import Sealed, read, unseal
 from tests.conftest import make_settings
 from tests.support.api import Api, Project, serving
 from tests.support.fleet import add_region, three_regions
@@ -71,6 +72,24 @@ async def test_the_ticket_grants_three_epochs_and_hides_the_backend(api: Api, pr
     assert [g.epoch for g in claims.grants] == [1, 2, 3]
     assert claims.call == made["id"]
     assert "agent" not in str(jwt.decode(made["ticket"], options={"verify_signature": False}))
+
+
+async def test_every_ticket_tells_edges_and_nobody_else_who_calls_whom(api: Api, project: Project) -> None:
+    body = {
+        "agent": {"url": "ws://127.0.0.1:9/"},
+        "caller": {"from": "tel:+14155550100", "to": "sip:bot@example.com"},
+    }
+    key = {"Idempotency-Key": str(uuid4())}
+    made = (await project.client.post("/v1/calls", json=body, headers=key)).json()
+    again = (await project.client.post("/v1/calls", json=body, headers=key)).json()
+    fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    key_id, fleet_key = api.control.keyring.fleet_key
+    for ticket in (made["ticket"], again["ticket"], fresh.json()["ticket"]):
+        claims = read(ticket, keys=api.control.keyring.public_keys)
+        plain = unseal(claims.sealed, keys={key_id: fleet_key}, bound_to=claims.call)
+        sealed = msgspec.json.decode(plain, type=Sealed)
+        assert (sealed.from_number, sealed.to_number) == ("+14155550100", "sip:bot@example.com")
+        assert "4155550100" not in str(jwt.decode(ticket, options={"verify_signature": False}))
 
 
 async def test_the_same_key_gives_the_same_call_and_another_body_is_refused(

@@ -19,9 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.fleet import uplink as server
 from app.ids import new_id
 from regions.edge.identity import Identity
 from regions.wire import ids
+from regions.wire.uplink import ALIVE_S
 from tests.support.api import Api, Project
 
 REGION = "us-east"
@@ -88,6 +90,14 @@ async def edge(api: Api, tmp_path: Path) -> Edge:
     return Edge(api, identity, name, region)
 
 
+async def heard(socket: ClientConnection) -> dict[str, Any]:
+    """The next message but the signs of life."""
+    while True:
+        message: dict[str, Any] = json.loads(await socket.recv())
+        if message["type"] != "alive":
+            return message
+
+
 async def placed(project: Project, edge: Edge) -> str:
     """A call that this edge owns."""
     await edge.api.control.fleet.refresh()
@@ -120,13 +130,13 @@ def events(call: str, *run: dict[str, Any], batch: int = 1, epoch: int = 1) -> s
 async def test_an_edge_says_hello_and_what_it_writes_is_acknowledged(project: Project, edge: Edge) -> None:
     async with edge.uplink() as socket:
         await socket.send(edge.hello())
-        welcome = json.loads(await socket.recv())
+        welcome = await heard(socket)
         assert welcome["type"] == "welcome"
         assert welcome["keys"]["fleet_keys"]
         assert welcome["keys"]["jwks"]["keys"][0]["crv"] == "Ed25519"
         call = await placed(project, edge)
         await socket.send(events(call, event(1), event(2), batch=7))
-        ack = json.loads(await socket.recv())
+        ack = await heard(socket)
         assert (ack["type"], ack["batch"]) == ("ack", 7)
         assert (ack["results"][0]["status"], ack["results"][0]["durable_n"]) == ("durable", 2)
 
@@ -137,7 +147,7 @@ async def test_an_ended_call_is_told_to_its_edge(project: Project, edge: Edge) -
         await socket.recv()
         call = await placed(project, edge)
         await project.client.post(f"/v1/calls/{call}/end")
-        desired = json.loads(await socket.recv())
+        desired = await heard(socket)
         assert desired["type"] == "desired"
         assert [(c["kind"], c["call"]) for c in desired["commands"]] == [("end", call)]
         await socket.send(json.dumps({"type": "done", "version": desired["commands"][-1]["version"]}))
@@ -150,7 +160,7 @@ async def test_an_edge_is_asked_for_a_call_and_its_word_is_kept(project: Project
         await socket.recv()
         call = await placed(project, edge)
         await socket.send(events(call, event(1, type="call.answered")))
-        assert json.loads(await socket.recv())["type"] == "ack"
+        assert (await heard(socket))["type"] == "ack"
         beat = {"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 5}}
         await socket.send(json.dumps(beat | {"lapsed": [[call, 1]]}))
 
@@ -162,7 +172,7 @@ async def test_an_edge_is_asked_for_a_call_and_its_word_is_kept(project: Project
             await asyncio.sleep(0.005)
         for question in await control.overdue.questions(patience_s=0.0):
             await control.commands.deny(question.call_id, question.edge_id, question.epoch)
-        desired = json.loads(await socket.recv())
+        desired = await heard(socket)
         assert [(c["kind"], c["call"], c["body"]) for c in desired["commands"]] == [
             ("deny", call, {"epoch": "1"})
         ]
@@ -171,15 +181,35 @@ async def test_an_edge_is_asked_for_a_call_and_its_word_is_kept(project: Project
             await asyncio.sleep(0.005)
 
 
+async def test_an_edge_hears_something_all_the_time(edge: Edge) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        assert (await heard(socket))["alive_s"] == ALIVE_S
+        for _ in range(2):
+            assert json.loads(await socket.recv()) == {"type": "alive"}
+
+
+async def test_an_edge_that_is_not_heard_any_more_is_hung_up_on(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENCE_MAX_S", 0.05)
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        assert (await heard(socket))["type"] == "welcome"
+        assert (await heard(socket))["code"] == "silent"
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+
+
 async def test_a_newer_uplink_voids_the_older(edge: Edge) -> None:
     async with edge.uplink() as old, edge.uplink() as new:
         for socket in (old, new):
             await socket.send(edge.hello())
-            assert json.loads(await socket.recv())["type"] == "welcome"
+            assert (await heard(socket))["type"] == "welcome"
         await old.send(
             json.dumps({"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 5}})
         )
-        assert json.loads(await old.recv())["code"] == "superseded"
+        assert (await heard(old))["code"] == "superseded"
         await new.send(
             json.dumps({"type": "heartbeat", "at_ms": 1, "load": {"calls": 1, "capacity_calls": 5}})
         )
@@ -246,7 +276,7 @@ async def test_an_edge_that_talks_nonsense_is_cut_off_alone(api: Api, edge: Edge
         await socket.send(edge.hello())
         await socket.recv()
         await socket.send(frame)
-        goodbye = json.loads(await socket.recv())
+        goodbye = await heard(socket)
         assert (goodbye["type"], goodbye["code"]) == ("goodbye", "bad_frame")
         assert goodbye["detail"]
         with pytest.raises(ConnectionClosed):
@@ -260,7 +290,7 @@ async def test_an_edge_that_talks_nonsense_is_cut_off_alone(api: Api, edge: Edge
 async def test_the_first_frame_is_a_hello(edge: Edge, first: str | bytes) -> None:
     async with edge.uplink() as socket:
         await socket.send(first)
-        assert json.loads(await socket.recv())["code"] == "bad_frame"
+        assert (await heard(socket))["code"] == "bad_frame"
 
 
 async def refused(edge: Edge, token: str) -> None:

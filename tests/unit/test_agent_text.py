@@ -46,6 +46,27 @@ def test_what_is_too_long_is_cut_and_says_so() -> None:
     assert cut == {"truncated": True, "id": "t" * text.NAME_CHARS_MAX, "name": "n", "result": None}
 
 
+def nested(levels: int) -> bytes:
+    return b'{"id":"t","name":"n","arguments":' + b"[" * levels + b"]" * levels + b"}"
+
+
+def test_what_is_too_deep_is_cut_and_says_so() -> None:
+    """Others read it on stacks of their own: what can just be read here cannot be read there."""
+    fits, too_deep = nested(text.DEPTH_MAX - 1), nested(text.DEPTH_MAX)
+    assert text.written(fits) == fits
+    assert text.fits_volatile(fits)
+    for data in (too_deep, nested(900)):
+        cut = json.loads(text.written(data))
+        assert cut == {"truncated": True, "id": "t", "name": "n", "arguments": None}
+        assert not text.fits_volatile(data)
+
+
+@pytest.mark.parametrize(("offset", "read"), [("1e308", text.OFFSET_MS_MAX), ("-5", 0), ("9" * 300, text.OFFSET_MS_MAX)])  # fmt: skip
+def test_a_word_stands_within_a_day(offset: str, read: int) -> None:
+    data = f'{{"role":"agent","text":"x","words":[{{"word":"x","offset_ms":{offset}}}]}}'
+    assert text.said(data.encode()).words == [Word("x", read)]
+
+
 def test_words_may_stand_at_fractions_of_a_millisecond() -> None:
     data = {"role": "agent", "text": "one two", "words": [{"word": "two", "offset_ms": 120.6}]}
     assert text.said(json.dumps(data).encode()).words == [Word("two", 121)]

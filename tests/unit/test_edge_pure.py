@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regions.edge.call_time import TOLD_EVERY_MS, CallTime
 from regions.edge.calls import Calls, Refusal
 from regions.edge.lease import Lease
 from regions.edge.machine import TABLE, BadTransition, Phase, step
@@ -22,6 +23,27 @@ from regions.media.playout import Playout
 from regions.wire.events import EdgeEvent, Origin
 from regions.wire.media import LEASE_MS, SNAPSHOT_BYTES_MAX, Position, Resume
 from regions.wire.snapshot import CallSnapshot, Tail, Turn, Unacked, Word
+
+# -------------------------------------------------------------------------------------------------------- the time
+
+
+def test_what_has_elapsed_is_counted_by_the_owners_and_carried_by_the_snapshot() -> None:
+    first = CallTime(1_000, answered_at_ms=77)
+    carried = snapshot()
+    first.into(carried, 4_000)
+    assert (carried.answered_at_ms, carried.elapsed_ms) == (77, 3_000)
+    plan = plan_takeover(None, carried, None)
+    second = CallTime(900_000, plan.answered_at_ms, plan.elapsed_ms)
+    assert second.elapsed_ms(900_500) == 3_500
+
+
+def test_a_quiet_call_renews_its_snapshot_now_and_then() -> None:
+    time = CallTime(0, answered_at_ms=1)
+    assert not time.stale(TOLD_EVERY_MS)
+    assert time.stale(TOLD_EVERY_MS + 1)
+    time.into(snapshot(), TOLD_EVERY_MS + 1)
+    assert not time.stale(TOLD_EVERY_MS + 2)
+
 
 # ------------------------------------------------------------------------------------------------------- the lease
 
