@@ -83,29 +83,34 @@ def patroni_config(
                 "data-checksums",
             ],
         },
-        "postgresql": {
-            "listen": f"127.0.0.1:{member.port}",
-            "connect_address": f"127.0.0.1:{member.port}",
-            "bin_dir": str(binaries),
-            "data_dir": str(member.home / "pg"),
-            "pgpass": str(member.home / "pgpass"),
-            "authentication": {
-                "superuser": {"username": USER, "password": secrets.superuser},
-                "replication": {"username": REPLICATOR, "password": secrets.replication},
-                "rewind": {"username": REWINDER, "password": secrets.rewind},
-            },
-            "parameters": {"unix_socket_directories": "", "password_encryption": "scram-sha-256"},
-            "pg_hba": [
-                f"host replication {REPLICATOR} {LOCAL} scram-sha-256",
-                f"host all all {LOCAL} scram-sha-256",
-            ],
-            "create_replica_methods": ["basebackup"],
-            "basebackup": [{"checkpoint": "fast"}],
-            # a member that cannot be rewound is copied anew; its own data are no one else's truth
-            "remove_data_directory_on_rewind_failure": True,
-            "remove_data_directory_on_diverged_timelines": True,
-        },
+        "postgresql": _server_config(member, binaries, secrets),
         "watchdog": {"mode": "off"},
+    }
+
+
+def _server_config(member: Member, binaries: Path, secrets: Secrets) -> dict[str, Any]:
+    """How this member's own server is run."""
+    return {
+        "listen": f"127.0.0.1:{member.port}",
+        "connect_address": f"127.0.0.1:{member.port}",
+        "bin_dir": str(binaries),
+        "data_dir": str(member.home / "pg"),
+        "pgpass": str(member.home / "pgpass"),
+        "authentication": {
+            "superuser": {"username": USER, "password": secrets.superuser},
+            "replication": {"username": REPLICATOR, "password": secrets.replication},
+            "rewind": {"username": REWINDER, "password": secrets.rewind},
+        },
+        "parameters": {"unix_socket_directories": "", "password_encryption": "scram-sha-256"},
+        "pg_hba": [
+            f"host replication {REPLICATOR} {LOCAL} scram-sha-256",
+            f"host all all {LOCAL} scram-sha-256",
+        ],
+        "create_replica_methods": ["basebackup"],
+        "basebackup": [{"checkpoint": "fast"}],
+        # a member that cannot be rewound is copied anew; its own data are no one else's truth
+        "remove_data_directory_on_rewind_failure": True,
+        "remove_data_directory_on_diverged_timelines": True,
     }
 
 
