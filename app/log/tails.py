@@ -1,9 +1,10 @@
 """Keeps the recent conversation of every call in the memory of its home region and its standbys.
 
 Decides what a tail holds and where it goes. It is fed after the acknowledgement and never delays one: what became durable
-waits, one entry per call, for a worker that folds many calls at a time, and one worker per region writes it. A tail whose predecessor is not in memory here (another instance wrote
-it) is folded anew from the log. A region whose Valkey is away is caught up when it is back: its newest tails wait,
-bounded, the oldest calls first to go; a takeover that finds no tail asks the API or uses the snapshot.
+waits, one entry per call, for a worker that folds many calls at a time, and one worker per region writes them. A tail
+whose predecessor is not in memory here (another instance wrote it) is folded anew from the log. A region whose Valkey is
+away is caught up when it is back: its newest tails wait, bounded, the oldest calls first to go; a takeover that finds no
+tail asks the API or uses the snapshot.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import redis.asyncio as redis
 import structlog
@@ -38,6 +40,7 @@ WAITING_MAX = 10_000
 FOLDS_PER_ROUND = 100
 WRITES_PER_ROUND = 256
 FOLD_EVENTS_MAX = 2_000
+DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 # Writes the tail unless a newer one stands there already.
 PUT_IF_NEWER = """
@@ -112,7 +115,7 @@ class Tails:
             fed = dict(self._fed.popitem(last=False) for _ in range(min(len(self._fed), FOLDS_PER_ROUND)))
             try:
                 tails = await self._refold(fed)
-            except BaseException:
+            except DATABASE_AWAY:
                 for call, entry in fed.items():
                     self._fed.setdefault(call, entry)
                 raise
@@ -173,8 +176,11 @@ class Tails:
                     try:
                         async with client.pipeline(transaction=False) as pipeline:
                             for _, tail in batch:
-                                args = [tail.seq, msgspec.json.encode(tail), KEPT_S]
-                                await put(keys=[tail_key(tail.call)], args=args, client=pipeline)
+                                await put(
+                                    keys=[tail_key(tail.call)],
+                                    args=[tail.seq, msgspec.json.encode(tail), KEPT_S],
+                                    client=pipeline,
+                                )
                             await pipeline.execute()
                         if away:
                             log.info("tails.back", region=region)
