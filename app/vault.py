@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.db import Database
 from app.ids import new_id
 
 HASH_BYTES = 16
+_LENGTH = struct.Struct("!I")
 MASTER_KEY_FILE = "master.key"
 
 
@@ -97,7 +99,7 @@ class ContentKey:
 
     def hash(self, *parts: bytes) -> bytes:
         """A keyed BLAKE2b over length-prefixed parts."""
-        framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])
+        framed = b"".join([_LENGTH.pack(len(part)) + part for part in parts])
         return hashlib.blake2b(framed, key=self.secret, digest_size=HASH_BYTES).digest()
 
 

@@ -26,6 +26,7 @@ from regions.wire.uplink import (
 )
 
 AT_MS_MAX = 1 << 43
+DURABLE_TYPES = frozenset(t.name for t in EVENT_TYPES.values() if t.durable and Source.EDGE in t.sources)
 CAPACITY_MAX = 100_000
 LOAD_MAX = 1e9
 
@@ -112,8 +113,7 @@ def _check_run(run: CallEvents) -> None:
 
 def check_event(event: EdgeEvent, epoch: int) -> None:
     """One event of an owner at `epoch`, its place in the run apart. Raises `BadFrame`, or `IdError` for its id."""
-    kind = EVENT_TYPES.get(event.type)
-    if kind is None or not kind.durable or Source.EDGE not in kind.sources:
+    if event.type not in DURABLE_TYPES:
         raise BadFrame("an edge may not write this type of event, or it is not a durable one")
     raw = bytes(event.data)
     if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or b"\\u0000" in raw:

@@ -191,6 +191,11 @@ class Calls:
         return self._sessions.get((call, epoch))
 
     @property
+    def late_turns(self) -> list[int]:
+        """How many turns of calls began how late, by the buckets of the pacer."""
+        return self._pacer.late_turns
+
+    @property
     def sessions(self) -> list[Session]:
         return list(self._sessions.values())
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from typing import Any
 
 from regions.edge.calls import Calls
 from regions.edge.uplink import Uplink
+from regions.media.pacer import LATE_MS
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -50,8 +52,20 @@ def make_app(calls: Calls, uplink: Uplink) -> App:
             f"# TYPE voxplane_edge_calls gauge\nvoxplane_edge_calls {load.calls}\n"
             f"# TYPE voxplane_edge_capacity_calls gauge\nvoxplane_edge_capacity_calls {load.capacity_calls}\n"
             f"# TYPE voxplane_edge_lateness_p99_ms gauge\nvoxplane_edge_lateness_p99_ms {load.lateness_p99_ms}\n"
+            f"{late_turns(calls.late_turns)}"
             f"# TYPE voxplane_edge_refused_total counter\nvoxplane_edge_refused_total {calls.refused}\n"
             f"# TYPE voxplane_edge_uplink_up gauge\nvoxplane_edge_uplink_up {int(uplink.up)}\n"
         )
 
     return app
+
+
+def late_turns(counts: list[int]) -> str:
+    """How late the turns of calls began: a counter per upper bound, each including those below it."""
+    name = "voxplane_edge_turns_total"
+    bounds = [*map(str, LATE_MS), "+Inf"]
+    lines = [
+        f'{name}{{late_ms_max="{bound}"}} {total}\n'
+        for bound, total in zip(bounds, accumulate(counts), strict=True)
+    ]
+    return f"# TYPE {name} counter\n" + "".join(lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +17,9 @@ PHASES = 8
 PHASE_NS = PERIOD_NS // PHASES
 CATCH_UP = 2
 SAMPLES = 4_096
+LATE_MS = (1, 2, 5, 10, 20, 50, 100)
+"""Upper bounds of the buckets in which turns are counted by their lateness; one more takes the rest."""
+LATE_NS = tuple(ms * 1_000_000 for ms in LATE_MS)
 
 Turn = Callable[[int], None]
 """Called with the time in nanoseconds of `time.monotonic_ns`."""
@@ -30,6 +34,8 @@ class Pacer:
         self._next_ns = 0
         self._phase = 0
         self._late_ns: deque[int] = deque(maxlen=SAMPLES)
+        self.late_turns = [0] * (len(LATE_MS) + 1)
+        """Since the start; by bucket."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -72,7 +78,9 @@ class Pacer:
         while self._next_ns <= now:
             for turn in tuple(self._phases[self._phase]):
                 began = time.monotonic_ns()
-                self._late_ns.append(began - self._next_ns)
+                late_ns = began - self._next_ns
+                self._late_ns.append(late_ns)
+                self.late_turns[bisect_left(LATE_NS, late_ns)] += 1
                 try:
                     turn(began)
                 except Exception as error:  # noqa: BLE001  one call's fault is not another's

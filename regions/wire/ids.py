@@ -65,8 +65,10 @@ def encode(prefix: str, value: UUID) -> str:
     return prefix + "_" + "".join([_PAIRS[(n >> shift) & 0x3FF] for shift in range(120, -10, -10)])
 
 
+@lru_cache(maxsize=8_192)
 def decode(prefix: str, text: str) -> UUID:
-    """The UUID behind `text`; raises `IdError` unless it is exactly a TypeID with this prefix."""
+    """The UUID behind `text`; raises `IdError` unless it is exactly a TypeID with this prefix. Remembered: what a frame brings
+    is read when it is checked, and again when it is stored."""
     tail = text[-26:]
     try:
         if tail[:1] <= "7" and text == f"{prefix}_{tail}":

@@ -1,7 +1,8 @@
 """Events per second from an edge's uplink to the durable acknowledgement, against inserting the same rows and nothing else.
 
-One API instance with its tails, hints and row-level security as they always are, one uplink with 440 calls in four batches
-under way. The load generator, the API, the database and the inserting process share the machine; never two sides at a time.
+One API instance with its tails, hints and row-level security as they always are, one uplink with 444 calls in four batches
+under way. The load generator, the API, the database and the inserting process share the machine, but never two sides at a
+time: a round of inserting waits until the API has done what it does after an acknowledgement.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from app.local.deployment import Deployment
 from regions.wire.uplink import BATCHES_IN_FLIGHT_MAX, EVENTS_PER_BATCH_MAX
 from tests.bench.create import run
 from tests.bench.report import Figure
-from tests.bench.support import deployed
+from tests.bench.support import Generator, deployed, generator, idle
 from tests.bench.talk import exchange
 from voxplane import AsyncClient
 
 ROUNDS = 5
 EXCHANGES = 20
+"""In a call and a round: five minutes of conversation. Every round has calls of its own, on both sides."""
 CALLS = BATCHES_IN_FLIGHT_MAX * (EVENTS_PER_BATCH_MAX // len(exchange(0)))
 DEADLINE_S = 60.0
 REGION = "us-west"
@@ -34,12 +35,15 @@ REGION = "us-west"
 async def measure(*, full: bool) -> list[Figure]:
     async with deployed(regions=2) as deployment, uplink(deployment) as edge:
         _, key = await deployment.create_project("bench")
-        await edge.tell({"calls": await placed(deployment, key, edge.id)})
+        await edge.load.tell({"calls": await placed(deployment, key, edge.id)})
         await edge.write(2)
+        await idle([api.pid for api in deployment.apis])
         await inserted(deployment, 2)
         rounds: list[tuple[float, float]] = []
         for _ in range(ROUNDS * (2 if full else 1)):
+            await idle([api.pid for api in deployment.apis])
             base = await inserted(deployment, EXCHANGES)
+            await edge.load.tell({"calls": await placed(deployment, key, edge.id)})
             rounds.append((await edge.write(EXCHANGES), base))
     ratios = [appended / base for appended, base in rounds]
     per_batch = CALLS // BATCHES_IN_FLIGHT_MAX * len(exchange(0))
@@ -56,29 +60,12 @@ async def measure(*, full: bool) -> list[Figure]:
 
 @dataclass(slots=True)
 class ScriptedEdge:
-    """The load generator of `tests.bench.uplink_load`."""
-
-    process: asyncio.subprocess.Process
-    id: str = ""
-
-    async def tell(self, command: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(command).encode() + b"\n")
-        await self.process.stdin.drain()
-
-    async def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        async with asyncio.timeout(DEADLINE_S):
-            line = await self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator has ended: see above")
-        found: dict[str, Any] = json.loads(line)
-        return found
+    load: Generator
+    id: str
 
     async def write(self, exchanges: int) -> float:
         """Events per second."""
-        await self.tell({"exchanges": exchanges})
-        found = await self.answer()
+        found = await self.load.ask({"exchanges": exchanges})
         return float(found["events"] / found["seconds"])
 
 
@@ -88,26 +75,9 @@ async def uplink(deployment: Deployment) -> AsyncIterator[ScriptedEdge]:
         made = await client.post("/admin/v1/regions", json={"id": REGION, "jurisdiction": "us"})
         made.raise_for_status()
         enrolled = (await client.post(f"/admin/v1/regions/{REGION}/enrol")).json()
-    command = [
-        "-m",
-        "tests.bench.uplink_load",
-        deployment.api_urls[0],
-        REGION,
-        str(deployment.folder / "scripted"),
-    ]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        edge = ScriptedEdge(process)
-        assert process.stdin is not None
-        process.stdin.write(enrolled["token"].encode() + b"\n")
-        edge.id = (await edge.answer())["edge"]
-        yield edge
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    folder = str(deployment.folder / "scripted")
+    async with generator("tests.bench.uplink_load", deployment.api_urls[0], REGION, folder) as load:
+        yield ScriptedEdge(load, (await load.ask({"token": enrolled["token"]}))["edge"])
 
 
 async def placed(deployment: Deployment, key: str, edge_id: str) -> list[str]:

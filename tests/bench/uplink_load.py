@@ -1,6 +1,6 @@
 """A process of its own that is an edge as far as its uplink goes: ``python -m tests.bench.uplink_load API_URL REGION FOLDER``.
 
-The enrolment token is the first line of its input. It registers, says hello, prints its edge id, and from then on sends a
+The first line of its input, ``{"token": …}``, enrols it. It registers, says hello, prints its edge id, and from then on sends a
 heartbeat a second. A line ``{"calls": […]}`` names its calls, a line ``{"exchanges": k}`` has every call write `k`
 exchanges; it prints how many events were acknowledged as durable and in how many seconds. Frames are encoded beforehand.
 
@@ -17,7 +17,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
@@ -41,6 +40,7 @@ from regions.wire.uplink import (
     Welcome,
     to_edge_decoder,
 )
+from tests.bench.support import say, stdin
 from tests.bench.talk import exchange, written
 
 CAPACITY = 100_000
@@ -63,6 +63,7 @@ class Writer:
 
     def take(self, calls: list[str]) -> None:
         per_lane = EVENTS_PER_BATCH_MAX // len(exchange(0))
+        self.exchanges = 0
         self.lanes = [calls[i : i + per_lane] for i in range(0, len(calls), per_lane)]
 
     async def write(self, exchanges: int) -> tuple[int, float]:
@@ -106,7 +107,7 @@ class Writer:
 async def main(api_url: str, region: str, folder: Path) -> None:
     identity = Identity(folder)
     commands = await stdin()
-    await register(api_url, region, identity, (await commands.readline()).decode().strip())
+    await register(api_url, region, identity, json.loads(await commands.readline())["token"])
     url = api_url.replace("http", "ws", 1) + "/edge/v1/uplink"
     headers = {"Authorization": f"Bearer {identity.token(region)}"}
     async with connect(
@@ -164,18 +165,6 @@ async def hear(socket: ClientConnection, writer: Writer) -> None:
         message = to_edge_decoder.decode(text)
         if isinstance(message, Ack):
             writer.acks.put_nowait(message)
-
-
-async def stdin() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader(limit=1 << 20)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    return reader
-
-
-def say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 
-from regions.media.pacer import Pacer
+from regions.edge.http import late_turns
+from regions.media.pacer import LATE_MS, Pacer
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -70,3 +72,26 @@ async def test_one_calls_fault_is_not_anothers() -> None:
     await until(lambda: turns["good"] >= 3)
     pacer.stop()
     assert failed == ["bad"]
+
+
+async def test_how_late_each_turn_began_is_counted_in_its_bucket() -> None:
+    turns: Counter[str] = Counter()
+    pacer = Pacer(lambda turn, error: None)
+
+    def slow(_: int) -> None:
+        turns.update(["slow"])
+        time.sleep(0.012)
+
+    def behind(_: int) -> None:
+        turns.update(["behind"])
+
+    pacer.start()
+    pacer.add(slow)
+    for _ in range(7):
+        pacer.add(lambda _: None)
+    pacer.add(behind)  # in the phase of the slow one, after it
+    await until(lambda: turns["behind"] >= 5)
+    pacer.stop()
+    later_than_10_ms = sum(pacer.late_turns[LATE_MS.index(10) + 1 :])
+    assert later_than_10_ms >= turns["behind"]
+    assert late_turns(pacer.late_turns).endswith(f'late_ms_max="+Inf"}} {sum(pacer.late_turns)}\n')

@@ -50,19 +50,24 @@ language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
   xid bigint := pg_current_xact_id()::text::bigint;
+  calls uuid[] := array(select distinct u from unnest(p_call) u);
   locked uuid[];
 begin
-  locked := array(select c.id from vx.calls c
-                   where c.id = any(array(select distinct u from unnest(p_call) u))
-                   order by c.id for no key update skip locked);
+  locked := array(select c.id from vx.calls c where c.id = any(calls) order by c.id for no key update skip locked);
 
-  -- a statement of its own: its snapshot is taken after the locks
+  -- A statement of its own: its snapshot is taken after the locks. Its plan is made once, for batches of any size. The planner
+  -- expects ten rows of an array and a thousand of the series, which stands there for that alone: with ten it would compare
+  -- every event with every other. The look-up in vx.events is lateral and with `offset 0`, for it must go by the index.
   return query
   with given as (
     select g.*, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n,
-           vx.first_n(g.type, g.data, g.epoch, g.n, g.oe is not null) as n_from
-      from unnest(p_call, p_epoch, p_n, p_event, p_type, p_at, p_data, p_content, p_content_key, p_hash, p_origin_epoch, p_origin_n)
+           case when g.type = 'events.lost' then vx.first_n(g.type, g.data, g.epoch, g.n, g.oe is not null) else g.n end as n_from
+      from rows from (unnest(p_call), unnest(p_epoch), unnest(p_n), unnest(p_event), unnest(p_type), unnest(p_at),
+                      unnest(p_data), unnest(p_content), unnest(p_content_key), unnest(p_hash), unnest(p_origin_epoch),
+                      unnest(p_origin_n), generate_series(1, cardinality(p_call)))
         as g(call_id, epoch, n, event_id, type, at, data, content, content_key, hash, oe, o_n)
+  ), held as (
+    select c.* from vx.calls c where c.id = any(calls)
   ), runs as (
     select g.call_id, min(g.epoch) as epoch, min(g.n_from) as n_first, max(g.n) as n_last, count(*) as k,
            min(g.n) filter (where g.type = 'call.ended') as n_final,
@@ -70,15 +75,16 @@ begin
       from (select g.*, lag(g.n) over (partition by g.call_id order by g.n) as previous from given g) g
      group by g.call_id
   ), stored as (
-    select e.call_id, e.origin_epoch, e.origin_n, e.hash
-      from given g join vx.events e
-        on e.call_id = g.call_id and e.origin_epoch = g.origin_epoch and e.origin_n = g.origin_n
-     where e.origin_n is not null
+    -- an owner's own event above its call's n cannot be there: it is not looked for
+    select g.call_id, g.origin_epoch, g.origin_n, e.hash <> g.hash as other
+      from given g join held c on c.id = g.call_id cross join lateral (
+             select e.hash from vx.events e
+              where e.call_id = g.call_id and e.origin_epoch = g.origin_epoch and e.origin_n = g.origin_n
+                and e.origin_n is not null
+             offset 0) e
+     where g.oe is not null or g.epoch < c.epoch or (g.epoch = c.epoch and g.n <= c.n)
   ), seen as (
-    select g.call_id, count(s.call_id) as k, coalesce(bool_or(s.hash <> g.hash), false) as other
-      from given g left join stored s
-        on s.call_id = g.call_id and s.origin_epoch = g.origin_epoch and s.origin_n = g.origin_n
-     group by g.call_id
+    select s.call_id, count(*) as k, bool_or(s.other) as other from stored s group by s.call_id
   ), verdicts as (
     select r.*, c.project_id, c.seq as seq_before, c.feed_xid as xid_before, c.epoch as epoch_before, c.epoch_granted,
            c.webhook_id, c.answered_at,
@@ -103,12 +109,14 @@ begin
                then 'this epoch was not granted to this edge and incarnation'
              else ''
            end as why
-      from runs r left join vx.calls c on c.id = r.call_id left join seen s on s.call_id = r.call_id
+      from runs r left join held c on c.id = r.call_id left join seen s on s.call_id = r.call_id
+  ), writing as (
+    select v.*, v.verdict = 'durable' and v.epoch >= v.epoch_before as writes from verdicts v
   ), fresh as (
     select g.*, v.project_id, v.n_before, v.epoch_granted, v.webhook_id, v.xid_before,
            v.seq_before + row_number() over (partition by g.call_id order by g.n) as seq
-      from given g join verdicts v on v.call_id = g.call_id
-     where v.verdict = 'durable' and v.epoch >= v.epoch_before and g.n > v.n_before
+      from given g join writing v on v.call_id = g.call_id
+     where v.writes and g.n > v.n_before
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
                                                 and s.origin_n = g.origin_n)
   ), put_events as (
@@ -130,20 +138,18 @@ begin
                                 content_key, hash)
     select g.call_id, g.origin_epoch, g.origin_n, v.project_id, g.event_id, g.type, p_edge, p_region, g.at, g.data,
            g.content, g.content_key, g.hash
-      from given g join verdicts v on v.call_id = g.call_id
-     where (v.verdict = 'fenced' or v.verdict = 'durable' and v.epoch >= v.epoch_before and g.n <= v.n_before)
+      from given g join writing v on v.call_id = g.call_id
+     where (v.verdict = 'fenced' or v.writes and g.n <= v.n_before)
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
                                                 and s.origin_n = g.origin_n)
     on conflict do nothing
-  ), folds as (
-    select v.call_id, max(f.seq) as seq, count(f.seq)::integer as k,
+  ), folds as materialized (
+    select f.call_id, max(f.seq) as seq, count(*)::integer as k,
            (array_agg(f.type order by f.n desc) filter (where f.type like 'call.%'))[1] as state_type,
            min(f.at) filter (where f.type = 'call.answered') as answered_at,
            min(f.at) filter (where f.type = 'call.ended') as ended_at,
            min(f.data ->> 'end_reason') filter (where f.type = 'call.ended') as end_reason
-      from verdicts v left join fresh f on f.call_id = v.call_id
-     where v.verdict = 'durable' and v.epoch >= v.epoch_before
-     group by v.call_id
+      from fresh f group by f.call_id
   ), put_calls as (
     update vx.calls c
        set n = greatest(v.n_last, v.n_before),
@@ -156,15 +162,16 @@ begin
            end_reason = coalesce(c.end_reason, d.end_reason),
            state = coalesce(vx.state_after(d.state_type, d.end_reason,
                                            coalesce(c.answered_at, d.answered_at) is not null), c.state)
-      from folds d join verdicts v on v.call_id = d.call_id
-     where c.id = d.call_id and (d.seq is not null or v.n_last > v.n_before or v.epoch > v.epoch_before)
+      from writing v left join folds d on d.call_id = v.call_id
+     where c.id = any(locked) and c.id = v.call_id and v.writes
+       and (d.seq is not null or v.n_last > v.n_before or v.epoch > v.epoch_before)
     returning c.id, c.seq
   )
   select v.call_id, v.verdict,
-         case when v.verdict = 'durable' then greatest(v.n_last, case when v.epoch >= v.epoch_before then v.n_before end)::integer
+         case when v.verdict = 'durable' then greatest(v.n_last, case when v.writes then v.n_before end)::integer
               when v.verdict = 'gap' then v.n_before else 0 end,
          coalesce(p.seq, v.seq_before, 0), v.why, coalesce(d.k, 0)
-    from verdicts v left join put_calls p on p.id = v.call_id left join folds d on d.call_id = v.call_id;
+    from writing v left join put_calls p on p.id = v.call_id left join folds d on d.call_id = v.call_id;
 end $$;
 
 -- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
