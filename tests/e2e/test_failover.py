@@ -152,9 +152,14 @@ async def test_a_call_survives_the_death_of_its_edge_and_of_an_instance(deployme
                 break
             await asyncio.sleep(0.02)
         events = await client.events_of(call["id"])
-        await receiver.until(len(events), 30)
+
+        def heard() -> list[dict[str, Any]]:
+            """Once each: what the instance that was killed had under way comes again, under the same id."""
+            return list({e["id"]: e for e in reversed(receiver.received)}.values())[::-1]
+
+        await until(lambda: len(heard()) >= len(events), "webhooks are missing", 30)
         assert check_events(await client.get_call(call["id"]), events) == []
-        assert check_webhooks(events, receiver.received, receiver.faults) == []
+        assert check_webhooks(events, heard(), receiver.faults) == []
         kinds = [e["type"] for e in events]
         assert kinds[-2:] == ["turn.interrupted", "call.ended"], "what was heard of the last answer is kept"
         assert kinds.count("call.reconnecting") == kinds.count("call.reconnected") == 1
