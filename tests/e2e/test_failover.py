@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.local.caller_script import Talker
 from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.process import works_in
 from app.local.proof import check_events, check_webhooks
 from app.local.receiver import WebhookReceiver
 from voxplane import AsyncCaller, AsyncClient
@@ -225,6 +226,12 @@ async def test_what_an_edge_wrote_while_the_log_was_away_outlives_the_edge(deplo
             await until(lambda: backend.acks, "the log was never reached")
             assert caller.region == "us-east"
             os.kill(postgres.pid, signal.SIGKILL)
+            data = postgres.folder / "data"
+            # those of its processes that are in the middle of a statement still commit it
+            await until(
+                lambda: not any(works_in(int(p), data) for p in os.listdir("/proc") if p.isdigit()),
+                "a backend",
+            )
             for digit in "1234":
                 await caller.dtmf(digit)
             await until_spooled(region.valkey.url, 4)
