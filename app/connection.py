@@ -22,8 +22,14 @@ from app.primary import NoPrimary
 SUSPECT_AFTER_S = 3.0
 """A statement that was given up after so long casts doubt on its server."""
 
-DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""All that a statement on the driver may raise."""
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that a statement on the driver may raise. Its internal error is what it says where a connection is lost in its midst."""
 
 # SQLSTATE classes in which the fault is not the statement's: connection, rolled back, no resources, lock not available,
 # read-only, operator, system
@@ -92,7 +98,7 @@ def is_away(error: BaseException) -> bool:
     state = sqlstate(error)
     if isinstance(error, asyncpg.PostgresError | DBAPIError):
         return not state or state.startswith(AWAY)
-    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
+    return isinstance(error, DATABASE_ERRORS)
 
 
 def has_moved(error: BaseException) -> bool:

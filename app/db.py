@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 from sqlalchemy import event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.connection import Connection, has_moved, trouble_of
@@ -147,15 +147,28 @@ class Database:
     @asynccontextmanager
     async def transaction(self, role: Role) -> AsyncIterator[AsyncConnection]:
         """A Core transaction as `role` that names no project: as `api` it sees no project's rows."""
-        async with self._engines[role].begin() as connection:
+        async with self._begin(role) as connection:
             yield connection
 
     @asynccontextmanager
     async def project(self, project_id: UUID) -> AsyncIterator[AsyncConnection]:
         """A Core transaction as `api` in which row-level security shows one project and nothing else."""
-        async with self._engines["api"].begin() as connection:
+        async with self._begin("api") as connection:
             await connection.execute(SET_PROJECT, {"project": str(project_id)})
             yield connection
+
+    @asynccontextmanager
+    async def _begin(self, role: Role) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self._engines[role].connect()
+        except InvalidRequestError as error:
+            # what was made anew has been lost again before it could be handed out
+            raise ConnectionError(str(error)) from None
+        try:
+            async with connection.begin():
+                yield connection
+        finally:
+            await connection.close()
 
     @asynccontextmanager
     async def project_driver(self, project_id: UUID) -> AsyncIterator[Any]:

@@ -23,7 +23,7 @@ PASSED_OVER = (OSError, TimeoutError, TargetServerAttributeNotMatched, asyncpg.P
                asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError)  # fmt: skip
 """This host cannot be used now, another one may."""
 WRONG = asyncpg.PostgresError
-"""A wrong password or name is wrong everywhere, or right where the news has not come yet: raised where no host has it right."""
+"""A wrong password or name: raised where every host says so. One alone may not have heard of it yet, or be about to start."""
 
 
 class NoPrimary(ConnectionError):
@@ -63,7 +63,7 @@ class Hosts:
         waiting = deque((self._first + i) % count for i in range(count))
         running: dict[asyncio.Task[asyncpg.Connection], int] = {}
         refused: dict[int, str] = {}
-        wrong: Exception | None = None
+        wrong: list[Exception] = []
         try:
             while waiting or running:
                 if waiting:
@@ -80,14 +80,14 @@ class Hosts:
                         continue
                     except WRONG as error:
                         refused[running.pop(task)] = str(error)
-                        wrong = error
+                        wrong.append(error)
                         continue
                     self._first = running.pop(task)
                     return connection
         finally:
             await _abandon(running)
-        if wrong is not None:
-            raise wrong
+        if len(wrong) == count:
+            raise wrong[0]
         raise NoPrimary(
             "no host takes writes: "
             + "; ".join(

@@ -181,6 +181,7 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
     HTTPException: _from_http,
     asyncpg.PostgresError: _from_postgres,
     asyncpg.InterfaceError: _from_database,
+    asyncpg.InternalClientError: _from_database,
     DBAPIError: _from_postgres,
     PoolTimeout: _from_database,
     TimeoutError: _from_database,

@@ -19,6 +19,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from app.connection import DATABASE_ERRORS
 from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
@@ -57,7 +58,6 @@ SILENCE_MAX_S = 10.0
 POLL_S = 1.0
 QUESTIONS_MAX = 1_000
 LAPSED_EVERY_S = 30.0
-DATABASE_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 
 
@@ -163,7 +163,7 @@ class Uplink:
             await self._goodbye(closed)
         except (ConnectionError, TimeoutError):
             log.info("uplink.lost", edge=str(self._edge.edge_id))
-        except DATABASE_AWAY as error:
+        except DATABASE_ERRORS as error:
             log.info("uplink.lost", edge=str(self._edge.edge_id), error=type(error).__name__)
             await self._goodbye(_Closed("unavailable", "the database is away", "reconnect in a moment"))
 
@@ -269,7 +269,7 @@ class Uplink:
             raise _Closed("bad_frame", "a call's id is none", "mend the edge") from None
         try:
             await self._contact.lapsed(self._edge.edge_id, calls)
-        except DATABASE_AWAY as error:
+        except DATABASE_ERRORS as error:
             log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
             return
         self._lapsed_s |= dict.fromkeys(fresh, now_s)
@@ -283,7 +283,7 @@ class Uplink:
             if answers:
                 await self._contact.answered(self._edge.edge_id, self._edge.incarnation, answers)
             await self._store.commands_done(self._edge.edge_id, done.version)
-        except DATABASE_AWAY as error:
+        except DATABASE_ERRORS as error:
             # the commands are carried out again after the next hello, and what was asked is asked again
             log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
 
@@ -322,7 +322,7 @@ class Uplink:
             while True:
                 try:
                     commands = await self._store.commands(self._edge.edge_id, self._sent_version)
-                except DATABASE_AWAY:
+                except DATABASE_ERRORS:
                     commands = []
                 if commands:
                     self._questions.extend(

@@ -144,6 +144,7 @@ class Creator:
     made: dict[str, str] = field(default_factory=dict)
     created_s: list[float] = field(default_factory=list)
     refused: int = 0
+    strange: list[str] = field(default_factory=list)
     contradicted: int = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -171,8 +172,9 @@ class Creator:
                             again = await self._again(client, url, body, key)
                             self.contradicted += again is not None and again != self.made[key]
                             break
-                        assert answer.status_code in (503, 429), answer.text
                         self.refused += 1
+                        if answer.status_code not in (503, 429):
+                            self.strange.append(f"{answer.status_code} {answer.text}")
                     await wait(AGAIN_S)
                 await wait(PACE_S)
 

@@ -127,6 +127,11 @@ class Proof:
         self.faults += [f"a webhook was not genuine: {code}" for code in self.receiver.faults]
         if self.creator.contradicted:
             self.faults.append(f"{self.creator.contradicted} keys were answered with two calls")
+        if self.creator.strange:
+            self.faults.append(f"{len(self.creator.strange)} creates were answered {self.creator.strange[0]}")
+            for file in self.deployment.folder.glob("api-*.log"):
+                failed = [line for line in file.read_text().splitlines() if "request.failed" in line]
+                print("\n".join(failed[:3]))
         if set(self.writer.answers) - {"durable", "busy"}:
             self.faults.append(f"the uplink was answered {self.writer.answers}")
 
