@@ -42,33 +42,26 @@ log = structlog.get_logger()
 CLAIM_S = 5
 KEEP_EVERY_S = 1.0
 BATCH = 64
-LOOK_AT = 4 * BATCH
-PER_ENDPOINT_MAX = 16
+PER_ENDPOINT_MAX = 64
+SLOW_MAX = 2
+"""In flight at an endpoint that has let us wait in vain lately."""
+SLOW_S = 60.0
+SLOW_KEPT_MAX = 10_000
+POSTPONE_S = 0.25
 IN_FLIGHT_MAX = 512
 POLL_S = 0.5
 GATHER_S = 0.005
 
 CLAIM = f"""
-with busy as (
-  select * from unnest($2::uuid[], $4::int[]) b(webhook_id, n)
-), first as (
-  select p.call_id, p.webhook_id, p.seq, p.next_at,
-         row_number() over (partition by p.webhook_id order by p.next_at) + coalesce(b.n, 0) as place
-    from (select q.call_id, q.webhook_id, q.seq, q.next_at from vx.deliveries q
-           where q.state in ('pending', 'parked') and q.next_at <= clock_timestamp()
-             and not q.webhook_id = any(array(select webhook_id from busy where n >= {PER_ENDPOINT_MAX}))
-             and not exists (select from vx.deliveries b
-                              where b.webhook_id = q.webhook_id and b.call_id = q.call_id and b.seq < q.seq
-                                and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
-           order by q.next_at limit {LOOK_AT}) p
-    left join busy b on b.webhook_id = p.webhook_id
-), due as (
+with due as (
   select p.call_id, p.webhook_id, p.seq,
          exists (select from vx.deliveries b where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
                     and b.parked and b.state in ('parked', 'in_flight')) as overtakes
     from vx.deliveries p
-    join first f on f.call_id = p.call_id and f.webhook_id = p.webhook_id and f.seq = p.seq
-   where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and f.place <= {PER_ENDPOINT_MAX}
+   where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and not p.webhook_id = any($2::uuid[])
+     and not exists (select from vx.deliveries b
+                      where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
+                        and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
    order by p.next_at limit $3
    for no key update of p skip locked
 )
@@ -102,6 +95,14 @@ update vx.deliveries d set state = 'pending', claimed_by = null, next_at = clock
    and not exists (select from unnest($2::uuid[], $3::uuid[], $4::int[]) k(call_id, webhook_id, seq)
                     where k.call_id = d.call_id and k.webhook_id = d.webhook_id and k.seq = d.seq)
 """
+POSTPONE = f"""
+update vx.deliveries d
+   set state = case when d.parked then 'parked' else 'pending' end, claimed_by = null, attempts = d.attempts - 1,
+       first_at = case when d.attempts > 1 then d.first_at end,
+       next_at = clock_timestamp() + interval '{POSTPONE_S} seconds'
+  from unnest($2::uuid[], $3::uuid[], $4::int[]) k(call_id, webhook_id, seq)
+ where d.call_id = k.call_id and d.webhook_id = k.webhook_id and d.seq = k.seq and d.state = 'in_flight' and d.claimed_by = $1
+"""
 DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
 
 
@@ -118,6 +119,7 @@ class Delivery:
         self._settler = Settler(db, self.id)
         self._chance = random.Random()
         self._in_flight: Counter[UUID] = Counter()
+        self._slow_until_s: dict[UUID, float] = {}
         self.in_hand: dict[asyncio.Task[None], Any] = {}
         self._astray = False
 
@@ -178,8 +180,8 @@ class Delivery:
     async def _claim(self) -> list[tuple[Any, Any, Any]]:
         pool = self._db.pool("worker")
         room = min(BATCH, IN_FLIGHT_MAX - len(self.in_hand))
-        busy = dict(self._in_flight)
-        claims = await pool.fetch(CLAIM, self.id, list(busy), room, list(busy.values()))
+        full = [webhook for webhook, n in self._in_flight.items() if n >= self._most(webhook)]
+        claims = await self._within_bounds(await pool.fetch(CLAIM, self.id, full, room))
         if not claims:
             return []
         rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])
@@ -188,6 +190,25 @@ class Delivery:
             row["id"]: row for row in await pool.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
         }
         return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
+
+    def _most(self, webhook_id: UUID) -> int:
+        """How many deliveries may be under way to the endpoint at once, on this instance."""
+        slow = self._slow_until_s.get(webhook_id, 0.0) > self._clock.monotonic_s()
+        return SLOW_MAX if slow else PER_ENDPOINT_MAX
+
+    async def _within_bounds(self, claims: list[Any]) -> list[Any]:
+        """Those that their endpoints have room for; the others are put off a moment, so that they are in nobody's way."""
+        kept: list[Any] = []
+        excess: list[Any] = []
+        count = Counter(self._in_flight)
+        for claim in claims:
+            webhook_id = claim["webhook_id"]
+            count[webhook_id] += 1
+            (kept if count[webhook_id] <= self._most(webhook_id) else excess).append(claim)
+        if excess:
+            keys = ([c[name] for c in excess] for name in ("call_id", "webhook_id", "seq"))
+            await self._db.pool("worker").execute(POSTPONE, self.id, *keys)
+        return kept
 
     async def _give_back(self) -> None:
         """What stands as claimed here and is not under way: its claim was made, or what came of it written, without an answer."""
@@ -202,6 +223,7 @@ class Delivery:
             if endpoint["open"]:
                 answer = await self._send(sender, claim, row, endpoint)
                 verdict = judge(self._attempt(claim, answer), draw=self._chance.random())
+                self._note_pace(webhook_id, answer)
             else:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
                 verdict = Verdict(outcome="failed")
@@ -227,6 +249,15 @@ class Delivery:
             if self._in_flight[webhook_id] <= 0:
                 del self._in_flight[webhook_id]
             self._hints.wake("deliveries")
+
+    def _note_pace(self, webhook_id: UUID, answer: Answer) -> None:
+        now_s = self._clock.monotonic_s()
+        if answer.timed_out:
+            self._slow_until_s[webhook_id] = now_s + SLOW_S
+        elif answer.status is not None:
+            self._slow_until_s.pop(webhook_id, None)
+        if len(self._slow_until_s) > SLOW_KEPT_MAX:
+            self._slow_until_s = {w: s for w, s in self._slow_until_s.items() if s > now_s}
 
     def _attempt(self, claim: Any, answer: Answer) -> Attempt:
         return Attempt(

@@ -331,3 +331,36 @@ async def test_a_reader_cannot_wait_for_what_never_comes(project: Project) -> No
     for path in ("/v1/events", "/v1/events/stream"):
         answer = await project.client.get(path, params={"types": "call.vanished"})
         assert (answer.status_code, answer.json()["code"]) == (400, "unknown_type")
+
+
+async def test_an_endpoint_that_lets_us_wait_is_given_little_at_once(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs; the bound holds from the first time-out on, and others are not held up."""
+    monkeypatch.setattr("app.webhooks.delivery.PER_ENDPOINT_MAX", 4)
+    waiting, most = 0, 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await reader.read()
+        writer.close()
+        waiting -= 1
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server, WebhookReceiver() as receiver:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await project.client.post("/v1/webhooks", json={"url": url})
+        sound = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+        receiver.secret = sound["secret"]
+        for _ in range(20):
+            await make_call(project)
+        await receiver.until(20, 15)
+        assert len(receiver.received) == 20
+        assert 0 < most <= 4
+        await project.client.delete(f"/v1/webhooks/{(await hooks_of(project))[url]}")
+
+
+async def hooks_of(project: Project) -> dict[str, str]:
+    return {h["url"]: h["id"] for h in (await project.client.get("/v1/webhooks")).json()["data"]}
