@@ -14,6 +14,7 @@ import asyncio
 import base64
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -108,16 +109,25 @@ DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id
 
 class Delivery:
     def __init__(
-        self, db: Database, vault: Vault, hints: Hints, clock: Clock, *, local_targets: bool
+        self,
+        db: Database,
+        vault: Vault,
+        hints: Hints,
+        clock: Clock,
+        *,
+        local_targets: bool,
+        sender: Callable[..., Sender] = Sender,
+        chance: random.Random | None = None,
     ) -> None:
         self._db = db
         self._vault = vault
         self._hints = hints
         self._clock = clock
         self._local_targets = local_targets
+        self._sender = sender
         self.id = new_id(db.cell)
         self._settler = Settler(db, self.id)
-        self._chance = random.Random()
+        self._chance = chance or random.Random()
         self._in_flight: Counter[UUID] = Counter()
         self._slow_until_s: dict[UUID, float] = {}
         self.in_hand: dict[asyncio.Task[None], Any] = {}
@@ -125,7 +135,7 @@ class Delivery:
 
     async def worker(self, stop: asyncio.Event) -> None:
         due = self._hints.subscribe("deliveries")
-        sender = Sender(local_targets=self._local_targets)
+        sender = self._sender(local_targets=self._local_targets)
         keeping = asyncio.create_task(self._keep(stop))
         try:
             while not stop.is_set():

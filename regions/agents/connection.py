@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from regions.agents.dial import DialError, dial
+from regions.agents.dial import Dial, DialError, dial
 from regions.agents.twilio import AgentClear, AgentMark, AgentMedia, AgentText, TwilioDialect, decode
 from regions.wire.ticket import Agent
 
@@ -37,9 +37,10 @@ class AgentEvents(Protocol):
 class AgentConnection:
     """`fallback`: whether the second URL was the one that answered."""
 
-    def __init__(self, events: AgentEvents, dialect: TwilioDialect) -> None:
+    def __init__(self, events: AgentEvents, dialect: TwilioDialect, *, dial: Dial = dial) -> None:
         self._events: AgentEvents | None = events
         self._dialect = dialect
+        self._dial = dial
         self._transport: WSTransport | None = None
         self._listener: _Listener | None = None
         self.speaks_text = False
@@ -69,7 +70,7 @@ class AgentConnection:
     async def _connect(self, url: str, *, local_targets: bool, tls: ssl.SSLContext) -> WSTransport:
         """A backend that closes before anything was said to it was not reached: there is no call that it could hang up on."""
         listener = self._listener = _Listener(self)
-        transport = await dial(
+        transport = await self._dial(
             url, lambda: listener, local_targets=local_targets, deadline_s=CONNECT_DEADLINE_S, tls=tls
         )
         if listener.over:

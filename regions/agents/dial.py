@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Protocol
 
 from picows import WSError, WSListener, WSTransport, ws_connect
 
@@ -23,6 +24,20 @@ class DialError(Exception):
         super().__init__(detail)
         self.code = code
         self.detail = detail
+
+
+class Dial(Protocol):
+    async def __call__(
+        self,
+        url: str,
+        listener: Callable[[], WSListener],
+        *,
+        local_targets: bool,
+        deadline_s: float,
+        tls: ssl.SSLContext,
+    ) -> WSTransport:
+        """An open WebSocket whose events go to a listener that was made for it. Raises `DialError`."""
+        ...
 
 
 async def dial(

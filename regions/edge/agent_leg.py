@@ -93,7 +93,7 @@ class AgentLeg:
                 account_sid=sid("AC", self._claims.project.encode()[-16:]),
                 call_sid=sid("CA", call.encode()[-16:]),
             )
-            connection = AgentConnection(self._events, dialect)
+            connection = AgentConnection(self._events, dialect, dial=self._context.dial)
             try:
                 await connection.open(
                     self._sealed.agent,

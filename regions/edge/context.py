@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from regions.agents.dial import Dial, dial
 from regions.edge.recall import TailSource
 from regions.edge.settings import EdgeSettings
 
@@ -36,3 +37,4 @@ class EdgeContext:
     tails: TailSource | None = None
     ended: Callable[[str, int], None] = lambda _call, _epoch: None
     """A call has been ended by its owner here; the highest epoch that its ticket grants."""
+    dial: Dial = dial

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -61,6 +62,10 @@ class Registrar(Protocol):
         ...
 
 
+Connect = Callable[..., AbstractAsyncContextManager[ClientConnection]]
+"""Opens a WebSocket as `websockets.connect` does, and raises what it raises."""
+
+
 class Uplink:
     def __init__(
         self,
@@ -70,6 +75,8 @@ class Uplink:
         keyring: Keyring,
         register: Registrar,
         use_valkey: Callable[[str | None], None] = lambda _: None,
+        *,
+        connect: Connect = connect,
     ) -> None:
         self._urls = urls
         self._region = region
@@ -77,6 +84,7 @@ class Uplink:
         self._keyring = keyring
         self._register = register
         self._use_valkey = use_valkey
+        self._connect = connect
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
         self._volatile: list[bytes] = []
@@ -115,7 +123,7 @@ class Uplink:
             url, self._served_s = retry.url(self._urls), 0.0
             try:
                 headers = {"Authorization": f"Bearer {self._identity.token(self._region)}"}
-                async with connect(
+                async with self._connect(
                     url,
                     additional_headers=headers,
                     open_timeout=CONNECT_DEADLINE_S,

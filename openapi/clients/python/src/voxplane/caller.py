@@ -19,7 +19,7 @@ from voxplane.client import AsyncClient
 from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable
 from voxplane.grants import read_grants
 from voxplane.hearing import Frame, Gap, Hearing
-from voxplane.links import Link
+from voxplane.links import Connect, Link, websocket
 from voxplane.watch import Action, AskTicket, GiveUp, LetGo, Prepare, Retry, State, Take, Watch
 
 TICK_S = 0.02
@@ -46,6 +46,7 @@ class AsyncCaller:
         encoding: str = "pcm16",
         sample_rate: int = 16_000,
         client: AsyncClient | None = None,
+        connect: Connect = websocket,
     ) -> None:
         self.call_id, grants = read_grants(ticket)
         self._grants = {g.epoch: g for g in grants}
@@ -54,6 +55,7 @@ class AsyncCaller:
         self._rate_hz = sample_rate
         self._bytes_per_s = sample_rate * (2 if encoding == "pcm16" else 1)
         self._client = client
+        self._connect = connect
         self._watch = Watch([g.epoch for g in grants], grants[0].epoch, 0.0)
         self._watching = False
         self._served = False
@@ -247,6 +249,7 @@ class AsyncCaller:
             ),
             heard=self._received,
             closed=self._closed,
+            connect=self._connect,
         )
         self._links.add(link)
         return link

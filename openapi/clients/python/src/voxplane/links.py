@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
@@ -12,6 +12,10 @@ from voxplane.messages import MEDIA_PATH, SUBPROTOCOL
 
 OPEN_WITHIN_S = 1.5
 MESSAGE_BYTES_MAX = 1 << 20
+
+Connect = Callable[..., Awaitable[ClientConnection]]
+"""Opens a WebSocket as `websockets.connect` does, and raises what it raises."""
+websocket: Connect = connect
 
 
 class Link:
@@ -29,12 +33,14 @@ class Link:
         first: Callable[[], str],
         heard: Callable[[Link, str | bytes], None],
         closed: Callable[[Link], None],
+        connect: Connect = websocket,
     ) -> None:
         self.epoch = epoch
         self.mode = mode
         self.prepared = False
         self._url = url
         self._first, self._heard, self._closed = first, heard, closed
+        self._connect = connect
         self._socket: ClientConnection | None = None
         self._dropped = False
         self._task = asyncio.create_task(self._run())
@@ -62,9 +68,9 @@ class Link:
     async def _run(self) -> None:
         try:
             async with asyncio.timeout(OPEN_WITHIN_S):
-                self._socket = await connect(
+                self._socket = await self._connect(
                     self._url + MEDIA_PATH,
-                    subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+                    subprotocols=[SUBPROTOCOL],
                     open_timeout=OPEN_WITHIN_S,
                     close_timeout=0.2,
                     ping_interval=None,
