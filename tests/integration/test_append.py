@@ -103,6 +103,14 @@ async def test_only_the_edge_and_incarnation_that_was_granted_an_epoch_may_write
     assert len(await log.stored()) == 1
 
 
+async def test_a_run_that_adopts_an_event_twice_is_refused_and_holds_no_other_up(log: Log) -> None:
+    lost = event(1, "speech.started")
+    run = [event(1, "call.reconnecting"), again(lost, 2, 1), again(lost, 3, 1)]
+    assert (await log.append(2, *run)).status == "refused"
+    assert (await log.append(2, *run[:2])).status == "durable"
+    assert len(await log.stored()) == 3
+
+
 async def test_a_higher_epoch_fences_the_lower_for_ever(log: Log) -> None:
     await log.append(1, event(1, "call.answered"))
     assert (await log.append(2, event(1, "call.reconnecting"))).status == "durable"

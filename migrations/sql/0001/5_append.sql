@@ -29,7 +29,8 @@ $$;
 
 -- Appends runs of events, one run per call, from one edge. It locks the calls in id order and skips the locked ones (`busy`).
 -- Per call, in this order:
---   1. unknown call; epoch never granted, or granted to another (edge, incarnation); a run that is not dense   -> refused
+--   1. unknown call; epoch never granted, or granted to another (edge, incarnation); a run that is not dense, or that adopts the
+--      same event twice                                                                                         -> refused
 --   2. locked by another writer                                                                                -> busy
 --   3. below the call's epoch (an owner that was succeeded, or a call that has ended): durable where all of the run is
 --      stored under its origin, else                                                                           -> fenced
@@ -71,7 +72,8 @@ begin
   ), runs as (
     select g.call_id, min(g.epoch) as epoch, min(g.n_from) as n_first, max(g.n) as n_last, count(*) as k,
            min(g.n) filter (where g.type = 'call.ended') as n_final,
-           min(g.epoch) = max(g.epoch) and min(g.n_from) > 0 and bool_and(g.n_from = coalesce(g.previous + 1, g.n_from)) as dense
+           min(g.epoch) = max(g.epoch) and min(g.n_from) > 0 and bool_and(g.n_from = coalesce(g.previous + 1, g.n_from)) as dense,
+           count(g.oe) > count(distinct (g.oe, g.o_n)) filter (where g.oe is not null) as twice
       from (select g.*, lag(g.n) over (partition by g.call_id order by g.n) as previous from given g) g
      group by g.call_id
   ), stored as (
@@ -91,7 +93,7 @@ begin
            case when r.epoch = c.epoch then c.n else 0 end as n_before,
            case
              when c.id is null then 'refused'
-             when not r.dense or r.n_final < r.n_last then 'refused'
+             when not r.dense or r.twice or r.n_final < r.n_last then 'refused'
              when r.epoch < 1 or r.epoch > c.epoch_granted
                or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation then 'refused'
              when not c.id = any(locked) then 'busy'
@@ -103,6 +105,7 @@ begin
            case
              when c.id is null then 'no such call'
              when not r.dense then 'the run is not dense'
+             when r.twice then 'an origin stands twice in the run'
              when r.n_final < r.n_last then 'events after the final one'
              when r.epoch < 1 or r.epoch > c.epoch_granted
                or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation
