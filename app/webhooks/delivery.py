@@ -188,17 +188,19 @@ class Delivery:
         await pool.execute(RELEASE_EXPIRED)
 
     async def _claim(self) -> list[tuple[Any, Any, Any]]:
-        pool = self._db.pool("worker")
         room = min(BATCH, IN_FLIGHT_MAX - len(self.in_hand))
         full = [webhook for webhook, n in self._in_flight.items() if n >= self._most(webhook)]
-        claims = await self._within_bounds(await pool.fetch(CLAIM, self.id, full, room))
-        if not claims:
-            return []
-        rows = await pool.fetch(EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims])
+        # the server that acknowledged the claim is asked for the events: another one might show what was lost
+        async with self._db.pool("worker").acquire() as connection:
+            claims = await self._within_bounds(connection, await connection.fetch(CLAIM, self.id, full, room))
+            if not claims:
+                return []
+            rows = await connection.fetch(
+                EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims]
+            )
+            opened = await connection.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
         events = {(row["call_id"], row["seq"]): row for row in rows}
-        endpoints = {
-            row["id"]: row for row in await pool.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
-        }
+        endpoints = {row["id"]: row for row in opened}
         return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
 
     def _most(self, webhook_id: UUID) -> int:
@@ -206,7 +208,7 @@ class Delivery:
         slow = self._slow_until_s.get(webhook_id, 0.0) > self._clock.monotonic_s()
         return SLOW_MAX if slow else PER_ENDPOINT_MAX
 
-    async def _within_bounds(self, claims: list[Any]) -> list[Any]:
+    async def _within_bounds(self, connection: Any, claims: list[Any]) -> list[Any]:
         """Those that their endpoints have room for; the others are put off a moment, so that they are in nobody's way."""
         kept: list[Any] = []
         excess: list[Any] = []
@@ -217,7 +219,7 @@ class Delivery:
             (kept if count[webhook_id] <= self._most(webhook_id) else excess).append(claim)
         if excess:
             keys = ([c[name] for c in excess] for name in ("call_id", "webhook_id", "seq"))
-            await self._db.pool("worker").execute(POSTPONE, self.id, *keys)
+            await connection.execute(POSTPONE, self.id, *keys)
         return kept
 
     async def _give_back(self) -> None:
