@@ -18,7 +18,7 @@ from app.db import Database
 from app.errors import BadRequest
 from app.hints import Hints
 from app.ids import parse
-from app.log.horizon import Horizon
+from app.log.horizon import PROVEN, Horizon, StaleServer
 from app.log.rows import EVENT_COLUMNS, to_public
 from app.vault import Vault
 from regions.wire import ids
@@ -29,14 +29,21 @@ PAGE_MAX = 200
 POLL_S = 1.0
 ZERO = UUID(int=0)
 
+# No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
 SELECT_FEED = f"""
-select {EVENT_COLUMNS} from vx.events
- where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
-   and ($6::text[] is null or type = any($6))
- order by feed_xid, call_id, seq limit $7
+select e.* from (select where {PROVEN.format(proof="$8", xid="$5")}) proven
+  left join lateral (
+    select {EVENT_COLUMNS} from vx.events
+     where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
+       and ($6::text[] is null or type = any($6))
+     order by feed_xid, call_id, seq limit $7) e on true
+ order by e.feed_xid, e.call_id, e.seq
 """
 SELECT_CALL_EVENTS = f"""
-select {EVENT_COLUMNS} from vx.events where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4
+select e.* from (select where {PROVEN.format(proof="$5", xid="$3")}) proven
+  left join lateral (
+    select {EVENT_COLUMNS} from vx.events where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4) e on true
+ order by e.seq
 """
 
 
@@ -80,9 +87,10 @@ class Feeds:
         """The events after `after`, and the position up to which has been looked: behind it nothing new will appear."""
         horizon = await self._horizon.read()
         async with self._db.project_driver(project_id) as connection:
-            rows: list[Any] = await connection.fetch(
-                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit
-            )
+            found_rows = await connection.fetch(
+                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit, self._horizon.proof
+            )  # fmt: skip
+        rows = _proven(found_rows)
         events = await to_public(self._vault, rows)
         found = [
             (Position(r["feed_xid"], r["call_id"], r["seq"]), e) for r, e in zip(rows, events, strict=True)
@@ -94,8 +102,10 @@ class Feeds:
     ) -> list[PublicEvent]:
         horizon = await self._horizon.read()
         async with self._db.project_driver(project_id) as connection:
-            rows = await connection.fetch(SELECT_CALL_EVENTS, call_id, after_seq, horizon, limit)
-        return await to_public(self._vault, rows)
+            rows = await connection.fetch(
+                SELECT_CALL_EVENTS, call_id, after_seq, horizon, limit, self._horizon.proof
+            )
+        return await to_public(self._vault, _proven(rows))
 
     async def follow(
         self,
@@ -129,6 +139,13 @@ class Feeds:
                     woken = await wakes.wait(0.02 if woken else POLL_S)
         finally:
             wakes.close()
+
+
+def _proven(rows: list[Any]) -> list[Any]:
+    """The events among them. Raises `StaleServer`: what is behind the position on that server is not known."""
+    if not rows:
+        raise StaleServer("this server has not seen the horizon")
+    return [row for row in rows if row["call_id"] is not None]
 
 
 def _before(horizon: int) -> Position:

@@ -4,11 +4,16 @@ Visible is not durable. Where PostgreSQL acknowledges only after a quorum of sta
 visible and perhaps on one copy only. So the horizon is what was visible before a marker was written whose own commit was
 acknowledged. Without synchronous standbys what is visible is flushed, and the oldest running transaction alone decides.
 Which of the two holds is read in the statement itself: there is no moment in which an older answer counts.
+
+The horizon says nothing about a server that has not seen it: a primary that was stopped, replaced, and goes on for a moment
+shows commits that were lost. So who reads below a horizon asks the same server for its marker (`PROVEN`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+from uuid import UUID
 
 from app.connection import CommitUnknown
 from app.db import Database
@@ -24,8 +29,18 @@ with marked as (select where $2 or current_setting('synchronous_standby_names') 
   select $1, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp() from marked
   on conflict (writer) do update set xid = excluded.xid, at = excluded.at
   returning xid)
-select coalesce((select xid from put), pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+select coalesce((select xid from put), pg_snapshot_xmin(pg_current_snapshot())::text::bigint) as xid,
+       exists (select from put) as marked
 """
+PROVEN = "({proof}::uuid is null or exists (select from vx.horizon where writer = {proof} and xid >= {xid}))"
+"""A condition for the statement that reads: the names of its parameters for `Horizon.proof` and for what `read` gave."""
+
+
+SELECT_PROVEN = f"select {PROVEN.format(proof='$1', xid='$2')}"
+
+
+class StaleServer(ConnectionError):
+    """The server that was asked has not seen the horizon: it is the primary no more. The same may be asked again."""
 
 
 class Horizon:
@@ -37,6 +52,8 @@ class Horizon:
         self._running: asyncio.Task[int] | None = None
         self._next: asyncio.Task[int] | None = None
         self._reached = 0
+        self.proof: UUID | None = None
+        """Whose marker a server must show; None where there are no standbys, and one server is all there is."""
 
     async def read(self) -> int:
         """Events with a feed_xid below this may be served. Raises what the driver raises: then nothing may be."""
@@ -49,6 +66,11 @@ class Horizon:
         """Returns once all that was visible when this was called is durable. `feed_xid`: of the newest thing that was read."""
         if feed_xid >= self._reached:
             await self.read()
+
+    async def check(self, connection: Any, xid: int) -> None:
+        """Raises `StaleServer` where this connection's server has not seen the horizon at `xid`."""
+        if not await connection.fetchval(SELECT_PROVEN, self.proof, xid):
+            raise StaleServer("this server has not seen the horizon")
 
     async def prove(self) -> None:
         """Writes, whatever the mode: the primary takes writes, and acknowledges them."""
@@ -66,7 +88,9 @@ class Horizon:
         pool = self._db.pool("worker")
         try:
             async with asyncio.timeout(DEADLINE_S):
-                return int(await pool.fetchval(READ, self._writer, always))
+                row = await pool.fetchrow(READ, self._writer, always)
+                self.proof = self._writer if row["marked"] else None
+                return int(row["xid"])
         except TimeoutError:
             # a server that answers a question and not a commit is waiting for its standbys
             async with asyncio.timeout(ASK_S):

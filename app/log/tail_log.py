@@ -1,7 +1,8 @@
 """Reads from the log what a tail needs, where it cannot be folded from what this instance has just written.
 
 Decides what is read: from the tail's own place where there is one, else the newest `EVENTS_MAX` events of the conversation.
-Never reads above what is durable: up to a sequence number that was acknowledged, or below the horizon.
+Never reads above what is durable: up to a sequence number that was acknowledged, or below the horizon; and from no server that
+has not seen the horizon.
 """
 
 from __future__ import annotations
@@ -54,37 +55,38 @@ class TailLog:
     ) -> Tail | None:
         """The tail at `up_to_seq`, which was acknowledged, or, with a `horizon`, at the newest event below it if that is
         newer. None where there is nothing newer than `before`. Raises what the driver raises."""
-        pool = self._db.pool("worker")
         tail = before or empty_tail(ids.encode(ids.CALL, call))
         seq = up_to_seq
-        if horizon is not None:
-            seq = max(seq, await pool.fetchval(SELECT_DURABLE, call, horizon, tail.seq) or 0)
-        if seq <= tail.seq:
-            return None
-        owner = await pool.fetchrow(SELECT_OWNER, call, seq)
-        rows = await self._said(call, tail.seq, seq)
+        seen = horizon if horizon is not None else await self._horizon.read()
+        async with self._db.pool("worker").acquire() as connection:
+            await self._horizon.check(connection, seen)
+            if horizon is not None:
+                seq = max(seq, await connection.fetchval(SELECT_DURABLE, call, horizon, tail.seq) or 0)
+            if seq <= tail.seq:
+                return None
+            owner = await connection.fetchrow(SELECT_OWNER, call, seq)
+            rows = await _said(connection, call, tail.seq, seq)
         events = [(r["seq"], await self._event(r), by_of(r)) for r in rows]
         epoch, n = (owner["epoch"], owner["n"]) if owner is not None else (0, 0)
         return extended(tail, events, seq=seq, epoch=epoch, n=n, at_ms=now_ms)
-
-    async def _said(self, call: UUID, after_seq: int, seq: int) -> list[Any]:
-        """Page by page from the newest, so that the newest are what is kept where there are too many."""
-        newest_first: list[Any] = []
-        below = seq + 1
-        while len(newest_first) < EVENTS_MAX:
-            page = await self._db.pool("worker").fetch(
-                SELECT_SAID, call, after_seq, below, list(FOLDED_TYPES), PAGE
-            )
-            newest_first += page
-            if len(page) < PAGE:
-                break
-            below = page[-1]["seq"]
-        return newest_first[::-1]
 
     async def _event(self, row: Any) -> SaidEvent:
         data = await event_data(self._vault, row)
         raw = bytes(data) if isinstance(data, msgspec.Raw) else b""
         return SaidEvent(row["type"], raw, ms_of(row["at"]))
+
+
+async def _said(connection: Any, call: UUID, after_seq: int, seq: int) -> list[Any]:
+    """Page by page from the newest, so that the newest are what is kept where there are too many."""
+    newest_first: list[Any] = []
+    below = seq + 1
+    while len(newest_first) < EVENTS_MAX:
+        page = await connection.fetch(SELECT_SAID, call, after_seq, below, list(FOLDED_TYPES), PAGE)
+        newest_first += page
+        if len(page) < PAGE:
+            break
+        below = page[-1]["seq"]
+    return newest_first[::-1]
 
 
 def by_of(row: Any) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import asyncpg
@@ -15,6 +16,8 @@ import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
+from app.log.feeds import Feeds, Position
+from app.log.horizon import Horizon, StaleServer
 from app.webhooks.delivery import Delivery
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
@@ -211,6 +214,29 @@ async def test_a_reader_that_leaves_is_let_go_without_a_word(
 async def test_a_forged_cursor_is_refused(project: Project, cursor: str) -> None:
     answer = await project.client.get("/v1/events", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
+
+
+async def test_a_server_that_has_not_seen_the_horizon_serves_nothing(api: Api, project: Project) -> None:
+    """A primary that was replaced, and goes on for a moment, shows commits that were lost."""
+    control = api.control
+    call = wire.decode(wire.CALL, await make_call(project))
+    horizon = Horizon(control.db)
+    read = horizon._read
+    horizon._read = lambda _: read(True)  # type: ignore[method-assign]  # as where there are standbys
+    feeds = Feeds(control.db, control.vault, control.clock, control.hints, horizon)
+    project_id = wire.decode(wire.PROJECT, project.id)
+
+    async def served() -> tuple[int, int]:
+        page, _ = await feeds.page(project_id, Position())
+        return len(page), len(await feeds.of_call(project_id, call, after_seq=0, limit=10))
+
+    assert await served() == (1, 1)
+    horizon.read = AsyncMock(return_value=await horizon.read() + 1_000)  # type: ignore[method-assign]
+    with pytest.raises(StaleServer):  # the horizon of another server's future
+        await served()
+    horizon.read.return_value, horizon.proof = 1 << 40, uuid4()
+    with pytest.raises(StaleServer):  # no horizon of ours at all
+        await feeds.of_call(project_id, call, after_seq=0, limit=10)
 
 
 async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_gone(
