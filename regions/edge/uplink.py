@@ -230,9 +230,14 @@ class Uplink:
         return taken
 
     def _next_batch(self) -> Events | None:
+        """A call stands once in a batch: of two of its owners here, one that ends and one that takes over, the second waits for
+        the next."""
         runs: list[CallEvents] = []
+        calls: set[str] = set()
         events = size = 0
         for session in list(self._dirty):
+            if session.call in calls:
+                continue
             run = session.outbox.run()
             room = 0
             for event in run:
@@ -248,6 +253,7 @@ class Uplink:
             chosen = run[:room]
             session.outbox.sent(chosen)
             runs.append(CallEvents(call=session.call, epoch=session.epoch, events=chosen))
+            calls.add(session.call)
             if len(chosen) == len(run):
                 del self._dirty[session]
             if len(runs) >= CALLS_PER_BATCH_MAX:
