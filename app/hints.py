@@ -99,7 +99,7 @@ class Hints:
                     except TimeoutError:
                         continue
                     due.clear()
-                    topics = tuple(waiting)
+                    topics = sorted(waiting)
                     waiting.clear()
                     try:
                         await client.publish(CHANNEL, "\n".join(topics))
