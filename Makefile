@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up ha ha-proof env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench up ha ha-proof env env-dev lock format openapi clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ ha: env ## The same with PostgreSQL on three servers, any of which may die (need
 
 test: env-dev ## The default test suite, on the embedded engines (ARGS="-k name")
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+sim: env-dev ## The deterministic simulation (SEEDS=2000; SEED=n replays one; ONLY=seeds, mutations or agreement)
+	@$(BIN)/python -m tests.simulation
 
 check: env-dev ## Format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,122 @@
+"""Claims of webhook deliveries and what came of them: the statements of `app.webhooks.delivery` and `app.webhooks.settle`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from app.webhooks import delivery
+from tests.simulation.tables import Row, Tables, Txn
+
+
+class DeliveryStatements:
+    claim_s: float
+
+    def claim(self, t: Tables, x: Txn, me: UUID, full: list[UUID], limit: int) -> list[Row]:
+        deliveries = t.rows["deliveries"]
+        found = []
+        lanes: dict[tuple[UUID, UUID], list[Row]] = {}
+        for call, webhook, seq in t.due:
+            lanes.setdefault((call, webhook), []).append(deliveries[(call, webhook, seq)])
+        for key in sorted(t.due, key=lambda k: (deliveries[k]["next_at"], k[0].int, k[2])):
+            d = deliveries[key]
+            if (
+                d["state"] not in ("pending", "parked")
+                or d["next_at"] > x.now
+                or key[1] in full
+                or len(found) >= limit
+            ):
+                continue
+            before = [b for b in lanes[key[:2]] if b["seq"] < key[2]]
+            waits = any(
+                b["state"] == "pending" or (b["state"] == "in_flight" and not b["parked"]) for b in before
+            )
+            if waits or not t.try_lock(x, "deliveries", key):
+                continue
+            overtakes = any(b["parked"] and b["state"] in ("parked", "in_flight") for b in before)
+            row = {
+                **d, "state": "in_flight", "claimed_by": me, "claimed_until": x.now + timedelta(seconds=self.claim_s),
+                "attempts": d["attempts"] + 1, "first_at": d["first_at"] or x.now,
+                "overtook": d["overtook"] or overtakes,
+            }  # fmt: skip
+            x.writes.append(("deliveries", key, row))
+            found.append(row)
+        return found
+
+    def renew(self, t: Tables, x: Txn, me: UUID) -> list[Row]:
+        soon = x.now + timedelta(seconds=self.claim_s - delivery.KEEP_EVERY_S)
+        for key in t.due:
+            d = t.rows["deliveries"][key]
+            if d["state"] == "in_flight" and d["claimed_by"] == me and d["claimed_until"] < soon:
+                t.lock(x, "deliveries", key)
+                until = x.now + timedelta(seconds=self.claim_s)
+                x.writes.append(("deliveries", key, {**d, "claimed_until": until}))
+        return []
+
+    def postpone(
+        self, t: Tables, x: Txn, me: UUID, calls: list[UUID], webhooks: list[UUID], numbers: list[int]
+    ) -> list[Row]:
+        for key in zip(calls, webhooks, numbers, strict=True):
+            d = t.rows["deliveries"].get(key)
+            if d is None or d["state"] != "in_flight" or d["claimed_by"] != me:
+                continue
+            t.lock(x, "deliveries", key)
+            back = {
+                "state": "parked" if d["parked"] else "pending",
+                "claimed_by": None,
+                "attempts": d["attempts"] - 1,
+                "first_at": d["first_at"] if d["attempts"] > 1 else None,
+                "next_at": x.now + timedelta(seconds=delivery.POSTPONE_S),
+            }
+            x.writes.append(("deliveries", key, {**d, **back}))
+        return []
+
+    def give_back(
+        self, t: Tables, x: Txn, me: UUID, calls: list[UUID], webhooks: list[UUID], numbers: list[int]
+    ) -> list[Row]:
+        kept = set(zip(calls, webhooks, numbers, strict=True))
+        for key in t.due:
+            d = t.rows["deliveries"][key]
+            if d["state"] == "in_flight" and d["claimed_by"] == me and key not in kept:
+                t.lock(x, "deliveries", key)
+                back = {
+                    "state": "pending",
+                    "claimed_by": None,
+                    "next_at": x.now,
+                    "attempts": d["attempts"] - 1,
+                }
+                x.writes.append(("deliveries", key, {**d, **back}))
+        return []
+
+    def release_expired(self, t: Tables, x: Txn) -> list[Row]:
+        for key in t.due:
+            d = t.rows["deliveries"][key]
+            if d["state"] == "in_flight" and d["claimed_until"] < x.now and t.try_lock(x, "deliveries", key):
+                x.writes.append(
+                    ("deliveries", key, {**d, "state": "pending", "claimed_by": None, "next_at": x.now})
+                )
+        return []
+
+    def delivered_events(self, t: Tables, x: Txn, calls: list[UUID], numbers: list[int]) -> list[Row]:
+        events = t.rows["events"]
+        return [e for key in zip(calls, numbers, strict=True) if (e := events.get(key)) is not None]
+
+    def endpoints(self, t: Tables, x: Txn, ids: list[UUID]) -> list[Row]:
+        return [{**w, "open": w["enabled"]} for i in ids if (w := t.rows["webhooks"].get(i)) is not None]
+
+    def settle(
+        self, t: Tables, x: Txn, me: UUID, calls: list[UUID], webhooks: list[UUID], numbers: list[int], attempts: list[int],
+        projects: list[UUID], at: list[Any], duration: list[int], status: list[Any], error: list[Any], excerpt: list[Any],
+        state: list[str], next_at: list[Any],
+    ) -> list[Row]:  # fmt: skip
+        for i, key in enumerate(zip(calls, webhooks, numbers, strict=True)):
+            d = t.rows["deliveries"].get(key)
+            if d is None:
+                continue
+            t.lock(x, "deliveries", key)
+            if d["claimed_by"] == me and d["attempts"] == attempts[i]:
+                parked = d["parked"] or state[i] == "parked"
+                done = {"state": state[i], "next_at": next_at[i], "claimed_by": None, "parked": parked}
+                x.writes.append(("deliveries", key, {**d, **done}))
+        return []

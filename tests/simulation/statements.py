@@ -1,0 +1,90 @@
+"""The production statements, as the modelled PostgreSQL carries them out, found by their very text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from app.calls import overdue
+from app.calls.store import CREATE_CALLS, GRANT_EPOCHS, SELECT_CALL, SELECT_MADE
+from app.fleet import store as fleet_store
+from app.fleet import view as fleet_view
+from app.log import append as log_append
+from app.log import facts, feeds, horizon, tail_log, tail_sweep
+from app.webhooks import delivery, settle
+from tests.simulation.delivery_statements import DeliveryStatements
+from tests.simulation.fleet_statements import FleetStatements
+from tests.simulation.overdue_statements import OverdueStatements
+from tests.simulation.read_statements import ReadStatements
+from tests.simulation.tables import Row, Tables, Txn
+
+Handler = Callable[..., list[Row]]
+
+
+class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliveryStatements):
+    """`off`: checks that are switched off. `grace_s`, `claim_s`: the reconciler's and a delivery's, shorter than in production so
+    that a seed sees their end."""
+
+    def __init__(
+        self,
+        off: frozenset[str] = frozenset(),
+        *,
+        grace_s: float = overdue.GRACE_S,
+        claim_s: float = delivery.CLAIM_S,
+    ) -> None:
+        self.off = off
+        self.grace_s = grace_s
+        self.claim_s = claim_s
+        self.by_text: dict[str, Handler] = {
+            CREATE_CALLS: self.create_calls,
+            GRANT_EPOCHS: self.grant_epochs,
+            log_append.APPEND: self.append,
+            log_append.APPEND_CONTROL: self.append_control,
+            log_append.END_UNHELD: self.end_unheld,
+            horizon.READ: self.read_horizon,
+            fleet_store.NEXT_GENERATION: self.next_generation,
+            fleet_store.PUT_EDGE: self.put_edge,
+            fleet_store.HEARTBEATS: self.heartbeats,
+            fleet_store.ADD_COMMAND: self.add_command,
+            fleet_store.COMMANDS_DONE: self.commands_done,
+            overdue.NOTE: self.note,
+            overdue.NOTE_LAPSED: self.note_lapsed,
+            overdue.DROP: self.drop_overdue,
+            overdue.ASK: self.ask,
+            overdue.ANSWER: self.answer,
+            delivery.RENEW: self.renew,
+            delivery.RELEASE_EXPIRED: self.release_expired,
+            delivery.GIVE_BACK: self.give_back,
+            delivery.POSTPONE: self.postpone,
+            delivery.CLAIM: self.claim,
+            settle.SETTLE: self.settle,
+        }
+        reads: dict[str, Handler] = {
+            SELECT_CALL: self.select_call,
+            SELECT_MADE: self.select_made,
+            facts.SELECT_FACTS: self.select_facts,
+            horizon.SELECT_MODE: lambda t, x: [{"mode": True}],
+            horizon.SELECT_PROVEN: self.select_proven,
+            feeds.SELECT_FEED: self.select_feed,
+            feeds.SELECT_CALL_EVENTS: self.select_call_events,
+            tail_log.SELECT_DURABLE: self.select_durable,
+            tail_log.SELECT_OWNER: self.select_owner,
+            tail_log.SELECT_SAID: self.select_said,
+            tail_sweep.SELECT_LIVE: self.select_live,
+            fleet_view.SELECT_REGIONS: lambda t, x: list(t.rows["regions"].values()),
+            fleet_view.SELECT_EDGES: self.select_edges,
+            fleet_store.SELECT_EDGE_BY_ID: self.select_edge,
+            fleet_store.SELECT_COMMANDS: self.select_commands,
+            overdue.SELECT_OVER: self.select_over,
+            delivery.EVENTS_OF: self.delivered_events,
+            delivery.ENDPOINTS: self.endpoints,
+        }
+        self.reads = frozenset(reads)
+        self.by_text |= reads
+
+    def run(self, text: str, tables: Tables, txn: Txn, args: tuple[Any, ...]) -> list[Row]:
+        """Raises `Blocked`, or `LookupError` for a statement that the model was never told."""
+        handler = self.by_text.get(text)
+        if handler is None:
+            raise LookupError(f"the model does not know this statement: {text[:200]}")
+        return handler(tables, txn, *args)
