@@ -2,7 +2,7 @@
 
 Decides the ports, the passwords, the order of the start and what a member that died needs. Three etcd members and not one:
 one would be enough for a machine, but then what is rehearsed here (kill any one process and go on) would not be what runs
-over three regions. They cost some 20 MB each.
+over three regions. They cost some 40 MB each.
 """
 
 from __future__ import annotations
