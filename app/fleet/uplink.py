@@ -349,7 +349,7 @@ class Uplink:
     async def _say_alive(self) -> None:
         """An edge takes silence for an instance that hangs."""
         while True:
-            wait_s = self._said_s + ALIVE_S * 0.8 - time.monotonic()
+            wait_s = self._said_s + ALIVE_S * 0.8 - asyncio.get_running_loop().time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             else:
@@ -368,7 +368,7 @@ class Uplink:
         text = msgspec.json.encode(message).decode()
         async with self._sending, asyncio.timeout(SEND_DEADLINE_S):
             await self._socket.send(text)
-            self._said_s = time.monotonic()
+            self._said_s = asyncio.get_running_loop().time()
 
     async def _goodbye(self, closed: _Closed) -> None:
         log.warning("uplink.closed", edge=str(self._edge.edge_id), code=closed.code, detail=closed.detail)
