@@ -2,20 +2,28 @@
 
 Decides only when bytes arrive: each chunk after the link's one-way delay, in order, many under way at once. While a link is
 cut nothing arrives, and nothing says so: no data, no end of a stream. What was sent meanwhile arrives when it is healed, as
-TCP would send it again.
+TCP would send it again. A link can be cut one way only; then no connection comes about either, for that takes both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Literal
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_BYTES_MAX = 1 << 20
 LINGER_S = 5.0
 """How long one direction may go on after the other has ended."""
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+Way = Literal["both", "out", "back"]
+"""`out`: what the side that connected sends; `back`: what it gets."""
 
 
 @dataclass(slots=True)
@@ -26,12 +34,13 @@ class Link:
     target_port: int
     one_way_ms: float
     port: int = 0
-    _whole: asyncio.Event = field(default_factory=asyncio.Event)
+    _out: asyncio.Event = field(default_factory=asyncio.Event)
+    _back: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _pairs: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Link:
-        self._whole.set()
+        self.heal()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -42,17 +51,25 @@ class Link:
         if self._server is None:
             return
         self._server.close()
-        for pair in list(self._pairs):
-            pair.cancel()
+        self.reset()
         await asyncio.gather(*self._pairs, return_exceptions=True)
         await self._server.wait_closed()
 
-    def cut(self) -> None:
-        """From now on nothing arrives, and nothing says so."""
-        self._whole.clear()
+    def cut(self, way: Way = "both") -> None:
+        """From now on nothing arrives (that way), and nothing says so."""
+        if way in ("both", "out"):
+            self._out.clear()
+        if way in ("both", "back"):
+            self._back.clear()
 
     def heal(self) -> None:
-        self._whole.set()
+        self._out.set()
+        self._back.set()
+
+    def reset(self) -> None:
+        """Breaks off every connection (RST, to both sides); new ones may come."""
+        for pair in list(self._pairs):
+            pair.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._carry(reader, writer))
@@ -65,15 +82,16 @@ class Link:
         try:
             # a handshake takes a round trip
             await asyncio.sleep(2 * self.one_way_ms / 1000)
-            await self._whole.wait()
+            await self._out.wait()
+            await self._back.wait()
             far_reader, far_writer = await asyncio.open_connection(self.target_host, self.target_port)
             ends.append(far_writer)
-            out = asyncio.create_task(self._pipe(reader, far_writer))
-            back = asyncio.create_task(self._pipe(far_reader, writer))
+            out = asyncio.create_task(self._pipe(reader, far_writer, self._out))
+            back = asyncio.create_task(self._pipe(far_reader, writer, self._back))
             both = {out, back}
             try:
                 done, rest = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                if all(direction.exception() is None for direction in done):
+                if rest and all(direction.exception() is None for direction in done):
                     await asyncio.wait(rest, timeout=LINGER_S + self.one_way_ms / 1000)
             finally:
                 for direction in both:
@@ -81,11 +99,17 @@ class Link:
                 await asyncio.gather(*both, return_exceptions=True)
         except OSError:
             pass
+        except asyncio.CancelledError:
+            for end in ends:
+                _break_off(end)
+            raise
         finally:
             for end in ends:
                 end.transport.abort()
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, whole: asyncio.Event
+    ) -> None:
         """One direction, to its end: a reader that notes when each chunk is due, and a writer that waits for it."""
         queue = _Queue()
         reading = asyncio.create_task(self._read(reader, queue))
@@ -95,7 +119,7 @@ class Link:
                 pause_s = due - asyncio.get_running_loop().time()
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
-                await self._whole.wait()
+                await whole.wait()
                 if not chunk:
                     writer.write_eof()
                     await writer.drain()
@@ -119,6 +143,12 @@ class Link:
                 queue.add(loop.time() + self.one_way_ms / 1000, b"")
                 raise
             queue.add(loop.time() + self.one_way_ms / 1000, chunk)
+
+
+def _break_off(end: asyncio.StreamWriter) -> None:
+    """The close that follows is a reset."""
+    with contextlib.suppress(OSError):
+        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
 
 
 class _Queue:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from app.local.wan import Link
 
 WITHIN_S = 15
@@ -136,3 +138,68 @@ async def test_closing_a_link_closes_what_it_carries() -> None:
             await asyncio.sleep(0.005)
         writer.close()
         assert not link._pairs
+
+
+async def test_one_way_may_be_cut_alone() -> None:
+    server = Server(farewell=b"farewell")
+    async with linked(1, server) as (link, reader, writer):
+        writer.write(b"before")
+        await reader.readexactly(6)
+        link.cut("back")
+        writer.write(b"meanwhile")
+        while len(server.arrived) < 2:
+            await asyncio.sleep(0.005)
+        early = asyncio.create_task(reader.readexactly(9))
+        done, _ = await asyncio.wait({early}, timeout=0.1)
+        assert not done, "the answer is held back"
+        link.heal()
+        assert await early == b"meanwhile"
+        link.cut("out")
+        writer.write(b"too late")
+        done, _ = await asyncio.wait({asyncio.create_task(reader.read(1))}, timeout=0.1)
+        assert not done
+        assert len(server.arrived) == 2
+
+
+async def test_a_reset_breaks_off_both_sides_and_lets_new_ones_in() -> None:
+    server = Server()
+    async with linked(1, server) as (link, reader, writer):
+        writer.write(b"hello")
+        await reader.readexactly(5)
+        link.reset()
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(1)
+        while server.open:
+            await asyncio.sleep(0.005)
+        again, more = await asyncio.open_connection("127.0.0.1", link.port)
+        more.write(b"hello")
+        assert await again.readexactly(5) == b"hello"
+        more.close()
+
+
+async def test_both_sides_may_end_at_the_same_moment() -> None:
+    came, end = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await end.wait()
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(WITHIN_S), server, Link("127.0.0.1", port, 0) as link:
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        await came.wait()
+        link.cut()
+        end.set()
+        writer.write_eof()
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        (pair,) = link._pairs
+        link.heal()
+        await asyncio.wait({pair})
+        assert pair.exception() is None
+        assert await reader.read() == b""
+        writer.close()
