@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -58,13 +58,19 @@ PLACES = (
 )
 
 
+class Reached(Protocol):
+    """Listens on a port of this machine, and leads to what lies behind it."""
+
+    port: int
+
+
 @dataclass(slots=True)
 class RegionUp:
     place: Place
     valkey: Valkey | None
     edge: subprocess.Popen[bytes]
     media_port: int
-    link: Link | None = None
+    link: Reached | None = None
 
     @property
     def url(self) -> str:
@@ -132,6 +138,7 @@ class Deployment:
                 await self._stack.enter_async_context(valkey)
                 valkeys[place.id] = valkey
             self.redis_urls = {region: v.url for region, v in valkeys.items()}
+        await self.wire()
         self.say(f"{self.instances} API instances")
         self.api_urls = [f"http://127.0.0.1:{port}" for port in api_ports]
         for port in api_ports:
@@ -161,6 +168,9 @@ class Deployment:
             Postgres(self.folder / "postgres", fsync=self.fsync)
         )
         return self.postgres.dsn
+
+    async def wire(self) -> None:
+        """The engines are there, and nothing has reached them yet: whoever wants to stand between the parts does so now."""
 
     def operator(self) -> httpx.AsyncClient:
         """An HTTP client with the operator's key, to the first instance that runs."""
@@ -193,7 +203,7 @@ class Deployment:
         if self.cluster is not None:
             mended += await self.cluster.mend()
         for what, engine in engines.items():
-            if engine.process.poll() is not None:
+            if not engine.running:
                 await engine.stop()
                 await engine.start()
                 mended.append(what)
@@ -210,7 +220,13 @@ class Deployment:
         return mended
 
     def start_api(self, port: int) -> subprocess.Popen[bytes]:
-        env = self._environment() | {
+        env = self._environment() | self.api_environment(port)
+        process = self._spawn([sys.executable, "-m", "app.cli", "serve"], f"api-{port}.log", env)
+        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
+        return process
+
+    def api_environment(self, port: int) -> dict[str, str]:
+        return {
             "DATABASE_URL": self.database_url,
             "REDIS_URLS": ",".join(f"{region}={url}" for region, url in self.redis_urls.items()),
             "VOXPLANE_DATA": str(self.folder / "control"),
@@ -218,39 +234,42 @@ class Deployment:
             "VOXPLANE_OPERATOR_KEY": self.operator_key,
             "VOXPLANE_UPLINK_URLS": ",".join(u.replace("http://", "ws://") for u in self.api_urls),
         }
-        process = self._spawn([sys.executable, "-m", "app.cli", "serve"], f"api-{port}.log", env)
-        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
-        return process
 
     async def start_edge(
         self, client: httpx.AsyncClient, place: Place, media_port: int, public_url: str
     ) -> subprocess.Popen[bytes]:
         """Starts, or starts again, the region's edge."""
         enrolled = _checked(await client.post(f"/admin/v1/regions/{place.id}/enrol"))
-        env = self._environment() | {
+        env = self._environment() | self.edge_environment(place, enrolled["token"], media_port, public_url)
+        process = self._spawn([sys.executable, "-m", "regions.edge"], f"edge-{place.id}.log", env)
+        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
+        return process
+
+    def edge_environment(self, place: Place, token: str, media_port: int, public_url: str) -> dict[str, str]:
+        return {
             "VOXPLANE_REGION": place.id,
             "VOXPLANE_EDGE_NAME": "edge-1",
             "VOXPLANE_CONTROL_URLS": ",".join(self.api_urls),
-            "VOXPLANE_EDGE_TOKEN": enrolled["token"],
+            "VOXPLANE_EDGE_TOKEN": token,
             "VOXPLANE_EDGE_DATA": str(self.folder / f"edge-{place.id}"),
             "VOXPLANE_MEDIA_PORT": str(media_port),
             "VOXPLANE_PUBLIC_MEDIA_URL": public_url,
             "VOXPLANE_CAPACITY": str(self.capacity_calls),
         }
-        process = self._spawn([sys.executable, "-m", "regions.edge"], f"edge-{place.id}.log", env)
-        self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
-        return process
 
     async def _start_region(
         self, client: httpx.AsyncClient, place: Place, valkey: Valkey | None, media_port: int
     ) -> RegionUp:
-        link: Link | None = None
-        public_port = media_port
-        if self.delays:
-            link = await self._stack.enter_async_context(Link("127.0.0.1", media_port, place.rtt_ms / 2))
-            public_port = link.port
+        link = await self.caller_link(place, media_port)
+        public_port = link.port if link else media_port
         edge = await self.start_edge(client, place, media_port, f"ws://127.0.0.1:{public_port}")
         return RegionUp(place, valkey, edge, media_port, link)
+
+    async def caller_link(self, place: Place, media_port: int) -> Reached | None:
+        """What callers of the region's edge connect to, where that is not the edge itself."""
+        if not self.delays:
+            return None
+        return await self._stack.enter_async_context(Link("127.0.0.1", media_port, place.rtt_ms / 2))
 
     async def _add_region(self, client: httpx.AsyncClient, place: Place) -> None:
         body = {
