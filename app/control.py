@@ -168,7 +168,9 @@ def _add_workers(control: Control) -> None:
     supervisor.add("fleet.view", control.fleet.worker)
     supervisor.add("fleet.beats", control.beats.worker)
     supervisor.add("fleet.keys", control.keyring.worker)
-    reconciler = Reconciler(control.overdue, control.commands, control.appender)
+    reconciler = Reconciler(
+        control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
+    )
     supervisor.add("calls.reconciler", reconciler.worker)
     supervisor.add("webhooks", delivery.worker)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))

@@ -15,7 +15,8 @@ class SettingsError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`redis_urls`: region → URL. `uplink_urls`: how edges reach the instances, tried in order. `operator_key`: the
-    platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`."""
+    platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
+    `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over."""
 
     database_url: str
     database_urls: dict[str, str] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Settings:
     local_targets: bool = False
     log_format: str = "json"
     attach_within_s: int = 120
+    lost_after_s: int = 45
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -55,6 +57,7 @@ class Settings:
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
+            lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 
 

@@ -41,11 +41,10 @@ from app.log.append import EdgeIdentity
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
-from regions.wire.uplink import RegisterRequest, RegisterResponse
+from regions.wire.uplink import UPLINK_PATH, RegisterRequest, RegisterResponse
 
 TTL_S = 60
 PROBES_PER_REGION = 3
-UPLINK_PATH = "/edge/v1/uplink"
 
 
 @get(

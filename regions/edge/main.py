@@ -32,7 +32,7 @@ from regions.edge.uplink import Uplink
 from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer, Turn
 from regions.wire import ids
-from regions.wire.uplink import EdgeListeners
+from regions.wire.uplink import UPLINK_PATH, EdgeListeners
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class Edge:
         """The uplink's URLs. Raises `Refused`."""
         answer = await register(self.settings, self.identity, self.listeners)
         self._know(answer.edge_id)
-        return answer.uplink_urls
+        return [u + UPLINK_PATH for u in self.settings.uplink_urls] or answer.uplink_urls
 
     async def keep_connected(self) -> None:
         self.uplink.use(await self.register())

@@ -16,12 +16,14 @@ class SettingsError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSettings:
     """`control_urls`: the instances, tried in order. `enrol_token`: needed the first time. `public_*`: how callers reach the
-    listeners, where that differs from where they are bound. `data`: the edge's key and the keys it was given."""
+    listeners, where that differs from where they are bound. `uplink_urls`: instead of what the control plane says. `data`: the
+    edge's key and the keys it was given."""
 
     region: str
     name: str
     control_urls: tuple[str, ...]
     data: Path
+    uplink_urls: tuple[str, ...] = ()
     enrol_token: str = ""
     media_host: str = "127.0.0.1"
     media_port: int = 0
@@ -42,17 +44,21 @@ class EdgeSettings:
             raise SettingsError("set VOXPLANE_REGION to the id of the region, such as us-east")
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,62}", name):
             raise SettingsError("set VOXPLANE_EDGE_NAME to a name unique in the region, such as edge-1")
-        urls = tuple(
-            u.strip().rstrip("/") for u in env.get("VOXPLANE_CONTROL_URLS", "").split(",") if u.strip()
-        )
+        urls = _urls(env, "VOXPLANE_CONTROL_URLS")
         if not urls or not all(u.startswith(("http://", "https://")) for u in urls):
             raise SettingsError(
                 "set VOXPLANE_CONTROL_URLS to the control plane's URLs, such as https://api.example.com"
+            )
+        uplinks = _urls(env, "VOXPLANE_UPLINK_URLS")
+        if not all(u.startswith(("ws://", "wss://")) for u in uplinks):
+            raise SettingsError(
+                "VOXPLANE_UPLINK_URLS is a list of ws:// or wss:// URLs, such as wss://api.example.com"
             )
         return cls(
             region=region,
             name=name,
             control_urls=urls,
+            uplink_urls=uplinks,
             data=Path(env.get("VOXPLANE_EDGE_DATA") or f"/var/lib/voxplane-edge/{region}-{name}"),
             enrol_token=env.get("VOXPLANE_EDGE_TOKEN", ""),
             media_host=env.get("VOXPLANE_MEDIA_HOST", "127.0.0.1"),
@@ -66,6 +72,10 @@ class EdgeSettings:
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
         )
+
+
+def _urls(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(u.strip().rstrip("/") for u in env.get(name, "").split(",") if u.strip())
 
 
 def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:

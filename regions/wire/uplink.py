@@ -15,6 +15,7 @@ import msgspec
 
 from regions.wire.events import EdgeEvent
 
+UPLINK_PATH = "/edge/v1/uplink"
 FRAME_BYTES_MAX = 1 << 20
 CALLS_PER_BATCH_MAX = 500
 EVENTS_PER_BATCH_MAX = 1_000

@@ -1,0 +1,37 @@
+"""What the environment tells an instance and an edge, and how they say that they cannot use it."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.settings import Settings
+from app.settings import SettingsError as ControlSettingsError
+from regions.edge.settings import EdgeSettings, SettingsError
+
+EDGE = {
+    "VOXPLANE_REGION": "us-east",
+    "VOXPLANE_EDGE_NAME": "edge-1",
+    "VOXPLANE_CONTROL_URLS": "http://one, http://two/",
+}
+CONTROL = {"DATABASE_URL": "postgresql://user@host/db"}
+
+
+def test_an_edge_is_told_where_the_control_plane_is() -> None:
+    settings = EdgeSettings.from_env(EDGE)
+    assert settings.control_urls == ("http://one", "http://two")
+    assert settings.uplink_urls == ()
+    named = EdgeSettings.from_env(EDGE | {"VOXPLANE_UPLINK_URLS": "ws://one,wss://two/"})
+    assert named.uplink_urls == ("ws://one", "wss://two")
+
+
+def test_an_uplink_is_a_websocket() -> None:
+    with pytest.raises(SettingsError, match="VOXPLANE_UPLINK_URLS"):
+        EdgeSettings.from_env(EDGE | {"VOXPLANE_UPLINK_URLS": "ws://one,http://two"})
+
+
+def test_how_long_a_lost_call_waits_is_the_operators_to_say() -> None:
+    assert Settings.from_env(CONTROL).lost_after_s == 45
+    assert Settings.from_env(CONTROL | {"VOXPLANE_LOST_AFTER_S": "10"}).lost_after_s == 10
+    for wrong in ("0", "3601", "-1", "soon"):
+        with pytest.raises(ControlSettingsError, match="VOXPLANE_LOST_AFTER_S"):
+            Settings.from_env(CONTROL | {"VOXPLANE_LOST_AFTER_S": wrong})
