@@ -60,6 +60,16 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # untyped driver
             self._warned = True
 
 
+async def _told(connection: Connection, under_way: Awaitable[Any]) -> Any:
+    """A server that ends says so on every connection, also on one that lies idle. Until the end of the stream comes too, the
+    driver knows the connection for open and itself for busy, and raises what it raises for a fault of its own."""
+    try:
+        return await under_way
+    except asyncpg.InternalClientError as error:
+        connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("the server has ended the connection") from error
+
+
 def _watched(statement: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(statement)
     async def watched(self: Connection, *args: Any, **options: Any) -> Any:
@@ -67,7 +77,7 @@ def _watched(statement: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
         began_s = time.monotonic()
         self.add_log_listener(self._hear)
         try:
-            result = await statement(self, *args, **options)
+            result = await _told(self, statement(self, *args, **options))
             if self._warned:
                 raise CommitUnknown("the wait for the standbys was cut short")
         except (Exception, asyncio.CancelledError) as error:
