@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from app.calls.routes import bounded
+from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, PrincipalIn
 from app.errors import BadRequest, Unauthenticated
@@ -111,6 +112,10 @@ async def _lines(
                 await control.auth.authenticate(credential)
             except Unauthenticated:
                 return
+            except Exception as error:
+                # with the database away nothing is served either; it is asked again with the next
+                if not is_away(error):
+                    raise
         if event is not None:
             said_s = now_s
             yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
+from app.log import routes
 from app.log.feeds import Feeds, Position
 from app.log.horizon import Horizon, StaleServer
 from app.webhooks.delivery import Delivery
@@ -192,6 +193,30 @@ async def test_a_stream_shows_what_happens_and_nothing_of_others(api: Api, proje
         (call, "call.created"),
         (call, "call.ended"),
     ]
+
+
+async def test_a_stream_outlives_a_key_that_cannot_be_looked_up_for_a_while(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "CHECK_EVERY_S", 0.0)
+    open_ = asyncio.Event()
+    reading = asyncio.create_task(read_stream(project.client, 2, open_=open_))
+    await open_.wait()
+    call = await make_call(project)
+    checks = 0
+
+    async def away(_: str | None) -> None:
+        nonlocal checks
+        checks += 1
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.control.auth, "authenticate", away)
+        async with asyncio.timeout(15):
+            while not checks:
+                await asyncio.sleep(0.01)
+    await project.client.post(f"/v1/calls/{call}/end")
+    assert [e["type"] for _, e in await reading] == ["call.created", "call.ended"]
 
 
 async def test_a_reader_that_leaves_is_let_go_without_a_word(
