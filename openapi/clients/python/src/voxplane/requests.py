@@ -17,6 +17,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 REPEATABLE_ENDS = ("/end", "/ticket")
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 STREAM_PATH = "/v1/events/stream"
+TICKET_WITHIN_S = 2.0
+"""A caller without an owner waits for this answer: an instance that hangs is passed over soon."""
 
 
 def url_list(given: str | list[str]) -> list[str]:
@@ -28,23 +30,26 @@ def url_list(given: str | list[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One logical request: the same headers, and so the same Idempotency-Key, in every attempt."""
+    """One logical request: the same headers, and so the same Idempotency-Key, in every attempt. `within_s`: for each attempt,
+    where it is not the client's own."""
 
     method: str
     path: str
     json: Any = None
     params: Json = field(default_factory=dict)
     idempotency_key: str | None = None
+    within_s: float | None = None
 
     @property
     def sent(self) -> Json:
         """As httpx takes it, apart from the method and the URL."""
         key = self.idempotency_key
-        return {
+        sent: Json = {
             "json": self.json,
             "params": {k: v for k, v in self.params.items() if v is not None},
             "headers": {"Idempotency-Key": key} if key else {},
         }
+        return sent if self.within_s is None else sent | {"timeout": self.within_s}
 
     @property
     def safe(self) -> bool:
@@ -144,7 +149,7 @@ def end_call(call_id: str) -> Request:
 
 
 def new_ticket(call_id: str, old_ticket: str) -> Request:
-    return Request("POST", f"/v1/calls/{call_id}/ticket", {"ticket": old_ticket})
+    return Request("POST", f"/v1/calls/{call_id}/ticket", {"ticket": old_ticket}, within_s=TICKET_WITHIN_S)
 
 
 def events_of(call_id: str, after_seq: int) -> Request:
