@@ -33,7 +33,10 @@ def main() -> int:
         sys.stderr.write(f"SEED, MINUTES and CALLS are numbers: {error}\n")
         return 2
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return 1 if runner.run(run(options)) else 0
+        try:
+            return 1 if runner.run(run(options)) else 0
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            return 130
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from tests.chaos.child import orders
 from tests.chaos.record import Record
 from tests.chaos.rules import tokens_in
 
-PAUSE_S = (0.5, 2.0)
+PAUSE_S = (1.0, 3.0)
 PIECE = base64.b64encode(bytes([0x10, 0x90]) * 400).decode()
 """100 ms of a tone."""
 PIECES_MAX = 8

@@ -20,7 +20,7 @@ from voxplane import ApiError, AsyncCaller, AsyncClient, CallLost, CallRefused, 
 
 RATE_HZ = 8_000
 LASTS_S = (5.0, 25.0)
-ACTS_EVERY_S = (0.4, 2.0)
+ACTS_EVERY_S = (1.0, 4.0)
 DIGITS = "0123456789*#ABCD"
 BURST_MAX = 4
 TONE = bytes([0x10, 0x90]) * 80
@@ -121,20 +121,25 @@ class Load:
         chance = random.Random(f"{self._seed}:{number}")
         current: Standing | None = None
         async with AsyncClient(_turned(self._urls, number), self._key) as client:
-            while not self._stop.is_set():
-                following = await self._begin(client, chance)
-                if following is None:
-                    await asyncio.sleep(AGAIN_S)
-                    continue
+            try:
+                while not self._stop.is_set():
+                    following = await self._begin(client, chance)
+                    if following is None:
+                        await asyncio.sleep(AGAIN_S)
+                        continue
+                    if current is not None:
+                        self._leave(current)
+                    current = following
+                    await self._carry(current, chance)
                 if current is not None:
                     self._leave(current)
-                current = following
-                await self._carry(current, chance)
-            if current is not None:
-                self._leave(current)
-            while self._ending:
-                # they use this client
-                await asyncio.wait(set(self._ending))
+                while self._ending:
+                    # they use this client
+                    await asyncio.wait(set(self._ending))
+            except asyncio.CancelledError:
+                if current is not None:
+                    await current.caller.close()
+                raise
 
     async def _begin(self, client: AsyncClient, chance: random.Random) -> Standing | None:
         """A call that stands, or None where it came to nothing."""

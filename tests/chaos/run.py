@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,11 +58,15 @@ async def deployed() -> AsyncIterator[Wired]:
 
 
 async def run(options: Options) -> list[Violation]:
+    told = asyncio.current_task()
+    assert told is not None
+    # whoever ends us gets everything cleared away all the same
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.cancel)
     say(f"chaos: seed {options.seed}, {options.minutes:g} minutes, {options.lines} calls at once")
     async with deployed() as deployment:
         try:
             return await _run(options, deployment)
-        except BaseException:
+        except Exception:
             _keep_logs(options, deployment)
             raise
 
