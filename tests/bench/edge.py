@@ -58,7 +58,8 @@ class Step:
 
     def __str__(self) -> str:
         return (
-            f"{self.calls:4} calls: {self.late:7.2%} late, p99 {self.p99_ms:>6} ms, edge runs {self.cpu:4.0%} and waits {self.waited:3.0%}, "
+            f"{self.calls:4} calls: {self.late:7.2%} late, p99 {self.p99_ms:>6} ms, "
+            f"edge runs {self.cpu:4.0%} and waits {self.waited:3.0%}, "
             f"callers' jitter p99 {self.jitter_ms:5.1f} ms, generator's lag p99 {self.lag_ms:5.1f} ms, "
             f"least {self.frames_per_s:.1f} frames/s, {self.cleared} interruptions"
         )
