@@ -39,6 +39,7 @@ READY_WITHIN_S = 60.0
 AGAIN_WITHIN_S = 10.0
 """A server that was killed leaves backends that take a moment to notice; until then a new one will not start."""
 AGAIN_PAUSE_S = 0.1
+CLEAR_TRIES = 200
 READY_LINE = 7
 LOG_BYTES_MAX = 5_000_000
 
@@ -146,8 +147,12 @@ class Postgres:
 
     async def _initdb(self, held: EngineFolder, binaries: Path) -> None:
         made = self.folder / "data.new"
-        if made.exists():
-            shutil.rmtree(made)
+        for _ in range(CLEAR_TRIES):
+            if not made.exists():
+                break
+            # what was begun and given up may still be ending, and take files away under our hands
+            shutil.rmtree(made, ignore_errors=True)
+            await asyncio.sleep(0.01)
         with writable(made):
             held.make_data(made)
         command = [
