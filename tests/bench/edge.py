@@ -2,9 +2,9 @@
 
 The edge has one core, everything else of ours the others: the load generator, the control plane, the engines. Calls are
 added until the edge is late twice in a row, then in smaller steps from the last number that was good. A machine that runs
-something else on the edge's core shows in how long the edge waited for it, and such a measurement is repeated. How late is counted by
-the edge itself, turn by turn (`voxplane_edge_turns_total`), and cross-checked at the callers by the gaps between frames. A
-step counts only where every single caller and every single backend was given (nearly) all of the other's audio.
+something else on the edge's core shows in how long the edge waited for it, and such a measurement is repeated. How late is
+counted by the edge itself, turn by turn (`voxplane_edge_turns_total`), and cross-checked at the callers by the gaps between
+frames. A step counts only where every single caller and every single backend was given (nearly) all of the other's audio.
 """
 
 from __future__ import annotations
