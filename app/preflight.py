@@ -10,12 +10,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from app.primary import Hosts
+from app.primary import Hosts, cut
 from app.settings import Settings, SettingsError
 from app.vault import MASTER_KEY_FILE, LocalKeys, VaultError
 
@@ -134,5 +133,5 @@ def check_data(folder: Path) -> None:
 
 def shown(url: str) -> str:
     """A database URL without what is secret in it."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] + parts.path
+    _, authority, rest = cut(url)
+    return authority.rpartition("@")[2] + rest.partition("?")[0].partition("#")[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs
 
 import asyncpg
 from asyncpg.exceptions import TargetServerAttributeNotMatched
@@ -35,7 +35,7 @@ class Hosts:
 
     def __init__(self, url: str) -> None:
         self._urls = split(url)
-        asked = "target_session_attrs" in parse_qs(urlsplit(url).query)
+        asked = "target_session_attrs" in parse_qs(url.partition("?")[2].partition("#")[0])
         self._options: dict[str, Any] = (
             {"target_session_attrs": "read-write"} if len(self._urls) > 1 and not asked else {}
         )
@@ -90,17 +90,23 @@ class Hosts:
             raise wrong[0]
         raise NoPrimary(
             "no host takes writes: "
-            + "; ".join(
-                f"{urlsplit(self._urls[i]).netloc.rpartition('@')[2]}: {refused[i]}" for i in sorted(refused)
-            )
+            + "; ".join(f"{cut(self._urls[i])[1].rpartition('@')[2]}: {refused[i]}" for i in sorted(refused))
         )
 
 
 def split(url: str) -> list[str]:
     """One URL per host. What stands in the query (`?host=a,b`) is left to the driver."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    return [urlunsplit(parts._replace(netloc=user + at + host)) for host in hosts.split(",")]
+    scheme, authority, rest = cut(url)
+    user, at, hosts = authority.rpartition("@")
+    return [f"{scheme}://{user}{at}{host}{rest}" for host in hosts.split(",")]
+
+
+def cut(url: str) -> tuple[str, str, str]:
+    """Scheme, authority and the rest, which keeps its first character. The standard library refuses a list of hosts with an
+    IPv6 address in it."""
+    scheme, _, after = url.partition("://")
+    end = min((i for c in "/?#" if (i := after.find(c)) >= 0), default=len(after))
+    return scheme, after[:end], after[end:]
 
 
 async def _abandon(running: dict[asyncio.Task[asyncpg.Connection], int]) -> None:
