@@ -80,17 +80,18 @@ class Horizon:
         if running is not None:
             await asyncio.wait([running])
         self._running, self._next = self._next, None
-        reached = await self._read(False)
+        reached, marked = await self._read(False)
+        self.proof = self._writer if marked else None
         self._reached = max(self._reached, reached)
         return reached
 
-    async def _read(self, always: bool) -> int:
+    async def _read(self, always: bool) -> tuple[int, bool]:
+        """The bound, and whether a marker was written for it."""
         pool = self._db.pool("worker")
         try:
             async with asyncio.timeout(DEADLINE_S):
                 row = await pool.fetchrow(READ, self._writer, always)
-                self.proof = self._writer if row["marked"] else None
-                return int(row["xid"])
+                return int(row["xid"]), bool(row["marked"])
         except TimeoutError:
             # a server that answers a question and not a commit is waiting for its standbys
             async with asyncio.timeout(ASK_S):
