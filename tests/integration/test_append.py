@@ -103,6 +103,18 @@ async def test_only_the_edge_and_incarnation_that_was_granted_an_epoch_may_write
     assert len(await log.stored()) == 1
 
 
+async def test_what_a_successor_brings_after_all_is_late_no_longer(log: Log) -> None:
+    """The spool of the owner before may be flushed between two batches of its successor."""
+    lost = [event(1, "call.answered"), event(2), event(3)]
+    assert (await log.append(2, event(1, "call.reconnecting"))).status == "durable"
+    assert (await log.append(1, *lost)).status == "fenced"
+    late = "select origin_n from vx.late_events where call_id = $1 order by 1"
+    assert [r["origin_n"] for r in await log.rows(late)] == [1, 2, 3]
+    assert (await log.append(2, again(lost[0], 2, 1), again(lost[1], 3, 1))).status == "durable"
+    assert [r["origin_n"] for r in await log.rows(late)] == [3]
+    assert len(await log.stored()) == 4
+
+
 async def test_a_run_that_adopts_an_event_twice_is_refused_and_holds_no_other_up(log: Log) -> None:
     lost = event(1, "speech.started")
     run = [event(1, "call.reconnecting"), again(lost, 2, 1), again(lost, 3, 1)]

@@ -147,6 +147,7 @@ class LogStatements:
             for i, g in enumerate(run)
             if (s := origins.get((call, g["origin_epoch"], g["origin_n"]))) is not None
         }
+        there = set(stored)
         n_before = c["n"] if c is not None and epoch == c["epoch"] else 0
         verdict, why = self._verdict(c, run, stored, edge, incarnation, locked, n_before)
         answer = {
@@ -170,11 +171,17 @@ class LogStatements:
                     if self._is_fresh(g, n_before, known=i in stored)
                 ]
                 answer["stored"] = len(fresh)
+                there |= {i for i, g in enumerate(run) if g in fresh}
                 answer["seq"] = self._fold(t, x, c, fresh, epoch, first, last, n_before, edge, region)
                 given_up = [g for i, g in enumerate(run) if g["n"] <= n_before and i not in stored]
                 self._keep_late(t, x, call, given_up, edge, region)
         elif verdict == "fenced":
             self._keep_late(t, x, call, [g for i, g in enumerate(run) if i not in stored], edge, region)
+        for i in there:
+            # what was late until its successor brought it stands in the log now
+            key = (call, run[i]["origin_epoch"], run[i]["origin_n"])
+            if run[i]["oe"] is not None and key in t.rows["late"]:
+                x.writes.append(("late", key, None))
         return answer
 
     def _is_fresh(self, g: Row, n_before: int, *, known: bool) -> bool:

@@ -175,6 +175,14 @@ begin
               when v.verdict = 'gap' then v.n_before else 0 end,
          coalesce(p.seq, v.seq_before, 0), v.why, coalesce(d.k, 0)
     from writing v left join put_calls p on p.id = v.call_id left join folds d on d.call_id = v.call_id;
+
+  -- what was late until its successor brought it stands in the log now
+  if exists (select from unnest(p_origin_epoch) o where o is not null) then
+    delete from vx.late_events l using unnest(p_call, p_origin_epoch, p_origin_n) as g(call_id, oe, o_n)
+     where l.call_id = g.call_id and l.origin_epoch = g.oe and l.origin_n = g.o_n
+       and exists (select from vx.events e where e.call_id = l.call_id and e.origin_epoch = l.origin_epoch
+                                             and e.origin_n = l.origin_n);
+  end if;
 end $$;
 
 -- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
