@@ -38,7 +38,7 @@ bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build
 ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 15 minutes; needs etcd)
 	@$(BIN)/python -m tests.chaos.primary_kill --count $(or $(COUNT),50) $(ARGS)
 
-chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=56)
+chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=60)
 	@$(BIN)/python -m tests.chaos
 
 openapi: env-dev ## Write the generated files in openapi/ again

@@ -1,6 +1,6 @@
 """``python -m tests.chaos``: breaks a real deployment for ``MINUTES`` (10) and judges what everybody saw of it.
 
-``SEED`` strikes the same faults again, ``CALLS`` (56) is how many calls stand at once, ``LOGS=1`` keeps what
+``SEED`` strikes the same faults again, ``CALLS`` (60) is how many calls stand at once, ``LOGS=1`` keeps what
 the processes said. Exit code 1 where a rule was broken.
 """
 
@@ -17,7 +17,7 @@ import uvloop
 from tests.chaos.run import Options, run
 
 MINUTES = 10.0
-CALLS = 56
+CALLS = 60
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ TONE = bytes([0x10, 0x90]) * 80
 AGAIN_S = 0.3
 LONGEST_KEPT = 4
 REGIONS = ("us-east", "eu-west", "ap-south")
-ENDS = ("hangup", "hangup", "hangup", "hangup", "hangup", "hangup", "api", "vanish", "agent", "agent")
+ENDS = ("hangup", "hangup", "hangup", "hangup", "hangup", "hangup", "hangup", "api", "vanish", "agent")
 NEVER_ATTACHED = 0.03
 
 
