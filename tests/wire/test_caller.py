@@ -258,6 +258,23 @@ async def test_an_ended_call_is_over_and_nobody_is_taken() -> None:
         assert (b.sockets, caller.gaps) == ([], [])
 
 
+async def test_a_standby_that_knows_that_the_call_has_ended_is_believed() -> None:
+    """Ended over the API, say, while its edge was lost: nobody is tried for half a minute."""
+    async with edges("a", "b", "c") as [a, b, c], caller_of(a, b, c) as caller:
+        b.refuse = wire.Refused(code="ended", detail="the call has ended", fix="create a new call")
+        a.mute = True
+        assert await caller.receive() is None
+        assert (caller.over, caller.lost, caller.gaps, c.sockets) == (True, False, [], [])
+
+
+async def test_a_caller_that_hangs_up_while_its_edge_dies_tells_the_next_one() -> None:
+    async with edges("a", "b") as [a, b], caller_of(a, b) as caller:
+        await a.die()
+        await caller.hangup()
+        assert b.said("hangup")
+        assert (caller.over, caller.end_reason) == (True, "caller_hung_up")
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds over the caller's own network follow each other quickly."""

@@ -71,6 +71,7 @@ class AsyncCaller:
         self._sent_s = 0.0
         self._begun = asyncio.Event()
         self._over = asyncio.Event()
+        self._hanging_up = False
         self._refused: CallRefused | None = None
         self.end_reason: str | None = None
         self.lost = False
@@ -143,7 +144,8 @@ class AsyncCaller:
         await self._tell(self._standing.dtmf(digit))
 
     async def hangup(self) -> None:
-        """Ends the call and waits until the edge has said so."""
+        """Ends the call and waits until the edge has said so; one that takes the call over meanwhile is told as well."""
+        self._hanging_up = True
         await self._tell(wire.hangup())
         try:
             async with asyncio.timeout(HANGUP_WITHIN_S):
@@ -313,9 +315,13 @@ class AsyncCaller:
 
     def _was_refused(self, link: Link, refused: wire.Refused) -> None:
         """A full or restarted primary names the next, and a standby's refusal leaves the others; a bad ticket is bad everywhere.
-        An owner that refuses a resume has answered: it is not the caller's own network."""
+        An owner that refuses a resume has answered: it is not the caller's own network. An edge that knows that the call has
+        ended is believed."""
         self._refused = CallRefused(refused.code, refused.detail, refused.fix)
         self._drop(link)
+        if refused.code == "ended" and self._begun.is_set():
+            self._finish()
+            return
         if link.mode == "attach" and not self._begun.is_set() and refused.next_url is None:
             self._begun.set()
             return
@@ -338,6 +344,8 @@ class AsyncCaller:
         self._hearing.attached(link.epoch, time.monotonic())
         self._watching = self._served = True
         self._begun.set()
+        if self._hanging_up:
+            self._spawn(self._tell(wire.hangup()))
 
     def _audio(self, epoch: int, audio: wire.Audio) -> None:
         now_s = time.monotonic()
