@@ -46,7 +46,7 @@ class JsonRequest(Request[Any, Any, Any]):
         check_type(self.headers.get("content-type"), self.headers.get("content-encoding"))
         body = await self.body()
         try:
-            if b"\\u0000" in body and _ESCAPED_NUL.search(body) is not None:
+            if may_have_nul(body):
                 refuse_nul(msgspec.json.decode(body))
             return msgspec.json.decode(body, type=self._wanted())
         except RecursionError:
@@ -62,6 +62,10 @@ class JsonRequest(Request[Any, Any, Any]):
         """What the handler takes. Read here, strictly: the framework itself would take ``"5"`` for a number."""
         field = self.route_handler.parsed_data_field
         return Any if field is None else field.annotation
+
+
+def may_have_nul(body: bytes) -> bool:
+    return b"\\u0000" in body and _ESCAPED_NUL.search(body) is not None
 
 
 def check_type(content_type: str | None, encoding: str | None = None) -> None:

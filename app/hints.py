@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 CHANNEL = "vx:hints"
 RETRY_S = 0.5
+GATHER_S = 0.005
 TOPICS_WAITING_MAX = 1_000
 
 
@@ -103,6 +104,7 @@ class Hints:
                     waiting.clear()
                     try:
                         await client.publish(CHANNEL, "\n".join(topics))
+                        await asyncio.sleep(GATHER_S)
                     except (RedisError, OSError, TimeoutError):
                         await wait_for_stop(stop, RETRY_S)
             finally:

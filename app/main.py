@@ -26,6 +26,7 @@ from app import system
 from app.bodies import JsonRequest
 from app.calls import conversation_routes as conversation
 from app.calls import routes as calls
+from app.calls.create_lane import CreateLane
 from app.control import Control, open_control
 from app.dependencies import ControlIn
 from app.errors import BadRequest, Forbidden
@@ -170,9 +171,13 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
     )
 
 
-def create_asgi(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
+def around(app: Litestar) -> ASGIApp:
     """What a process serves: the application with a request id around everything, routing errors included."""
-    app = RequestId(create_app(settings, stopping))
+    return RequestId(CreateLane(app, body_bytes_max=BODY_BYTES_MAX))
+
+
+def create_asgi(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
+    app = around(create_app(settings, stopping))
     # a full collection of what was imported stops every request for a tenth of a second: it is not looked at again
     gc.collect()
     gc.freeze()

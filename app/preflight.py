@@ -1,6 +1,7 @@
 """What must stand before an instance starts: a database that answers, new enough and with a schema, and a free port.
 
-Decides only how to say what is missing. A database that goes away later is waited for; one that was never there is most
+Decides only how to say what is missing. `voxplane up` checks a database too, before there is an instance: what only an
+instance needs is imported where it is needed. A database that goes away later is waited for; one that was never there is most
 likely a wrong setting, and is told at once.
 """
 
@@ -12,11 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
 
 from app.primary import Hosts, cut
 from app.settings import Settings, SettingsError
-from app.vault import MASTER_KEY_FILE, LocalKeys, VaultError
 
 MAJOR_MIN = 17
 CONNECT_WITHIN_S = 10.0
@@ -61,6 +60,8 @@ async def check_database(url: str, *, schema: bool = False) -> None:
 @asynccontextmanager
 async def migration_failure() -> AsyncIterator[None]:
     """Turns what the database refuses during a migration into `NotReady`; nothing was changed then."""
+    from sqlalchemy.exc import DBAPIError
+
     try:
         yield
     except (DBAPIError, asyncpg.PostgresError) as error:
@@ -74,6 +75,8 @@ async def migration_failure() -> AsyncIterator[None]:
 
 async def check_instance(settings: Settings) -> None:
     """All that `voxplane serve` needs; raises `NotReady` or `SettingsError`."""
+    from app.vault import MASTER_KEY_FILE
+
     for url in (settings.database_url, *settings.database_urls.values()):
         await check_database(url, schema=True)
     check_listener(settings.host, settings.port)
@@ -83,6 +86,8 @@ async def check_instance(settings: Settings) -> None:
 
 async def check_master_key(url: str, file: Path) -> None:
     """What is in the database was sealed with this key, or nothing was yet."""
+    from app.vault import LocalKeys, VaultError
+
     connection = await asyncpg.connect(url, timeout=CONNECT_WITHIN_S)
     try:
         await connection.execute("set role vx_admin")
@@ -116,6 +121,8 @@ def check_listener(host: str, port: int) -> None:
 
 def check_data(folder: Path) -> None:
     """The master key lies there, or will."""
+    from app.vault import MASTER_KEY_FILE
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = folder / MASTER_KEY_FILE

@@ -189,4 +189,16 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
     Exception: _unexpected,
 }
 
+
+async def send_error(error: Exception, send: Send) -> None:
+    """What `EXCEPTION_HANDLERS` say to it, for those who stand before the framework."""
+    handler = next(h for kind in type(error).__mro__ if (h := EXCEPTION_HANDLERS.get(kind)) is not None)
+    answer = handler(None, error)
+    body = msgspec.json.encode(answer.content)
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(k.lower().encode(), v.encode()) for k, v in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 JSON = MediaType.JSON

@@ -10,9 +10,13 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from app.clock import SystemClock
+
+_clock = SystemClock()
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 registry = CollectorRegistry()
@@ -70,23 +74,32 @@ def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
+def _stamped(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["timestamp"] = _clock.now().isoformat(timespec="microseconds")[:-6] + "Z"
+    return event
+
+
+def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
+    return _encode(event)
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
 def configure(log_format: str = "json", level: int = logging.INFO) -> None:
     """`log_format`: ``json`` (one object per line) or ``console``."""
-    last: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    as_json = log_format == "json"
+    last: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             _with_request_id,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamped,
             structlog.processors.format_exc_info,
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.BytesLoggerFactory() if as_json else structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )

@@ -1,6 +1,8 @@
 """Brings a project's concurrent creates together: what waits while one batch commits goes into the next.
 
-Decides who shares a round trip. One create alone is sent at once. Two creates with the same idempotency key never meet in
+Decides who shares a round trip. One create alone is sent at once. While a batch is under way, another one follows it when
+it is large, or has waited for a moment: a statement of one create costs the database ten times what a create costs in a
+statement of sixteen. Two creates with the same idempotency key never meet in
 a batch: the second waits outside until the first has its answer, then asks the database, which knows.
 """
 
@@ -18,6 +20,8 @@ from app.errors import QuotaExceeded
 
 BATCH_MAX = 64
 IN_FLIGHT_MAX = 2
+LARGE = 16
+WAIT_S = 0.004
 WAITING_MAX = 2_000
 
 
@@ -27,6 +31,7 @@ class _Lane:
 
     waiting: deque[tuple[NewCall, asyncio.Future[Created]]] = field(default_factory=deque)
     in_flight: int = 0
+    timer: asyncio.TimerHandle | None = None
     keys: dict[str, asyncio.Future[Created]] = field(default_factory=dict)
 
 
@@ -50,7 +55,8 @@ class Coalescer:
         future: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
         lane.keys[call.key] = future
         lane.waiting.append((call, future))
-        self._pump(project_id, lane)
+        # at the end of this turn of the loop, so that what has come at the same moment goes together
+        asyncio.get_running_loop().call_soon(self._pump, project_id, lane)
         try:
             return await asyncio.shield(future)
         finally:
@@ -67,13 +73,25 @@ class Coalescer:
         if not lane.keys and not lane.waiting and not lane.in_flight:
             self._lanes.pop(project_id, None)
 
-    def _pump(self, project_id: UUID, lane: _Lane) -> None:
+    def _pump(self, project_id: UUID, lane: _Lane, *, waited: bool = False) -> None:
         while lane.waiting and lane.in_flight < IN_FLIGHT_MAX:
+            if lane.in_flight and not waited and len(lane.waiting) < LARGE:
+                if lane.timer is None:
+                    loop = asyncio.get_running_loop()
+                    lane.timer = loop.call_later(WAIT_S, self._waited, project_id, lane)
+                return
             batch = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), BATCH_MAX))]
+            if lane.timer is not None:
+                lane.timer.cancel()
+                lane.timer = None
             lane.in_flight += 1
             task = asyncio.create_task(self._send(project_id, lane, batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _waited(self, project_id: UUID, lane: _Lane) -> None:
+        lane.timer = None
+        self._pump(project_id, lane, waited=True)
 
     async def _send(
         self, project_id: UUID, lane: _Lane, batch: list[tuple[NewCall, asyncio.Future[Created]]]

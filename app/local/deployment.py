@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,20 +124,7 @@ class Deployment:
         # told before anything is started
         api_ports = [self._port(i) for i in range(self.instances)]
         media_ports = [self._port(MEDIA_PORTS_FROM + i) for i in range(len(self.places))]
-        if self.database_url:
-            await check_database(self.database_url)
-        else:
-            self.database_url = await self._start_postgres()
-        self.say("schema")
-        await migrate(self.database_url)
-        valkeys: dict[str, Valkey] = {}
-        if not self.redis_urls:
-            self.say("Valkey, one per region")
-            for place in self.places:
-                valkey = Valkey(self.folder / f"valkey-{place.id}")
-                await self._stack.enter_async_context(valkey)
-                valkeys[place.id] = valkey
-            self.redis_urls = {region: v.url for region, v in valkeys.items()}
+        _, valkeys = await _together(self._start_database(), self._start_valkeys())
         await self.wire()
         self.say(f"{self.instances} API instances")
         self.api_urls = [f"http://127.0.0.1:{port}" for port in api_ports]
@@ -153,6 +140,23 @@ class Deployment:
                     client, place, valkeys.get(place.id), media_ports[i]
                 )
             await self.until_healthy(client)
+
+    async def _start_database(self) -> None:
+        if self.database_url:
+            await check_database(self.database_url)
+        else:
+            self.database_url = await self._start_postgres()
+        self.say("schema")
+        await migrate(self.database_url)
+
+    async def _start_valkeys(self) -> dict[str, Valkey]:
+        if self.redis_urls:
+            return {}
+        self.say("Valkey, one per region")
+        valkeys = {place.id: Valkey(self.folder / f"valkey-{place.id}") for place in self.places}
+        await _together(*(self._stack.enter_async_context(valkey) for valkey in valkeys.values()))
+        self.redis_urls = {region: v.url for region, v in valkeys.items()}
+        return valkeys
 
     async def _start_postgres(self) -> str:
         """The DSN."""
@@ -352,6 +356,18 @@ def temporary_folder(prefix: str) -> Path:
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     return folder
+
+
+async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What each returns. Where one fails, the others are given up, and are gone when this raises."""
+    tasks = [asyncio.ensure_future(w) for w in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _checked(response: httpx.Response) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from app.fleet.view import EdgeState, Fleet, RegionState
 
 HALF_LIFE_S = 60.0
@@ -63,8 +65,7 @@ class Wishes:
     rtt_ms_max: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One region as the choice saw it. `reason`: ``chosen``, or the case that lost it; `source`: ``measured`` or ``prior``."""
 
     region: str
@@ -99,7 +100,7 @@ class NoPlacement:
     candidates: tuple[Candidate, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Place:
     """A region on its way through the cases."""
 

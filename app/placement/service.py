@@ -12,7 +12,7 @@ from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choos
 from regions.wire import ids
 
 RETRY_AFTER_S = 2
-_chance = random.SystemRandom()
+_chance = random.Random()
 
 
 def place(body: CreateCall, fleet: Fleet, now: datetime) -> Placement:

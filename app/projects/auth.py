@@ -77,6 +77,15 @@ class Authenticator:
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._used: set[UUID] = set()
 
+    def known(self, authorization: str) -> Principal | None:
+        """Whom a key stands for that was looked up within seconds; None where `authenticate` has to be asked."""
+        if not authorization.startswith("Bearer "):
+            return None
+        cached = self._cache.get(authorization[7:])
+        if cached is None or cached.expires_at is not None or self._clock.monotonic_s() >= cached.until_s:
+            return None
+        return cached.principal
+
     async def authenticate(self, authorization: str | None) -> Principal | Operator:
         """Raises `Unauthenticated`; the answer says what is wrong with the form, never which keys exist."""
         scheme, _, secret = (authorization or "").partition(" ")

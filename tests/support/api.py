@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from app.control import Control
-from app.main import RequestId, create_app
+from app.main import around, create_app
 from app.settings import Settings
 
 START_WITHIN_S = 20.0
@@ -78,7 +78,7 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
     with socket.create_server((settings.host, settings.port)) as listener:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
-            RequestId(app),  # type: ignore[arg-type]
+            around(app),  # type: ignore[arg-type]
             http="httptools",
             ws="websockets-sansio",
             ws_max_size=2 << 20,

@@ -1,0 +1,145 @@
+"""The lane of the create answers what the framework's route answers, to the header; and it is the lane that answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.calls import create_lane
+from tests.support.api import Api, Project
+from tests.support.fleet import three_regions
+
+BODY = (
+    b'{"agent":{"url":"ws://127.0.0.1:9/agent"},"metadata":{"a":"b"},'
+    b'"latencies":[{"region":"us-east","rtt_ms":9},{"region":"eu-west","rtt_ms":90}]}'
+)
+OWN = ("id", "ticket", "created_at", "request_id", "retry_after_s")
+"""What no two answers share."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+@pytest.fixture
+def created(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that the lane took for a create."""
+    seen: list[bytes] = []
+    plain = create_lane._fitting
+
+    def fitting(content: bytes | None) -> Any:
+        body = plain(content)
+        if body is not None:
+            seen.append(content or b"")
+        return body
+
+    monkeypatch.setattr(create_lane, "_fitting", fitting)
+    return seen
+
+
+async def both(client: httpx.AsyncClient, body: bytes, headers: dict[str, str]) -> list[httpx.Response]:
+    """The same create as it is, and with a query that nobody reads and the lane does not take."""
+    await client.get("/v1/calls?limit=1")  # the key is known from now on
+    answers = []
+    for query in ("", "?as=it-was"):
+        sent = {"Content-Type": "application/json"} | headers
+        if "Idempotency-Key" in headers:
+            sent["Idempotency-Key"] += query
+        answers.append(await client.post(f"/v1/calls{query}", content=body, headers=sent))
+    return answers
+
+
+def same(lane: httpx.Response, route: httpx.Response) -> None:
+    def shown(answer: httpx.Response) -> dict[str, Any]:
+        return {k: v for k, v in answer.json().items() if k not in OWN}
+
+    assert lane.status_code == route.status_code
+    assert shown(lane) == shown(route)
+    assert {k for k in lane.headers if k != "date"} == {k for k in route.headers if k != "date"}
+    assert lane.headers["content-type"] == route.headers["content-type"]
+
+
+async def test_a_create_is_answered_as_by_the_route(project: Project, created: list[bytes]) -> None:
+    lane, route = await both(project.client, BODY, {"Idempotency-Key": "k"})
+    assert (lane.status_code, created) == (201, [BODY])
+    same(lane, route)
+    assert lane.headers["location"] == f"/v1/calls/{lane.json()['id']}"
+    lane, route = await both(project.client, BODY, {"Idempotency-Key": "k"})
+    assert lane.headers["idempotent-replayed"] == "true"
+    same(lane, route)
+    lane, route = await both(project.client, BODY.replace(b'"b"', b'"c"'), {"Idempotency-Key": "k"})
+    assert (lane.status_code, lane.json()["code"]) == (422, "idempotency_key_reused")
+    same(lane, route)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "taken"),
+    [
+        (BODY, {}, 400, True),
+        (BODY, {"Idempotency-Key": "k" * 256}, 400, True),
+        (BODY, {"Idempotency-Key": "k", "Content-Encoding": "gzip"}, 415, False),
+        (BODY, {"Idempotency-Key": "k", "Content-Type": "text/plain"}, 415, False),
+        (BODY, {"Idempotency-Key": "k", "Content-Type": "application/json; charset=utf-8"}, 201, False),
+        (BODY, {"Idempotency-Key": "k", "Authorization": "Bearer vx_test_nonsense"}, 401, False),
+        (b"", {"Idempotency-Key": "k"}, 422, False),
+        (b"{", {"Idempotency-Key": "k"}, 400, False),
+        (b"[]", {"Idempotency-Key": "k"}, 422, False),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/\\u0000"}}', {"Idempotency-Key": "k"}, 422, False),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/"},"nonsense":1}', {"Idempotency-Key": "k"}, 422, False),
+        (b'{"agent":{"url":"ws://127.0.0.1:9/","dialect":"native"}}', {"Idempotency-Key": "k"}, 422, True),
+        (b'{"agent":{"url":"ws://10.0.0.1/"}}', {"Idempotency-Key": "k"}, 422, True),
+        (
+            b'{"agent":{"url":"ws://127.0.0.1:9/"},"regions":{"pin":"nowhere"}}',
+            {"Idempotency-Key": "k"},
+            422,
+            True,
+        ),
+        (
+            b'{"agent":{"url":"ws://127.0.0.1:9/"},"regions":{"jurisdictions":["zz"]}}',
+            {"Idempotency-Key": "k"},
+            422,
+            True,
+        ),
+        (b"x" * 300_000, {"Idempotency-Key": "k"}, 413, False),
+    ],
+)
+async def test_whatever_is_refused_is_refused_as_by_the_route(
+    project: Project, created: list[bytes], body: bytes, headers: dict[str, str], status: int, taken: bool
+) -> None:
+    lane, route = await both(project.client, body, headers)
+    assert (lane.status_code, bool(created)) == (status, taken)
+    same(lane, route)
+
+
+async def test_a_key_that_may_not_create_is_told_so(api: Api, project: Project, created: list[bytes]) -> None:
+    lane, route = await both(await api.key(project, "viewer"), BODY, {"Idempotency-Key": "k"})
+    assert (lane.status_code, created) == (403, [])
+    same(lane, route)
+
+
+async def test_a_body_in_many_pieces_is_one(project: Project, created: list[bytes]) -> None:
+    await project.client.get("/v1/calls?limit=1")
+
+    async def pieces() -> Any:
+        for i in range(len(BODY)):
+            yield BODY[i : i + 1]
+
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(BODY)), "Idempotency-Key": "k"}
+    answer = await project.client.post("/v1/calls", content=pieces(), headers=headers)
+    assert (answer.status_code, created) == (201, [BODY])
+
+
+async def test_what_the_database_cannot_do_is_said_as_everywhere(
+    project: Project, monkeypatch: pytest.MonkeyPatch, api: Api
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(api.control.calls.coalescer, "create", away)
+    lane, route = await both(project.client, BODY, {"Idempotency-Key": "k"})
+    assert (lane.status_code, lane.headers["retry-after"]) == (503, "1")
+    same(lane, route)
