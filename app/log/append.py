@@ -29,7 +29,7 @@ from regions.wire.uplink import AppendStatus, CallEvents
 
 log = structlog.get_logger()
 
-APPEND = "select * from vx.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+APPEND = "select * from vx.append($1, $2, $3, $4)"
 APPEND_CONTROL = "select * from vx.append_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 END_UNHELD = "select * from vx.end_unheld($1, make_interval(secs => $2), $3, $4, $5, $6)"
 DEADLINE_S = 5.0
@@ -109,10 +109,9 @@ class Appender:
         ]
 
     async def _call(self, edge: EdgeIdentity, given: list[Row]) -> list[Any]:
-        columns = zip(*given, strict=True)
         async with asyncio.timeout(DEADLINE_S), self._db.pool("append").acquire() as connection:
             return await connection.fetch(  # type: ignore[no-any-return]
-                APPEND, edge.edge_id, edge.incarnation, edge.region, *columns
+                APPEND, edge.edge_id, edge.incarnation, edge.region, given
             )
 
     def _answer(self, call: UUID, run: CallEvents, facts: CallFacts | None, row: Any) -> AppendStatus:
@@ -212,7 +211,7 @@ class Appender:
 Row = tuple[
     UUID, int, int, UUID, str, datetime, str | None, bytes | None, UUID | None, bytes, int | None, int | None
 ]
-"""One event in the order of the arrays of ``vx.append``, from `p_call` on."""
+"""One event in the order of ``vx.given_event``."""
 
 
 def _rows(call: UUID, run: CallEvents, key: ContentKey) -> list[Row]:

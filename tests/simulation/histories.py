@@ -33,8 +33,6 @@ TYPES = (
     "turn.ended",
 )
 REASONS = ("caller_hung_up", "ended_by_api", "no_answer", "edge_lost", "canceled", "busy")
-COLUMNS = 12
-"""Arrays of ``vx.append`` from `p_call` on."""
 EDGES = tuple(uuid7(1_700_000_000_000, i) for i in range(1, 5))
 INCARNATIONS = tuple(UUID(int=(i + 1) << 64) for i in range(4))
 
@@ -186,8 +184,7 @@ class Draw:
         edge, incarnation = EDGES[owner], INCARNATIONS[owner]
         if chance.random() < 0.05:
             incarnation = INCARNATIONS[3]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return Op(APPEND, (edge, incarnation, f"region-{owner}", *columns), held)
+        return Op(APPEND, (edge, incarnation, f"region-{owner}", rows), held)
 
     def _owner(self, call: UUID, epoch: int) -> int:
         grants = self._grants.get(call, [0])

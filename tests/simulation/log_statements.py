@@ -106,17 +106,16 @@ class LogStatements:
         edge: UUID,
         incarnation: UUID,
         region: str,
-        calls: list[UUID],
-        *columns: list[Any],
+        given: list[tuple[Any, ...]],
     ) -> list[Row]:
-        names = ("epoch", "n", "id", "type", "at", "data", "content", "content_key", "hash", "oe", "o_n")
+        names = ("call_id", "epoch", "n", "id", "type", "at", "data", "content", "content_key", "hash", "oe", "o_n")
         runs: dict[UUID, list[Row]] = {}
-        for call, values in zip(calls, zip(*columns, strict=True), strict=True):
+        for values in given:
             g = dict(zip(names, values, strict=True))
             g["origin_epoch"] = g["epoch"] if g["oe"] is None else g["oe"]
             g["origin_n"] = g["n"] if g["o_n"] is None else g["o_n"]
             g["n_from"] = first_n(g["type"], g["data"], g["epoch"], g["n"], g["oe"] is not None)
-            runs.setdefault(call, []).append(g)
+            runs.setdefault(g["call_id"], []).append(g)
         locked = {
             call
             for call in sorted(runs, key=lambda c: c.int)
