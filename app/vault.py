@@ -13,9 +13,9 @@ import hmac
 import os
 import struct
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -25,6 +25,7 @@ from app.db import Database
 from app.ids import new_id
 
 HASH_BYTES = 16
+NONCE_BYTES = 12
 _LENGTH = struct.Struct("!I")
 MASTER_KEY_FILE = "master.key"
 
@@ -86,9 +87,14 @@ class ContentKey:
     id: UUID
     secret: bytes
     aead: AESGCM
+    keyed: Any = field(init=False, repr=False, compare=False)
+    """The hash, with the key in it and nothing else: to be copied."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keyed", hashlib.blake2b(key=self.secret, digest_size=HASH_BYTES))
 
     def seal(self, plain: bytes, event_id: UUID) -> bytes:
-        nonce = os.urandom(12)
+        nonce = os.urandom(NONCE_BYTES)
         return nonce + self.aead.encrypt(nonce, plain, event_id.bytes)
 
     def open(self, sealed: bytes, event_id: UUID) -> bytes:
@@ -99,8 +105,10 @@ class ContentKey:
 
     def hash(self, *parts: bytes) -> bytes:
         """A keyed BLAKE2b over length-prefixed parts."""
-        framed = b"".join([_LENGTH.pack(len(part)) + part for part in parts])
-        return hashlib.blake2b(framed, key=self.secret, digest_size=HASH_BYTES).digest()
+        hashed = self.keyed.copy()
+        hashed.update(b"".join([_LENGTH.pack(len(part)) + part for part in parts]))
+        digest: bytes = hashed.digest()
+        return digest
 
 
 class Vault:

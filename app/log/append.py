@@ -17,12 +17,13 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from app.clock import Clock, at_ms, ms_of
+from app.clock import Clock, ms_of
 from app.connection import DATABASE_ERRORS
 from app.db import Database
 from app.ids import new_id
 from app.log.facts import CallFacts, FactsReader
-from app.vault import ContentKey, Vault
+from app.log.given import Row, rows_of
+from app.vault import Vault
 from regions.wire import ids
 from regions.wire.events import EVENT_TYPES, FINAL_TYPE, EdgeEvent, EndReason, Source
 from regions.wire.uplink import AppendStatus, CallEvents
@@ -90,12 +91,12 @@ class Appender:
         try:
             calls = [ids.decode(ids.CALL, run.call) for run in runs]
             facts = await self._facts.of(calls)
-            keys = {f.project_id: await self._vault.for_project(f.project_id) for f in facts.values()}
+            keys = {p: await self._vault.for_project(p) for p in {f.project_id for f in facts.values()}}
             given: list[Row] = []
             for call, run in zip(calls, runs, strict=True):
                 known = facts.get(call)
                 if known is not None:
-                    given += _rows(call, run, keys[known.project_id])
+                    given += rows_of(call, run, keys[known.project_id])
             rows = await self._call(edge, given) if given else []
         except DATABASE_ERRORS as error:
             log.warning("append.unknown", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
@@ -103,6 +104,9 @@ class Appender:
                 _status(run, "busy", detail="the outcome is unknown: send the same again") for run in runs
             ]
         answers = {row["call_id"]: row for row in rows}
+        for project in {facts[call].project_id for call in answers if answers[call]["status"] == "durable"}:
+            self._hints.wake(f"feed:{project}")
+            self._hints.wake("deliveries")
         return [
             self._answer(call, run, facts.get(call), answers.get(call))
             for call, run in zip(calls, runs, strict=True)
@@ -127,8 +131,6 @@ class Appender:
             stored=row["stored"],
         )
         if status.status == "durable":
-            self._hints.wake(f"feed:{facts.project_id}")
-            self._hints.wake("deliveries")
             if self._tails is not None:
                 self._tails.feed(call, facts, status, run.events)
         elif status.status != "busy":
@@ -206,38 +208,6 @@ class Appender:
             self._hints.wake(f"feed:{project_id}")
             self._hints.wake("deliveries")
         return ControlOutcome(row["status"], row["seq"])
-
-
-Row = tuple[
-    UUID, int, int, UUID, str, datetime, str | None, bytes | None, UUID | None, bytes, int | None, int | None
-]
-"""One event in the order of ``vx.given_event``."""
-
-
-def _rows(call: UUID, run: CallEvents, key: ContentKey) -> list[Row]:
-    rows: list[Row] = []
-    for event in run.events:
-        event_id = ids.decode(ids.EVENT, event.id)
-        raw = bytes(event.data)
-        content = EVENT_TYPES[event.type].content
-        origin = event.origin
-        rows.append(
-            (
-                call,
-                run.epoch,
-                event.n,
-                event_id,
-                event.type,
-                at_ms(event.at_ms),
-                None if content else raw.decode(),
-                key.seal(raw, event_id) if content else None,
-                key.id if content else None,
-                key.hash(event_id.bytes, event.type.encode(), event.at_ms.to_bytes(8, "big"), raw),
-                origin.epoch if origin is not None else None,
-                origin.n if origin is not None else None,
-            )
-        )
-    return rows
 
 
 def _status(run: CallEvents, status: str, *, detail: str) -> AppendStatus:

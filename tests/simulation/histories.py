@@ -17,6 +17,7 @@ import asyncpg
 import msgspec
 
 from app.calls.store import CREATE_CALLS, GRANT_EPOCHS
+from app.clock import ms_of
 from app.log.append import APPEND, APPEND_CONTROL
 from regions.wire.ids import uuid7
 from tests.simulation.statements import Statements
@@ -230,7 +231,7 @@ class Draw:
             if chance.random() < 0.05:
                 hash_ = b"other"
         else:
-            id_, type_, at = self._id(), chance.choice(TYPES), self._later()
+            id_, type_, at = self._id(), chance.choice(TYPES), ms_of(self._later())
             data = '{"x":1}'
             if (newest and chance.random() < 0.12) or chance.random() < 0.01:
                 type_, data = (

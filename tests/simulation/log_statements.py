@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.clock import at_ms
 from tests.simulation.tables import Row, Tables, Txn
 
 FINAL = "call.ended"
@@ -108,10 +109,11 @@ class LogStatements:
         region: str,
         given: list[tuple[Any, ...]],
     ) -> list[Row]:
-        names = ("call_id", "epoch", "n", "id", "type", "at", "data", "content", "content_key", "hash", "oe", "o_n")
+        names = ("call_id", "epoch", "n", "id", "type", "at_ms", "data", "content", "content_key", "hash", "oe", "o_n")
         runs: dict[UUID, list[Row]] = {}
         for values in given:
             g = dict(zip(names, values, strict=True))
+            g["at"] = at_ms(g["at_ms"])
             g["origin_epoch"] = g["epoch"] if g["oe"] is None else g["oe"]
             g["origin_n"] = g["n"] if g["o_n"] is None else g["o_n"]
             g["n_from"] = first_n(g["type"], g["data"], g["epoch"], g["n"], g["oe"] is not None)

@@ -30,8 +30,20 @@ $$;
 -- One event as `vx.append` takes it; `oe`, `o_n`: its origin, where it was adopted. (One array of these costs the driver and
 -- the server half of what an array per column does.)
 create type vx.given_event as (
-  call_id uuid, epoch integer, n integer, event_id uuid, type text, at timestamptz, data jsonb, content bytea, content_key uuid,
+  call_id uuid, epoch integer, n integer, event_id uuid, type text, at_ms bigint, data jsonb, content bytea, content_key uuid,
   hash bytea, oe integer, o_n integer);
+
+create function vx.time_of(p_ms bigint) returns timestamptz language sql immutable as $$
+  select 'epoch'::timestamptz + p_ms * interval '1 millisecond'
+$$;
+
+-- A run as it was given. `plain`: of one epoch, dense, in its order, nothing adopted, nothing lost, nothing that changes the call's state.
+create type vx.given_run as (call_id uuid, epoch integer, n_first integer, n_last integer, plain boolean);
+
+-- A call whose row is locked. `owned`: its epoch was granted to whoever writes; `n_last`: of the run that is written to it.
+create type vx.held_call as (
+  call_id uuid, project_id uuid, epoch integer, owned boolean, n integer, seq integer, feed_xid bigint, webhook_id uuid,
+  n_last integer);
 
 -- Appends runs of events, one run per call, from one edge. It locks the calls in id order and skips the locked ones (`busy`).
 -- Per call, in this order:
@@ -48,26 +60,23 @@ create type vx.given_event as (
 -- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
 -- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
 -- `stored`: how many of the run's events are new; the last of them stands at `seq`.
-create function vx.append(p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[])
+create function vx.append_any(
+  p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[], calls uuid[], locked uuid[])
 returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
   xid bigint := pg_current_xact_id()::text::bigint;
-  calls uuid[] := array(select distinct g.call_id from unnest(p_given) g);
-  locked uuid[];
 begin
-  locked := array(select c.id from vx.calls c where c.id = any(calls) order by c.id for no key update skip locked);
-
   -- A statement of its own: its snapshot is taken after the locks. Its plan is made once, for batches of any size. The planner
   -- expects ten rows of an array and a thousand of the series, which stands there for that alone: with ten it would compare
   -- every event with every other. The look-up in vx.events is lateral and with `offset 0`, for it must go by the index.
   return query
   with given as (
-    select g.*, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n,
+    select g.*, vx.time_of(g.at_ms) as at, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n,
            case when g.type = 'events.lost' then vx.first_n(g.type, g.data, g.epoch, g.n, g.oe is not null) else g.n end as n_from
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
-        as g(call_id, epoch, n, event_id, type, at, data, content, content_key, hash, oe, o_n)
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n)
   ), held as (
     select c.* from vx.calls c where c.id = any(calls)
   ), runs as (
@@ -186,6 +195,72 @@ begin
   end if;
 end $$;
 
+create function vx.append(p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[])
+returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
+language plpgsql security definer set search_path = vx, pg_temp as $$
+#variable_conflict use_column
+declare
+  xid bigint := pg_current_xact_id()::text::bigint;
+  runs vx.given_run[];
+  held vx.held_call[];
+  chosen vx.held_call[];
+begin
+  -- (The planner expects ten rows of an array and a thousand of the series, which stands there for that, and for the order.)
+  runs := array(
+    select row(g.call_id, min(g.epoch), min(g.n), max(g.n),
+               min(g.epoch) = max(g.epoch) and max(g.n) - min(g.n) + 1 = count(*)
+               and min(g.n - g.i) = max(g.n - g.i)
+               and bool_and(g.oe is null and g.type <> 'events.lost' and not starts_with(g.type, 'call.')))::vx.given_run
+      from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+     group by g.call_id);
+  -- what locks a row gives its newest version
+  held := array(
+    select row(c.id, c.project_id, c.epoch, c.grant_edges[c.epoch] = p_edge
+               and c.grant_incarnations[c.epoch] = p_incarnation, c.n, c.seq, c.feed_xid, c.webhook_id, 0)::vx.held_call
+      from vx.calls c where c.id = any(array(select r.call_id from unnest(runs) r))
+     order by c.id for no key update skip locked);
+  chosen := array(
+    select row(c.call_id, c.project_id, c.epoch, c.owned, c.n, c.seq, c.feed_xid, c.webhook_id,
+               r.n_last)::vx.held_call
+      from rows from (unnest(runs), generate_series(1, cardinality(runs))) as r(call_id, epoch, n_first, n_last, plain, i)
+      join unnest(held) c on c.call_id = r.call_id
+     where r.plain and r.epoch = c.epoch and c.owned and r.n_first = c.n + 1);
+
+  if cardinality(chosen) < cardinality(runs) then
+    return query select * from vx.append_any(p_edge, p_incarnation, p_region,
+      array(select g from unnest(p_given) g where g.call_id not in (select p.call_id from unnest(chosen) p)),
+      array(select r.call_id from unnest(runs) r where r.call_id not in (select p.call_id from unnest(chosen) p)),
+      array(select c.call_id from unnest(held) c));
+  end if;
+  if cardinality(chosen) = 0 then
+    return;
+  end if;
+  insert into vx.events (call_id, seq, project_id, id, type, epoch, source, origin_epoch, origin_n, region, at, data,
+                         content, content_key, hash, feed_xid)
+  select g.call_id, p.seq + g.n - p.n, p.project_id, g.event_id, g.type, g.epoch, 'edge', g.epoch, g.n, p_region,
+         vx.time_of(g.at_ms), g.data, g.content, g.content_key, g.hash, greatest(xid, p.feed_xid)
+    from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
+      as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+    join unnest(chosen) p on p.call_id = g.call_id;
+  if exists (select from vx.webhooks w where w.project_id in (select p.project_id from unnest(chosen) p)
+                and w.deleted_at is null and w.enabled) then
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id)
+    select g.call_id, w.id, p.seq + g.n - p.n, p.project_id
+      from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+      join unnest(chosen) p on p.call_id = g.call_id
+      join vx.webhooks w
+        on w.project_id = p.project_id and w.deleted_at is null and w.enabled
+       and (w.id = p.webhook_id or w.scope = 'project') and (w.types is null or g.type = any(w.types));
+  end if;
+  update vx.calls c
+     set n = p.n_last, seq = p.seq + p.n_last - p.n, feed_xid = greatest(xid, c.feed_xid), region = p_region, edge_id = p_edge
+    from unnest(chosen) p where c.id = p.call_id;
+  return query
+  select p.call_id, 'durable', p.n_last, p.seq + p.n_last - p.n, '', p.n_last - p.n from unnest(chosen) p;
+end $$;
+
 -- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
 -- `stored`, `duplicate` (same key), `conflict` (same key, other content), `ended` (the call has its final event),
 -- `unknown` (no such call in this project). A final event takes the epoch above every grant.
@@ -244,7 +319,9 @@ begin
 end $$;
 
 grant execute on function vx.state_after(text, text, boolean) to vx_owner;
+grant execute on function vx.time_of(bigint) to vx_owner;
 grant execute on function vx.first_n(text, jsonb, integer, integer, boolean) to vx_owner;
+grant execute on function vx.append_any(uuid, uuid, text, vx.given_event[], uuid[], uuid[]) to vx_owner;
 grant execute on function vx.append(uuid, uuid, text, vx.given_event[]) to vx_append;
 grant execute on function vx.append_control(uuid, uuid, text, text, uuid, text, timestamptz, jsonb, bytea, uuid, bytea)
   to vx_api, vx_worker;
