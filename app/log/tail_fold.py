@@ -14,26 +14,25 @@ Case 3 is exact: new events of one write stand in their order, without a gap, up
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
+
+import msgspec
 
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import FINAL_TYPE
 from regions.wire.snapshot import Tail, bounded
 
 
-@dataclass(frozen=True, slots=True)
-class SaidEvent:
-    """One event of a write, as the fold sees it."""
+class SaidEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event of a write, as the fold sees it: `data` may be left out where the fold does not read them."""
 
     type: str
     data: bytes
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, kw_only=True):
     """Events of one call, acknowledged together. `stored`: how many of them are new; the newest of the call stands at `seq`.
 
     `epoch` and `n`: the owner's newest number that is durable; 0 for the control plane and the project, which have none.
@@ -73,14 +72,21 @@ def next_step(tail: Tail, write: Write) -> Step:
 
 
 def fold_write(tail: Tail, write: Write) -> Tail:
-    """The tail after a write that `next_step` says can be folded."""
+    """The tail after a write that `next_step` says can be folded. Its turns are not cut: that is for whoever keeps it."""
     first = write.seq - len(write.events) + 1
     numbered = [(first + i, event, write.by) for i, event in enumerate(write.events)]
-    return extended(tail, numbered, seq=write.seq, epoch=write.epoch, n=write.n, at_ms=write.at_ms)
+    return extended(tail, numbered, seq=write.seq, epoch=write.epoch, n=write.n, at_ms=write.at_ms, cut=False)
 
 
 def extended(
-    tail: Tail, events: Iterable[tuple[int, SaidEvent, str]], *, seq: int, epoch: int, n: int, at_ms: int
+    tail: Tail,
+    events: Iterable[tuple[int, SaidEvent, str]],
+    *,
+    seq: int,
+    epoch: int,
+    n: int,
+    at_ms: int,
+    cut: bool = True,
 ) -> Tail:
     """The tail with all that followed it, up to `seq`. `events`: (seq, event, who wrote it), ascending."""
     turns, said_seq = tail.turns, tail.said_seq
@@ -89,7 +95,7 @@ def extended(
             turns = list(turns) if turns is tail.turns else turns
             fold(turns, event.type, event.data, event.at_ms, seq=place, by=by)
             said_seq = place
-    if turns is not tail.turns:
+    if cut and turns is not tail.turns:
         turns = bounded(turns)
     epoch, n = max((epoch, n), (tail.epoch, tail.n))
     return Tail(call=tail.call, seq=seq, epoch=epoch, n=n, turns=turns, said_seq=said_seq, at_ms=at_ms)

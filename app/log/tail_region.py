@@ -28,7 +28,16 @@ from app.telemetry import (
     tails_waiting,
 )
 from regions.wire import ids
-from regions.wire.snapshot import Tail, TailHead, head_decoder, head_of, tail_key
+from regions.wire.snapshot import (
+    TAIL_BYTES_MAX,
+    TURNS_MAX,
+    Tail,
+    TailHead,
+    bounded,
+    head_decoder,
+    head_of,
+    tail_key,
+)
 
 log = structlog.get_logger()
 
@@ -38,6 +47,8 @@ KEPT_AFTER_END_S = 600
 RETRY_S = 0.5
 REFUSED_MAX = 20
 ROUND_TAILS = 32
+PAUSES = 3
+"""How many times as long as its last round took a region pauses before the next one."""
 ROUND_BYTES = 256 * 1024
 LOOK_DEADLINE_S = 1.0
 CLOSE_DEADLINE_S = 1.0
@@ -61,23 +72,45 @@ return {STORED}
 """
 
 
-@dataclass(frozen=True, slots=True)
 class Packed:
-    """A tail as it is written: `turns` encoded once for all regions."""
+    """A tail as it is written: its turns cut and encoded once for all regions, and only when somebody wants them, for most
+    tails are replaced before. `bytes_about`: how much memory it takes."""
 
-    tail: Tail
-    turns: bytes
-    final: bool = False
+    __slots__ = ("_turns", "bytes_about", "final", "tail")
+
+    def __init__(self, tail: Tail, turns: bytes | None, bytes_about: int, final: bool) -> None:
+        self.tail = tail
+        self._turns = turns
+        self.bytes_about = bytes_about
+        self.final = final
+
+    @property
+    def turns(self) -> bytes:
+        return self._turns if self._turns is not None else self.cut()
+
+    def cut(self) -> bytes:
+        turns = bounded(self.tail.turns)
+        self.tail = msgspec.structs.replace(self.tail, turns=turns)
+        self._turns = msgspec.json.encode(turns)
+        self.bytes_about = len(self._turns)
+        return self._turns
 
     @property
     def head(self) -> bytes:
         return msgspec.json.encode(head_of(self.tail))
 
 
-def pack(tail: Tail, before: Packed | None, *, final: bool = False) -> Packed:
-    same = before is not None and before.tail.turns is tail.turns
-    turns = before.turns if same and before is not None else msgspec.json.encode(tail.turns)
-    return Packed(tail, turns, final)
+def pack(tail: Tail, before: Packed | None, *, final: bool = False, added_bytes: int = 0) -> Packed:
+    """`added_bytes`: about what came to `before`; what has grown to twice of what is kept is cut at once."""
+    if before is not None and before.tail.turns is tail.turns:
+        return Packed(tail, before._turns, before.bytes_about, final)
+    if before is None or not added_bytes:
+        packed = Packed(tail, None, 0, final)
+    else:
+        packed = Packed(tail, None, before.bytes_about + added_bytes, final)
+    if not packed.bytes_about or packed.bytes_about > 2 * TAIL_BYTES_MAX or len(tail.turns) > 2 * TURNS_MAX:
+        packed.cut()
+    return packed
 
 
 @dataclass(slots=True)
@@ -142,8 +175,12 @@ class TailRegion:
                     self._wake.clear()
                     await either(self._wake, stop)
                     continue
+                began_s = self._clock.monotonic_s()
                 if not await self._write_some():
                     await wait_for_stop(stop, RETRY_S)
+                elif self._due:
+                    # while there is more to do than can be done at once, appends go first
+                    await asyncio.sleep(PAUSES * (self._clock.monotonic_s() - began_s))
         finally:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await self._client.aclose()
@@ -188,14 +225,17 @@ class TailRegion:
         while self._due and len(batch) < ROUND_TAILS and size < ROUND_BYTES:
             call, waiting = self._due.popitem(last=False)
             batch.append((call, waiting))
-            size += len(waiting.packed.turns)
+            if not self._head_is_enough(call, waiting.packed):
+                size += len(waiting.packed.turns)
         return batch
+
+    def _head_is_enough(self, call: UUID, packed: Packed) -> bool:
+        return self._said.get(call) == packed.tail.said_seq
 
     def _write(self, pipe: Any, call: UUID, packed: Packed) -> None:
         tail = packed.tail
-        head_is_enough = self._said.get(call) == tail.said_seq
         kept_s = KEPT_AFTER_END_S if packed.final else KEPT_S
-        turns = b"" if head_is_enough else packed.turns
+        turns = b"" if self._head_is_enough(call, packed) else packed.turns
         pipe.eval(
             PUT_IF_NEWER,
             1,

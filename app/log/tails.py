@@ -29,7 +29,7 @@ from app.log.tail_region import AWAY, Packed, TailRegion, either, pack
 from app.supervisor import Supervisor, wait_for_stop
 from app.telemetry import tail_steps_total, tails_dropped_total
 from regions.wire import ids
-from regions.wire.conversation import BY_PROJECT
+from regions.wire.conversation import BY_PROJECT, FOLDED_TYPES
 from regions.wire.events import EdgeEvent, Source
 from regions.wire.snapshot import Tail, TailHead
 from regions.wire.uplink import AppendStatus
@@ -43,6 +43,8 @@ READERS = 2
 READ_RETRY_S = 0.5
 WANTED_MAX = 20_000
 TOGETHER_MAX = 64
+TURN_BYTES = 64
+"""What an entry takes up beside what was said."""
 
 FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -54,6 +56,7 @@ class _Kept:
     packed: Packed
     facts: CallFacts | None = None
     regions: tuple[TailRegion, ...] = ()
+    counted_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -111,7 +114,9 @@ class Tails:
         write = Write(
             call=call,
             seq=status.seq,
-            events=tuple(SaidEvent(e.type, bytes(e.data), e.at_ms) for e in events),
+            events=tuple(
+                [SaidEvent(e.type, bytes(e.data) if e.type in FOLDED_TYPES else b"", e.at_ms) for e in events]
+            ),
             stored=status.stored,
             epoch=status.epoch,
             n=status.durable_n,
@@ -202,7 +207,8 @@ class Tails:
             return
         assert facts is not None
         before = kept.packed if kept is not None else None
-        packed = pack(fold_write(tail, write), before, final=write.final)
+        added = sum([TURN_BYTES + len(e.data) for e in write.events if e.type in FOLDED_TYPES])
+        packed = pack(fold_write(tail, write), before, final=write.final, added_bytes=added)
         self._send(write.call, packed, facts, write.at_s)
 
     def _send(
@@ -220,9 +226,10 @@ class Tails:
         if kept is None:
             kept = self._kept[call] = _Kept(packed)
         else:
-            self._kept_bytes -= len(kept.packed.turns)
+            self._kept_bytes -= kept.counted_bytes
             kept.packed = packed
-        self._kept_bytes += len(packed.turns)
+        kept.counted_bytes = packed.bytes_about
+        self._kept_bytes += kept.counted_bytes
         if kept.facts is not facts or owner_before != packed.tail.epoch:
             kept.facts = facts
             names = self.serving(facts.edges, packed.tail.epoch)
@@ -235,7 +242,7 @@ class Tails:
     def _forget(self, call: UUID) -> None:
         kept = self._kept.pop(call, None)
         if kept is not None:
-            self._kept_bytes -= len(kept.packed.turns)
+            self._kept_bytes -= kept.counted_bytes
 
     # ------------------------------------------------------------------------------------------- reading from the log
 

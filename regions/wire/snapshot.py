@@ -167,9 +167,12 @@ def bounded(turns: list[Turn], bytes_max: int = TAIL_BYTES_MAX, turns_max: int =
 
 
 def _newest(turns: list[Turn], bytes_max: int, turns_max: int) -> list[Turn]:
+    newest = turns[-turns_max:]
+    if len(msgspec.json.encode(newest)) < bytes_max:
+        return newest
     kept: list[Turn] = []
     size = 2
-    for turn in reversed(turns[-turns_max:]):
+    for turn in reversed(newest):
         size += len(msgspec.json.encode(turn)) + 1
         if size > bytes_max:
             break
