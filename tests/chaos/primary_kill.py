@@ -3,7 +3,8 @@
 Real processes: three PostgreSQL under Patroni with etcd, two API instances, edges, an uplink that appends, creates over
 REST, a webhook endpoint, a reader of the stream, a call with audio. Every second kill takes the primary's Patroni too, as
 the loss of its machine would. At the end both standbys are killed: nothing may be acknowledged, and the call carries on.
-Exit code 0 where every answer is accounted for.
+Exit code 0 where every answer is accounted for. What the processes said is kept in ``build/ha-proof`` where one is not, or
+where a failover took so long that one wants to know why.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from app.local.caller_script import Talker
 from app.local.deployment import PLACES, Deployment, temporary_folder
@@ -36,6 +38,8 @@ BACK_WITHIN_S = 60.0
 DRAIN_WITHIN_S = 60.0
 STEADY_S = 1.0
 NOTHING_FOR_S = 12.0
+SLOW_S = {"server": 5.0, "machine": 25.0}
+KEPT = Path("build/ha-proof")
 IN_FLIGHT_S = 6.0
 """Longer than any deadline on an answer: what was on its way when the standbys died is answered by then."""
 
@@ -73,7 +77,7 @@ class Proof:
         now = await cluster.until_whole()
         self.rejoins_s.append(time.monotonic() - back_s)
         print(
-            f"  {number + 1:>3} {leader} ({kind}) killed: {now} leads, acknowledged again after {took_s:.1f} s,"
+            f"  {number + 1:>3} {_clock(began_s)} {leader} ({kind}) killed: {now} leads, acknowledged again after {took_s:.1f} s,"
             f" whole {self.rejoins_s[-1]:.1f} s later; {sum(self.writer.durable.values())} events, {len(self.creator.made)} creates",
             flush=True,
         )
@@ -131,9 +135,12 @@ class Proof:
             self.faults.append(f"{len(self.creator.strange)} creates were answered {self.creator.strange[0]}")
             for file in self.deployment.folder.glob("api-*.log"):
                 failed = [line for line in file.read_text().splitlines() if "request.failed" in line]
-                print("\n".join(failed[:3]))
+                print("\n".join(failed[:3]), flush=True)
         if set(self.writer.answers) - {"durable", "busy"}:
             self.faults.append(f"the uplink was answered {self.writer.answers}")
+
+    def slow(self) -> bool:
+        return any(max(took, default=0.0) > SLOW_S[kind] for kind, took in self.failovers_s.items())
 
     async def _until_acknowledged(self, since_s: float) -> float:
         """Until an append that was sent afterwards is acknowledged, and a create."""
@@ -209,10 +216,14 @@ async def prove(count: int, *, standbys: bool) -> int:
                 await proof.lose_both_standbys(talker)
         finally:
             proof.stop.set()
+            if sys.exc_info()[0] is not None or proof.slow():
+                _keep_logs(folder)
             async with asyncio.timeout(DRAIN_WITHIN_S):
                 await asyncio.gather(*tasks)
         await proof.settle()
         proof.report(count, time.monotonic() - began_s)
+        if proof.faults:
+            _keep_logs(folder)
     return 1 if proof.faults else 0
 
 
@@ -250,6 +261,21 @@ async def _load(
     talker = await stack.enter_async_context(Talker(caller, RATE_HZ))
     await talker.until_heard(since=0.0)
     return proof, talker, tasks
+
+
+def _keep_logs(folder: Path) -> None:
+    """Every file that a process wrote for people, under its own path."""
+    for log in folder.rglob("*"):
+        if log.is_file() and (log.suffix == ".log" or log.parent.name == "log"):
+            kept = KEPT / log.relative_to(folder)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, kept)
+    print(f"what the processes said is in {KEPT}", flush=True)
+
+
+def _clock(then_s: float) -> str:
+    """The time of day of a monotonic time, to find it in a log."""
+    return time.strftime("%H:%M:%S", time.gmtime(time.time() - (time.monotonic() - then_s)))
 
 
 async def _end(task: asyncio.Task[None]) -> None:
