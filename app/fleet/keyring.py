@@ -32,6 +32,8 @@ class Keyring:
         self.fleet_key: tuple[str, bytes]
         self.public_keys: dict[str, Ed25519PublicKey] = {}
         self.fleet_keys: list[FleetKey] = []
+        self.fleet_secrets: dict[str, bytes] = {}
+        """The same keys, by their ids."""
         self._root = b""
 
     async def open(self) -> None:
@@ -79,6 +81,7 @@ class Keyring:
         self.signer = (kid, private[kid])
         secrets = {r["id"]: self._provider.unwrap(r["wrapped"], f"fleet:{r['id']}") for r in fleet}
         self.fleet_keys = [FleetKey(id=key_id, key=b64(secret)) for key_id, secret in secrets.items()]
+        self.fleet_secrets = secrets
         newest = next(r["id"] for r in fleet if r["retired_at"] is None)
         self.fleet_key = (newest, secrets[newest])
 

@@ -27,9 +27,7 @@ _CONTENT = frozenset(t.name for t in EVENT_TYPES.values() if t.content)
 _TIME_AND_LENGTH = struct.Struct("!QI")
 _LENGTH = struct.Struct("!I")
 _ID_LENGTH = _LENGTH.pack(16)
-_TYPES = {
-    name: _LENGTH.pack(len(name.encode())) + name.encode() + _LENGTH.pack(8) for name in EVENT_TYPES
-}
+_TYPES = {name: _LENGTH.pack(len(name.encode())) + name.encode() + _LENGTH.pack(8) for name in EVENT_TYPES}
 """A type as it stands in what is hashed, between the id and the time."""
 
 
@@ -46,9 +44,7 @@ def rows_of(call: UUID, run: CallEvents, key: ContentKey) -> list[Row]:
         raw, type_, origin = bytes(event.data), event.type, event.origin
         hashed = keyed.copy()
         hashed.update(
-            b"".join(
-                (_ID_LENGTH, event_id, _TYPES[type_], _TIME_AND_LENGTH.pack(event.at_ms, len(raw)), raw)
-            )
+            b"".join((_ID_LENGTH, event_id, _TYPES[type_], _TIME_AND_LENGTH.pack(event.at_ms, len(raw)), raw))
         )
         text = sealed = sealed_by = None
         if type_ in _CONTENT:

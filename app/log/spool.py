@@ -4,7 +4,8 @@ Decides which runs are flushed (`due`), in which pieces and what is given up as 
 flushes its own memory, so its spool is left alone unless it has been abandoned; a silent edge's is flushed, and holes in it
 are left to the edge; once its incarnation has ended nobody can fill them, and `events.lost` does. Who writes is known from
 the key, which only that edge may write; the project from the call. Any instance may do this, and two at once do no harm: the
-log knows every number. An entry that is not an event is set aside and counted, and becomes a hole like any other.
+log knows every number. An entry that is not an event is set aside and counted, and becomes a hole like any other; one under
+a key that is not known here waits until the keys have been read again.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -23,6 +24,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from app.clock import Clock
+from app.connection import DATABASE_ERRORS
 from app.fleet.edge_access import EdgeAccess
 from app.fleet.frames import BadFrame, check_event
 from app.fleet.view import EdgeState, Fleet
@@ -32,6 +34,7 @@ from app.telemetry import spool_events_total
 from regions.wire import ids
 from regions.wire import spool as names
 from regions.wire.events import LOST_TYPE, EdgeEvent, Lost, first_n
+from regions.wire.keeping import Unopened, key_of, opening
 from regions.wire.uplink import AppendStatus, CallEvents
 
 log = structlog.get_logger()
@@ -126,6 +129,17 @@ def read_run(name: str, entries: dict[bytes, bytes]) -> SpooledRun:
     return SpooledRun(name, call, epoch, events, poison)
 
 
+class Keys(Protocol):
+    """The fleet keys of this instance."""
+
+    @property
+    def fleet_secrets(self) -> Mapping[str, bytes]: ...
+
+    async def open(self) -> None:
+        """Reads them anew. Raises what the driver raises."""
+        ...
+
+
 class SpoolFlusher:
     def __init__(
         self,
@@ -134,7 +148,10 @@ class SpoolFlusher:
         fleet: Callable[[], Fleet],
         appender: Appender,
         clock: Clock,
+        keys: Keys,
     ) -> None:
+        self._keys = keys
+        self._opened = opening(lambda: keys.fleet_secrets)
         self._redis_urls = redis_urls
         self._access = access
         self._fleet = fleet
@@ -188,6 +205,8 @@ class SpoolFlusher:
             try:
                 owner = EdgeIdentity(edge.id, UUID(incarnation), edge.region)
                 run = read_run(run_name, await self._entries(client, events_key))
+            except DATABASE_ERRORS:
+                continue
             except ValueError:
                 await self._set_aside(client, name, key, run_name)
                 continue
@@ -204,7 +223,18 @@ class SpoolFlusher:
         if await client.hlen(key) > EVENTS_PER_RUN_MAX:
             raise ValueError("too long for a run")
         found: dict[bytes, bytes] = await client.hgetall(key)
-        return found
+        if any(
+            (key_id := key_of(entry)) and key_id not in self._keys.fleet_secrets for entry in found.values()
+        ):
+            await self._keys.open()
+        return {field: self._open(entry, key, field) for field, entry in found.items()}
+
+    def _open(self, entry: bytes, key: str, field: bytes) -> bytes:
+        """Nothing where it cannot be opened: that is no event, and set aside as such."""
+        try:
+            return self._opened(entry, names.entry_place(key, field.decode(errors="replace")))
+        except Unopened:
+            return b""
 
     async def _append(
         self, client: Client, owner: EdgeIdentity, run: SpooledRun, key: str, *, ended: bool

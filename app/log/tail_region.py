@@ -28,6 +28,7 @@ from app.telemetry import (
     tails_waiting,
 )
 from regions.wire import ids
+from regions.wire.keeping import Seal
 from regions.wire.snapshot import (
     TAIL_BYTES_MAX,
     TURNS_MAX,
@@ -73,13 +74,14 @@ return {STORED}
 
 
 class Packed:
-    """A tail as it is written: its turns cut and encoded once for all regions, and only when somebody wants them, for most
+    """A tail as it is written: its turns cut, encoded and sealed once for all regions, and only when somebody wants them, for most
     tails are replaced before. `bytes_about`: how much memory it takes."""
 
-    __slots__ = ("_turns", "bytes_about", "final", "tail")
+    __slots__ = ("_seal", "_turns", "bytes_about", "final", "tail")
 
-    def __init__(self, tail: Tail, turns: bytes | None, bytes_about: int, final: bool) -> None:
+    def __init__(self, tail: Tail, turns: bytes | None, bytes_about: int, final: bool, seal: Seal) -> None:
         self.tail = tail
+        self._seal = seal
         self._turns = turns
         self.bytes_about = bytes_about
         self.final = final
@@ -91,7 +93,7 @@ class Packed:
     def cut(self) -> bytes:
         turns = bounded(self.tail.turns)
         self.tail = msgspec.structs.replace(self.tail, turns=turns)
-        self._turns = msgspec.json.encode(turns)
+        self._turns = self._seal(msgspec.json.encode(turns), tail_key(self.tail.call))
         self.bytes_about = len(self._turns)
         return self._turns
 
@@ -100,14 +102,16 @@ class Packed:
         return msgspec.json.encode(head_of(self.tail))
 
 
-def pack(tail: Tail, before: Packed | None, *, final: bool = False, added_bytes: int = 0) -> Packed:
+def pack(
+    tail: Tail, before: Packed | None, seal: Seal, *, final: bool = False, added_bytes: int = 0
+) -> Packed:
     """`added_bytes`: about what came to `before`; what has grown to twice of what is kept is cut at once."""
     if before is not None and before.tail.turns is tail.turns:
-        return Packed(tail, before._turns, before.bytes_about, final)
+        return Packed(tail, before._turns, before.bytes_about, final, seal)
     if before is None or not added_bytes:
-        packed = Packed(tail, None, 0, final)
+        packed = Packed(tail, None, 0, final, seal)
     else:
-        packed = Packed(tail, None, before.bytes_about + added_bytes, final)
+        packed = Packed(tail, None, before.bytes_about + added_bytes, final, seal)
     if not packed.bytes_about or packed.bytes_about > 2 * TAIL_BYTES_MAX or len(tail.turns) > 2 * TURNS_MAX:
         packed.cut()
     return packed

@@ -31,6 +31,7 @@ from app.telemetry import tail_steps_total, tails_dropped_total
 from regions.wire import ids
 from regions.wire.conversation import BY_PROJECT, FOLDED_TYPES
 from regions.wire.events import EdgeEvent, Source
+from regions.wire.keeping import Seal
 from regions.wire.snapshot import Tail, TailHead
 from regions.wire.uplink import AppendStatus
 
@@ -81,8 +82,10 @@ class Tails:
         clock: Clock,
         redis_urls: dict[str, str],
         regions_of: Callable[[tuple[UUID, ...]], set[str]],
+        seal: Seal,
     ) -> None:
         self.log = tail_log
+        self._seal = seal
         self._facts = facts
         self._clock = clock
         self._regions_of = regions_of
@@ -208,7 +211,7 @@ class Tails:
         assert facts is not None
         before = kept.packed if kept is not None else None
         added = sum([TURN_BYTES + len(e.data) for e in write.events if e.type in FOLDED_TYPES])
-        packed = pack(fold_write(tail, write), before, final=write.final, added_bytes=added)
+        packed = pack(fold_write(tail, write), before, self._seal, final=write.final, added_bytes=added)
         self._send(write.call, packed, facts, write.at_s)
 
     def _send(
@@ -304,7 +307,8 @@ class Tails:
                 # what was folded here in the meantime is newer still
                 now = self._kept.get(call)
                 if now is None or now.packed.tail.seq < tail.seq:
-                    packed = pack(tail, now.packed if now is not None else None, final=wanted.final)
+                    newest_here = now.packed if now is not None else None
+                    packed = pack(tail, newest_here, self._seal, final=wanted.final)
                     self._send(call, packed, facts, wanted.since_s, wanted.regions)
                     return
         now = self._kept.get(call)

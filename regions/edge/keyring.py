@@ -46,6 +46,13 @@ class Keyring:
             return
         self._take(kept.fleet_keys, bytes(kept.jwks))
 
+    @property
+    def newest(self) -> tuple[str, bytes]:
+        """The fleet key to seal with. Raises `LookupError` before the first uplink."""
+        for key in self.fleet.items():
+            return key
+        raise LookupError("no fleet key is known yet")
+
     def update(self, keys: Keys) -> None:
         """Takes a new key set, whole, and keeps it (0600). A disk that is full costs the copy, not the uplink."""
         self._take(keys.fleet_keys, bytes(keys.jwks))

@@ -32,6 +32,7 @@ from regions.edge.uplink import Uplink
 from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer, Turn
 from regions.wire import ids
+from regions.wire.keeping import opening, sealing
 from regions.wire.uplink import UPLINK_PATH, EdgeListeners
 
 log = structlog.get_logger()
@@ -60,9 +61,9 @@ class Edge:
         self.valkey = RegionValkey(settings.redis_url)
         self.pacer = Pacer(_on_turn_error)
         keyring = Keyring(settings.data / "keys.json")
-        tails = TailReader(self.valkey)
+        tails = TailReader(self.valkey, opening(lambda: keyring.fleet))
         self.calls = Calls(keyring, tails, self.pacer)
-        self.spool = Spool(self.valkey, self.calls, wall_ms)
+        self.spool = Spool(self.valkey, self.calls, wall_ms, sealing(lambda: keyring.newest))
         self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(

@@ -20,6 +20,7 @@ from regions.edge.outbox import Outbox
 from regions.edge.valkey import RegionValkey
 from regions.wire import spool as names
 from regions.wire.events import EdgeEvent
+from regions.wire.keeping import Seal
 
 log = structlog.get_logger()
 
@@ -108,7 +109,8 @@ class HeldCalls(Protocol):
 
 
 class Spool:
-    def __init__(self, valkey: RegionValkey, calls: HeldCalls, wall_ms: Clock) -> None:
+    def __init__(self, valkey: RegionValkey, calls: HeldCalls, wall_ms: Clock, seal: Seal) -> None:
+        self._seal = seal
         self._valkey = valkey
         self._calls = calls
         self._wall_ms = wall_ms
@@ -154,7 +156,8 @@ class Spool:
                     pipe.delete(names.events_key(edge, incarnation, names.run_name(*run)))
                     pipe.srem(names.calls_key(edge, incarnation), names.run_name(*run))
                 await pipe.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, LookupError) as error:
+            # without a key there is no call either: a key set that came empty is mended by the next one
             if not self._away:
                 log.warning("spool.away", error=type(error).__name__, events=len(wanted.put))
             self._away = True
@@ -164,12 +167,12 @@ class Spool:
         self._away = False
         self._book.done(wanted)
 
-    @staticmethod
-    def _hashes(edge: str, incarnation: str, wanted: Sweep) -> dict[str, dict[Field, Field]]:
+    def _hashes(self, edge: str, incarnation: str, wanted: Sweep) -> dict[str, dict[Field, Field]]:
         hashes: dict[str, dict[Field, Field]] = {}
         for run, event in wanted.put:
             key = names.events_key(edge, incarnation, names.run_name(*run))
-            hashes.setdefault(key, {})[str(event.n)] = msgspec.json.encode(event)
+            sealed = self._seal(msgspec.json.encode(event), names.entry_place(key, str(event.n)))
+            hashes.setdefault(key, {})[str(event.n)] = sealed
         return hashes
 
 

@@ -8,14 +8,16 @@ import msgspec
 from redis.exceptions import RedisError
 
 from regions.edge.valkey import RegionValkey
+from regions.wire.keeping import Open, Unopened
 from regions.wire.snapshot import TAIL_FIELDS, Tail, read_tail, tail_key
 
 DEADLINE_S = 0.05
 
 
 class TailReader:
-    def __init__(self, valkey: RegionValkey) -> None:
+    def __init__(self, valkey: RegionValkey, opened: Open) -> None:
         self._valkey = valkey
+        self._opened = opened
 
     async def read(self, call: str) -> Tail | None:
         """None where there is none, or where it does not come in 50 ms."""
@@ -25,6 +27,16 @@ class TailReader:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 head, turns = await client.hmget(tail_key(call), TAIL_FIELDS)
-            return read_tail(head, turns) if head and turns else None
-        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError, UnicodeError, RecursionError):
+            if not isinstance(head, bytes) or not isinstance(turns, bytes):
+                return None
+            return read_tail(head, turns, self._opened)
+        except (
+            RedisError,
+            OSError,
+            TimeoutError,
+            msgspec.MsgspecError,
+            UnicodeError,
+            RecursionError,
+            Unopened,
+        ):
             return None

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from regions.wire.events import EdgeEvent
+from regions.wire.keeping import Open
 from regions.wire.media import Position
 from regions.wire.ticket import Agent
 
@@ -94,8 +95,8 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     the owner, or an older one; `at_ms` when `seq` was written, by the control plane's clock. A tail with a higher `seq`
     replaces a lower one, never the other way round.
 
-    In Valkey it is the hash ``tail:{call id}`` with the fields `seq`, `said_seq`, `head` (a `TailHead`) and `turns` (JSON):
-    an event that says nothing changes the head alone.
+    In Valkey it is the hash ``tail:{call id}`` with the fields `seq`, `said_seq`, `head` (a `TailHead` as JSON) and `turns`
+    (as JSON, sealed: `wire.keeping`): an event that says nothing changes the head alone.
     """
 
     call: str
@@ -136,8 +137,8 @@ def head_of(tail: Tail) -> TailHead:
     )
 
 
-def read_tail(head: bytes | str, turns: bytes | str) -> Tail:
-    """The tail in the two fields of its hash. Raises `msgspec.MsgspecError`."""
+def read_tail(head: bytes, turns: bytes, opened: Open) -> Tail:
+    """The tail in the two fields of its hash. Raises `msgspec.MsgspecError` and `wire.keeping.Unopened`."""
     known = head_decoder.decode(head)
     return Tail(
         call=known.call,
@@ -146,7 +147,7 @@ def read_tail(head: bytes | str, turns: bytes | str) -> Tail:
         n=known.n,
         said_seq=known.said_seq,
         at_ms=known.at_ms,
-        turns=turns_decoder.decode(turns),
+        turns=turns_decoder.decode(opened(turns, tail_key(known.call))),
     )
 
 

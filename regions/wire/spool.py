@@ -4,7 +4,7 @@ Everything of one edge stands below ``spool:{edge}:``, the only prefix it may wr
 
     spool:{edge}:incarnations                         set of incarnations that have spooled something
     spool:{edge}:{incarnation}:calls                  set of "{call}/{epoch}"
-    spool:{edge}:{incarnation}:{call}/{epoch}         hash of n → the event as JSON (`EdgeEvent`)
+    spool:{edge}:{incarnation}:{call}/{epoch}         hash of n → the event (`EdgeEvent`) as JSON, sealed: `wire.keeping`
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def calls_key(edge: str, incarnation: str) -> str:
 def events_key(edge: str, incarnation: str, run: str) -> str:
     """`run`: see `run_name`."""
     return f"{spool_prefix(edge)}{incarnation}:{run}"
+
+
+def entry_place(events_key: str, n: str) -> str:
+    """What an entry is sealed for."""
+    return f"{events_key}#{n}"
 
 
 def run_name(call: str, epoch: int) -> str:

@@ -20,9 +20,10 @@ from app.local.valkey import Valkey
 from regions.edge.tails import TailReader
 from regions.edge.valkey import RegionValkey
 from regions.wire import ids
+from regions.wire.keeping import opening
 from tests.bench.report import Figure
 from tests.bench.support import quantile
-from tests.bench.tail_load import call_of
+from tests.bench.tail_load import FLEET_KEY, call_of
 
 CALLS = 200
 WRITES_PER_S = 300.0
@@ -51,7 +52,7 @@ async def _measure(url: str, reads: int) -> list[Figure]:
     try:
         async with asyncio.timeout(DEADLINE_S):
             assert (await writer.stdout.readline()).strip() == b"ready"
-        took_ms, sizes, missed = await _read(TailReader(valkey), reads)
+        took_ms, sizes, missed = await _read(TailReader(valkey, opening(lambda: dict([FLEET_KEY]))), reads)
         writer.stdin.close()
         async with asyncio.timeout(DEADLINE_S):
             written = float(await writer.stdout.readline())

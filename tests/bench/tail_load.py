@@ -16,7 +16,11 @@ import msgspec
 from app.clock import SystemClock
 from app.log.tail_region import Packed, TailRegion, pack
 from regions.wire import ids
+from regions.wire.keeping import sealing
 from regions.wire.snapshot import Tail, Turn, bounded
+
+FLEET_KEY = ("fk_load", bytes(32))
+SEAL = sealing(lambda: FLEET_KEY)
 
 
 def full_turns(seed: int) -> list[Turn]:
@@ -46,7 +50,7 @@ async def main(url: str, calls: int, per_s: float) -> None:
         tail = Tail(
             call=ids.encode(ids.CALL, call_of(i)), seq=200, epoch=1, n=199, turns=turns, said_seq=200, at_ms=1
         )
-        kept.append(pack(tail, None))
+        kept.append(pack(tail, None, SEAL))
         region.put(call_of(i), kept[i], time.monotonic())
     while region.waiting:
         await asyncio.sleep(0.01)
@@ -63,7 +67,7 @@ async def main(url: str, calls: int, per_s: float) -> None:
             tail = msgspec.structs.replace(
                 before.tail, seq=seq, n=seq - 1, turns=turns, said_seq=seq if says else before.tail.said_seq
             )
-            kept[i] = pack(tail, before)
+            kept[i] = pack(tail, before, SEAL)
             region.put(call_of(i), kept[i], time.monotonic())
             written += 1
         await asyncio.sleep(0.002)

@@ -21,6 +21,7 @@ from regions.edge.spool import Spool
 from regions.edge.valkey import RegionValkey
 from regions.wire import ids
 from regions.wire import spool as names
+from regions.wire.keeping import sealing
 from regions.wire.uplink import CallEvents
 from tests.support.api import Api, Project
 from tests.support.fleet import add_region
@@ -112,13 +113,20 @@ async def left(api: Api, project: Project, redis_urls: dict[str, str]) -> AsyncI
     assert url is not None
     region_valkey = RegionValkey(url)
     flusher = SpoolFlusher(
-        redis_urls, control.edge_access, lambda: control.fleet.now, control.appender, control.clock
+        redis_urls,
+        control.edge_access,
+        lambda: control.fleet.now,
+        control.appender,
+        control.clock,
+        control.keyring,
     )
     async with redis.from_url(redis_urls[REGION]) as admin:
         held = Left(
             api, made.json()["id"], edge, incarnation, Outbox(made.json()["id"], 1), None, admin, flusher  # type: ignore[arg-type]
         )  # fmt: skip
-        held.spool = Spool(region_valkey, held, control.clock.now_ms)
+        held.spool = Spool(
+            region_valkey, held, control.clock.now_ms, sealing(lambda: control.keyring.fleet_key)
+        )
         held.spool.identity = (ids.encode(ids.EDGE, edge), str(incarnation))
         yield held
     await region_valkey.close()
@@ -163,6 +171,28 @@ async def test_a_hole_is_given_up_once_the_owner_has_ended_and_not_before(left: 
     ]  # fmt: skip
     await left.flush()
     assert await left.entries() == []
+
+
+async def test_nothing_that_was_typed_can_be_read_in_the_spool(left: Left) -> None:
+    evt = ids.encode(ids.EVENT, new_id())
+    data = b'{"digit":"8"}'
+    left.outbox.add(id=evt, type="dtmf.received", at_ms=left.api.control.clock.now_ms(), data=data)
+    await left.keep()
+    kept = [await left.valkey.hvals(k) for k in await left.entries() if left.call in k]
+    assert kept[0]
+    assert not any(b"digit" in value or evt.encode() in value for values in kept for value in values)
+    await left.restart()
+    await left.flush()
+    assert await left.stored() == [("dtmf.received", 1)]
+
+
+async def test_a_key_that_this_instance_has_not_read_yet_costs_no_event(left: Left) -> None:
+    left.write(2)
+    await left.keep()
+    await left.restart()
+    left.api.control.keyring.fleet_secrets = {}
+    await left.flush()
+    assert await left.stored() == [("speech.started", 1), ("speech.started", 2)]
 
 
 async def test_entries_that_are_no_events_cost_the_call_nothing_but_themselves(left: Left) -> None:

@@ -23,7 +23,8 @@ from regions.edge.tails import TailReader
 from regions.edge.valkey import RegionValkey
 from regions.wire import ids
 from regions.wire.events import Origin
-from regions.wire.snapshot import Tail
+from regions.wire.keeping import opening
+from regions.wire.snapshot import Tail, tail_key
 from tests.support.api import Api, Project, serving
 from tests.support.calls import WITHIN_S, WrittenCall, create_call, event, owners_in, said, tail_at, tail_in
 from tests.support.engines import REGIONS
@@ -56,7 +57,7 @@ async def everywhere(api: Api, call: WrittenCall, seq: int) -> None:
     """Every region has the tail of `seq`, and it is the fold of the log."""
     wanted = await logged(api, call, seq)
     for region in REGIONS:
-        tail = await tail_at(api.settings.redis_urls[region], call.id, seq)
+        tail = await tail_at(api, api.settings.redis_urls[region], call.id, seq)
         assert tail.seq == seq
         assert (tail.turns, tail.said_seq) == (wanted.turns, wanted.said_seq)
 
@@ -71,7 +72,7 @@ async def test_an_ordinary_call_is_folded_in_memory_and_stands_in_every_region(
             api, 1, said(n, "caller", f"question {n}"), event(n + 1), said(n + 2, "agent", f"answer {n}")
         )
     await everywhere(api, call, status.seq)
-    tail = await tail_at(api.settings.redis_urls[REGIONS[0]], call.id, status.seq)
+    tail = await tail_at(api, api.settings.redis_urls[REGIONS[0]], call.id, status.seq)
     assert (tail.epoch, tail.n, len(tail.turns)) == (1, 30, 20)
     assert [t.seq for t in tail.turns][:4] == [2, 4, 5, 7]
     assert (steps("read") - read, steps("fold") - folded) == (0, 10)
@@ -85,7 +86,7 @@ async def test_an_event_that_says_nothing_moves_the_place_and_not_the_turns(
     await call.append(api, 1, said(1, "caller", "hello"))
     status = await call.append(api, 1, event(2), event(3))
     for region in REGIONS:
-        tail = await tail_at(api.settings.redis_urls[region], call.id, status.seq)
+        tail = await tail_at(api, api.settings.redis_urls[region], call.id, status.seq)
         assert (tail.seq, tail.said_seq, tail.n, len(tail.turns)) == (4, 2, 3, 1)
 
 
@@ -97,14 +98,16 @@ async def test_what_the_project_writes_and_what_the_control_plane_writes_is_in_i
     assert written.status_code == 201
     status = await call.append(api, 1, said(2, "caller", "good"))
     await everywhere(api, call, status.seq)
-    tail = await tail_at(api.settings.redis_urls[REGIONS[1]], call.id, status.seq)
+    tail = await tail_at(api, api.settings.redis_urls[REGIONS[1]], call.id, status.seq)
     assert [(t.text, t.by) for t in tail.turns] == [
         ("hello", ""),
         ("a person takes over", "project"),
         ("good", ""),
     ]
     await call.project.client.post(f"/v1/calls/{call.id}/end")
-    assert (await tail_at(api.settings.redis_urls[REGIONS[0]], call.id, status.seq + 1)).seq == status.seq + 1
+    assert (
+        await tail_at(api, api.settings.redis_urls[REGIONS[0]], call.id, status.seq + 1)
+    ).seq == status.seq + 1
 
 
 async def test_resends_and_adoptions_give_the_fold_of_the_log(api: Api, call: WrittenCall) -> None:
@@ -119,7 +122,7 @@ async def test_resends_and_adoptions_give_the_fold_of_the_log(api: Api, call: Wr
     status = await call.append(api, 2, event(1, "call.reconnecting"), *adopted, said(4, "agent", "five"))
     await call.append(api, 2, *adopted)
     await everywhere_of(api, call, status.seq, (REGIONS[1],))
-    tail = await tail_at(api.settings.redis_urls[REGIONS[1]], call.id, status.seq)
+    tail = await tail_at(api, api.settings.redis_urls[REGIONS[1]], call.id, status.seq)
     assert [t.text for t in tail.turns] == ["one", "two", "three", "four", "five"]
     assert (tail.epoch, tail.n) == (2, 4)
 
@@ -127,7 +130,7 @@ async def test_resends_and_adoptions_give_the_fold_of_the_log(api: Api, call: Wr
 async def everywhere_of(api: Api, call: WrittenCall, seq: int, regions: tuple[str, ...]) -> None:
     wanted = await logged(api, call, seq)
     for region in regions:
-        assert (await tail_at(api.settings.redis_urls[region], call.id, seq)).turns == wanted.turns
+        assert (await tail_at(api, api.settings.redis_urls[region], call.id, seq)).turns == wanted.turns
 
 
 async def test_two_instances_that_write_in_turn_keep_one_tail(api: Api, call: WrittenCall) -> None:
@@ -154,8 +157,8 @@ async def test_new_standbys_get_what_was_said_before_them(
 ) -> None:
     alone = await create_call_in(project, owners[:1])
     status = await alone.append(api, 1, said(1, "caller", "hello"))
-    await tail_at(api.settings.redis_urls[REGIONS[0]], alone.id, status.seq)
-    assert await tail_in(api.settings.redis_urls[REGIONS[1]], alone.id) is None
+    await tail_at(api, api.settings.redis_urls[REGIONS[0]], alone.id, status.seq)
+    assert await tail_in(api, api.settings.redis_urls[REGIONS[1]], alone.id) is None
     connection = await asyncpg.connect(api.settings.database_url)
     try:
         await connection.execute(
@@ -166,7 +169,7 @@ async def test_new_standbys_get_what_was_said_before_them(
     nobody = await api.client()
     ticket = await nobody.post(f"/v1/calls/{alone.id}/ticket", json={"ticket": alone.ticket})
     assert ticket.status_code == 200, ticket.text
-    tail = await tail_at(api.settings.redis_urls[REGIONS[1]], alone.id, status.seq)
+    tail = await tail_at(api, api.settings.redis_urls[REGIONS[1]], alone.id, status.seq)
     assert [t.text for t in tail.turns] == ["hello"]
 
 
@@ -181,7 +184,7 @@ async def create_call_in(project: Project, owners: list[EdgeIdentity]) -> Writte
 async def test_a_call_says_how_far_each_memory_is(api: Api, call: WrittenCall) -> None:
     status = await call.append(api, 1, said(1, "caller", "hello"), event(2))
     for region in REGIONS:
-        await tail_at(api.settings.redis_urls[region], call.id, status.seq)
+        await tail_at(api, api.settings.redis_urls[region], call.id, status.seq)
     async with serving(dataclasses.replace(api.settings, port=0, redis_urls={})) as blind:
         plain = (await call.project.client.get(f"/v1/calls/{call.id}")).json()
         level = (await call.project.client.get(f"/v1/calls/{call.id}", params={"tails": "true"})).json()
@@ -226,7 +229,7 @@ async def test_a_region_that_comes_back_empty_is_caught_up_from_the_log(
         settings = dataclasses.replace(api.settings, port=0, redis_urls=urls)
         async with serving(settings) as one, serving(settings) as two:
             for call in calls:
-                assert len((await tail_at(valkey.url, call.id, 3)).turns) == 2
+                assert len((await tail_at(api, valkey.url, call.id, 3)).turns) == 2
             valkey.process.kill()
             valkey.process.wait()
             client = await one.client(project.key)
@@ -242,23 +245,25 @@ async def test_a_region_that_comes_back_empty_is_caught_up_from_the_log(
             shutil.rmtree(folder / "valkey" / "data")
             await valkey.start()
             for call in calls[1:]:
-                tail = await tail_at(valkey.url, call.id, 3)
+                tail = await tail_at(api, valkey.url, call.id, 3)
                 assert [t.text for t in tail.turns] == [call.id, "x" * 2_000]
-            assert len((await tail_at(valkey.url, calls[0].id, status.seq)).turns) == 3
+            assert len((await tail_at(api, valkey.url, calls[0].id, status.seq)).turns) == 3
             assert two.control.supervisor.unhealthy == []
 
 
 async def test_an_edge_reads_what_the_control_plane_wrote(api: Api, call: WrittenCall) -> None:
     status = await call.append(api, 1, said(1, "caller", "hello"))
     url = api.settings.redis_urls[REGIONS[1]]
-    wanted = await tail_at(url, call.id, status.seq)
+    wanted = await tail_at(api, url, call.id, status.seq)
     valkey = RegionValkey(url)
     try:
-        reader = TailReader(valkey)
+        reader = TailReader(valkey, opening(lambda: api.control.keyring.fleet_secrets))
         async with asyncio.timeout(WITHIN_S):
             while (found := await reader.read(call.id)) is None:
                 await asyncio.sleep(0.01)
         assert found == wanted
         assert await reader.read("call_of_nobody") is None
+        assert valkey.client is not None
+        assert b"hello" not in b"".join(await valkey.client.hvals(tail_key(call.id)))  # type: ignore[misc]
     finally:
         await valkey.close()

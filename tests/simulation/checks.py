@@ -195,6 +195,22 @@ def i5_every_endpoint_hears(ledger: Ledger, due: set[tuple[UUID, int]]) -> Broke
     return f"{len(unheard)} events reached no endpoint, the first is seq {unheard[0][1]}" if unheard else None
 
 
+def memory_is_in_the_order_of_the_log(ledger: Ledger, call: UUID, told: list[tuple[str, str]]) -> Broken:
+    """A resumed backend is told each turn once, in the order in which the log has them."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in ledger.rows_of(call):
+        if row["type"] in ("turn.ended", "turn.interrupted", "tool.called"):
+            data = msgspec.json.decode(ledger.opened(row))
+            said = ("tool", data["id"]) if row["type"] == "tool.called" else (data["role"], data["text"])
+            places.setdefault(said, []).append(row["seq"])
+    twice = [t for t in told if told.count(t) > len(places.get(t, [])) > 0]
+    if twice:
+        return f"a resumed backend was told {twice[0]} {told.count(twice[0])} times"
+    # what the agent was cut short in may have the same words twice, and says nothing of the order then
+    order = [places[t][0] for t in told if len(places.get(t, [])) == 1]
+    return f"a resumed backend was told the turns of seq {order}" if order != sorted(order) else None
+
+
 def nothing_is_both_stored_and_late(ledger: Ledger, late: set[Any]) -> Broken:
     """What is kept as late is not in the log."""
     both = late & ledger.origins.keys()

@@ -70,7 +70,11 @@ class Conversation:
         said = msgspec.json.decode(message)
         match said["event"]:
             case "start":
-                self._call = said["start"]["customParameters"]["voxplane_call"]
+                parameters = said["start"]["customParameters"]
+                self._call = parameters["voxplane_call"]
+                if parameters["voxplane_resumed"] == "true":
+                    told = msgspec.json.decode(parameters["voxplane_conversation"])
+                    self._backend.world.ledger.told(self._call, told["turns"])
             case "media":
                 self._heard(said["media"]["payload"])
             case "voxplane" if said["type"] == "ack":

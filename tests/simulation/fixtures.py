@@ -65,7 +65,11 @@ class FixedKeyring:
         self.signer = ("sig_1", _signing)
         self.fleet_key = ("fk_1", FLEET_KEYS["fk_1"])
         self.fleet_keys = [FleetKey(id="fk_1", key=b64(FLEET_KEYS["fk_1"]))]
+        self.fleet_secrets = FLEET_KEYS
         self.public_keys = PUBLIC_KEYS
+
+    async def open(self) -> None:
+        return
 
     def jwks(self) -> dict[str, Any]:
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "sig_1", "x": b64(_public)}]}
@@ -77,6 +81,7 @@ class EdgeKeys:
     def __init__(self) -> None:
         self.public = PUBLIC_KEYS
         self.fleet = FLEET_KEYS
+        self.newest = ("fk_1", FLEET_KEYS["fk_1"])
 
     def update(self, keys: Keys) -> None:
         return

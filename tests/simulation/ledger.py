@@ -16,11 +16,14 @@ import msgspec
 from app.clock import ms_of
 from regions.wire import ids
 from regions.wire.conversation import FOLDED_TYPES, fold
+from regions.wire.keeping import opening
 from regions.wire.snapshot import Turn, bounded, read_tail
 from tests.simulation import checks
-from tests.simulation.fixtures import CONTENT
+from tests.simulation.fixtures import CONTENT, FLEET_KEYS
 from tests.simulation.loop import SimLoop
 from tests.simulation.tables import Row
+
+_opened = opening(lambda: FLEET_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Ledger:
         self.newest: dict[UUID, Row] = {}
         self.renewed: dict[tuple[UUID, int], float] = {}
         self.effects: Counter[tuple[UUID, str]] = Counter()
+        self.memories: list[tuple[UUID, list[tuple[str, str]]]] = []
+        """What each resumed backend was told of its call: the turns' sides and words, or a tool's id, in order."""
         self.read_seq: dict[UUID, int] = {}
         self.hooked: Counter[tuple[UUID, int]] = Counter()
         self.calls: dict[UUID, str] = {}
@@ -212,7 +217,7 @@ class Ledger:
         if (head, turns) in self._tails:
             return
         self._tails.add((head, turns))
-        tail = read_tail(head, turns)
+        tail = read_tail(head, turns, _opened)
         call = ids.decode(ids.CALL, tail.call)
         self.check(checks.tail_is_the_fold, call, call, tail.seq, tail.turns)
 
@@ -223,6 +228,12 @@ class Ledger:
         self.effects[(call_id, tool)] += 1
         self.check(checks.i6_tool_runs_after_its_event, call_id, call_id, tool)
         self.say("backend", f"runs the tool {tool}")
+
+    def told(self, call: str, turns: list[dict[str, Any]]) -> None:
+        """A resumed backend has been told the conversation."""
+        told = [(t["role"], t.get("id") or t.get("text", "")) for t in turns]
+        self.memories.append((ids.decode(ids.CALL, call), told))
+        self.say("backend", f"is told {[words for _, words in told]}")
 
     def hooked_event(self, call: str, seq: int, event: str) -> None:
         key = (ids.decode(ids.CALL, call), seq)

@@ -45,6 +45,7 @@ from regions.edge.uplink import Uplink as EdgeUplink
 from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer
 from regions.wire import ids
+from regions.wire.keeping import opening, sealing
 from regions.wire.uplink import Ack, EdgeListeners, RegisterRequest, to_edge_decoder
 from tests.simulation import fixtures
 from tests.simulation.clocks import Machine, NodeClock
@@ -107,7 +108,14 @@ class Api:
         await self.fleet.refresh()
         self.store = FleetStore(db)
         horizon, known = Horizon(db), FactsReader(db, clock)
-        tails = Tails(TailLog(db, vault, horizon), known, clock, urls, self.fleet.regions_of)
+        tails = Tails(
+            TailLog(db, vault, horizon),
+            known,
+            clock,
+            urls,
+            self.fleet.regions_of,
+            sealing(lambda: keyring.fleet_key),
+        )
         appender = Appender(db, vault, clock, known, hints, tails)
         store = CallStore(db, horizon)
         commands = Commands(self.store, hints)
@@ -139,7 +147,9 @@ class Api:
         TailSweep(db, tails).add_to(self.supervisor)
         self.supervisor.add("fleet.view", self.fleet.worker)
         self.supervisor.add("fleet.beats", self.beats.worker)
-        SpoolFlusher(urls, self.access, lambda: self.fleet.now, appender, clock).add_to(self.supervisor)
+        SpoolFlusher(urls, self.access, lambda: self.fleet.now, appender, clock, keyring).add_to(
+            self.supervisor
+        )
         reconciler = Reconciler(self.overdue, commands, appender, patience_s=PATIENCE_S)
         self.supervisor.add("calls.reconciler", reconciler.worker)
         self.supervisor.add("webhooks", delivery.worker)
@@ -285,9 +295,9 @@ class Edge:
         keys: Any = fixtures.EdgeKeys()
         pacer = Pacer(self._failed)
         valkey = RegionValkey("")
-        tails = TailReader(valkey)
+        tails = TailReader(valkey, opening(lambda: keys.fleet))
         calls = EdgeCalls(keys, tails, pacer)
-        spool = Spool(valkey, calls, wall_ms)
+        spool = Spool(valkey, calls, wall_ms, sealing(lambda: keys.newest))
         self.identity = identity
 
         async def register_again() -> list[str]:

@@ -230,5 +230,7 @@ class World:
                 call = ids.decode(ids.CALL, node.call_id)
                 epoch, n = node.caller._standing._acked
                 self.ledger.check(checks.i3_callers_were_told_the_truth, call, call, epoch, n)
+        for call, told in self.ledger.memories:
+            self.ledger.check(checks.memory_is_in_the_order_of_the_log, call, call, told)
         for call in self.ledger.calls:
             self.ledger.check(checks.i11_exactly_one_final, call, call, self.ledger.rows_of(call))

@@ -14,6 +14,7 @@ from app.ids import new_id
 from app.log.append import EdgeIdentity
 from regions.wire import ids
 from regions.wire.events import EdgeEvent, Origin
+from regions.wire.keeping import opening
 from regions.wire.snapshot import TAIL_FIELDS, Tail, read_tail, tail_key
 from regions.wire.uplink import AppendStatus, CallEvents
 from tests.support.api import Api, Project
@@ -69,15 +70,16 @@ def said(n: int, role: str, text: str) -> EdgeEvent:
     return event(n, "turn.ended", role=role, text=text)
 
 
-async def tail_in(url: str, call: str) -> Tail | None:
+async def tail_in(api: Api, url: str, call: str) -> Tail | None:
     async with redis.from_url(url) as client:
         head, turns = await client.hmget(tail_key(call), TAIL_FIELDS)
-    return read_tail(head, turns) if head is not None else None
+    opened = opening(lambda: api.control.keyring.fleet_secrets)
+    return read_tail(head, turns, opened) if head is not None else None
 
 
-async def tail_at(url: str, call: str, seq: int) -> Tail:
+async def tail_at(api: Api, url: str, call: str, seq: int) -> Tail:
     """The region's tail of `call` once it stands at `seq` or above."""
     async with asyncio.timeout(WITHIN_S):
-        while (tail := await tail_in(url, call)) is None or tail.seq < seq:
+        while (tail := await tail_in(api, url, call)) is None or tail.seq < seq:
             await asyncio.sleep(0.01)
     return tail

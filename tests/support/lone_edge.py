@@ -29,6 +29,7 @@ from regions.edge.settings import EdgeSettings
 from regions.edge.tails import TailReader
 from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer
+from regions.wire.keeping import opening
 from regions.wire.ticket import (
     TICKET_AUDIENCE,
     TICKET_ISSUER,
@@ -116,7 +117,9 @@ class LoneEdge:
                 jwks=msgspec.Raw(msgspec.json.encode({"keys": [jwk]})),
             )
         )
-        self.calls = Calls(keyring, TailReader(RegionValkey(None)), self.pacer)
+        self.calls = Calls(
+            keyring, TailReader(RegionValkey(None), opening(lambda: keyring.fleet)), self.pacer
+        )
         self.calls.identity = (EDGE, INCARNATION)
         settings = EdgeSettings(
             region="lab", name="e", control_urls=("http://127.0.0.1",), data=folder, local_targets=True
