@@ -44,7 +44,6 @@ from app.supervisor import Supervisor, Worker
 from app.vault import MASTER_KEY_FILE, LocalKeys, Vault
 from app.webhooks.delivery import Delivery
 from app.webhooks.service import CHANGED, Webhooks
-from regions.wire.keeping import sealing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,14 +101,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     fleet_store = FleetStore(db)
     horizon = Horizon(db)
     facts = FactsReader(db, clock)
-    tails = Tails(
-        TailLog(db, vault, horizon),
-        facts,
-        clock,
-        settings.redis_urls,
-        fleet.regions_of,
-        sealing(lambda: keyring.fleet_key),
-    )
+    tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of, keyring)
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.db import Database
 from app.supervisor import wait_for_stop
 from app.vault import KeyProvider
+from regions.wire.keeping import Seal, sealing
 from regions.wire.ticket import b64
 from regions.wire.uplink import FleetKey
 
@@ -35,6 +36,7 @@ class Keyring:
         self.fleet_secrets: dict[str, bytes] = {}
         """The same keys, by their ids."""
         self._root = b""
+        self.seal: Seal = sealing(lambda: self.fleet_key)
 
     async def open(self) -> None:
         """Reads the keys and makes what is missing; raises `VaultError` where the master key is another one."""

@@ -16,6 +16,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import asyncpg
@@ -74,6 +75,12 @@ class _Wanted:
     horizon: int | None = None
 
 
+class Sealer(Protocol):
+    @property
+    def seal(self) -> Seal:
+        """Under the fleet key that is the newest when it is called."""
+
+
 class Tails:
     def __init__(
         self,
@@ -82,10 +89,10 @@ class Tails:
         clock: Clock,
         redis_urls: dict[str, str],
         regions_of: Callable[[tuple[UUID, ...]], set[str]],
-        seal: Seal,
+        keys: Sealer,
     ) -> None:
         self.log = tail_log
-        self._seal = seal
+        self._seal = keys.seal
         self._facts = facts
         self._clock = clock
         self._regions_of = regions_of

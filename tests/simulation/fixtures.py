@@ -14,6 +14,7 @@ from app.fleet.keyring import raw_public
 from app.projects.auth import Principal
 from app.vault import ContentKey
 from regions.wire.ids import uuid7
+from regions.wire.keeping import sealing
 from regions.wire.ticket import b64
 from regions.wire.uplink import FleetKey, Keys
 from tests.simulation.clocks import WALL_BASE_S
@@ -66,6 +67,7 @@ class FixedKeyring:
         self.fleet_key = ("fk_1", FLEET_KEYS["fk_1"])
         self.fleet_keys = [FleetKey(id="fk_1", key=b64(FLEET_KEYS["fk_1"]))]
         self.fleet_secrets = FLEET_KEYS
+        self.seal = sealing(lambda: self.fleet_key)
         self.public_keys = PUBLIC_KEYS
 
     async def open(self) -> None:

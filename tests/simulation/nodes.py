@@ -108,14 +108,7 @@ class Api:
         await self.fleet.refresh()
         self.store = FleetStore(db)
         horizon, known = Horizon(db), FactsReader(db, clock)
-        tails = Tails(
-            TailLog(db, vault, horizon),
-            known,
-            clock,
-            urls,
-            self.fleet.regions_of,
-            sealing(lambda: keyring.fleet_key),
-        )
+        tails = Tails(TailLog(db, vault, horizon), known, clock, urls, self.fleet.regions_of, keyring)
         appender = Appender(db, vault, clock, known, hints, tails)
         store = CallStore(db, horizon)
         commands = Commands(self.store, hints)
