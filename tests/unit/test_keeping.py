@@ -35,6 +35,7 @@ def test_a_key_that_is_no_longer_the_newest_still_opens() -> None:
         seal(PLAIN, "tail:call_2"), seal(PLAIN, "tail:call_1")[:-1], b"fk_old" + seal(PLAIN, "tail:call_1")[6:],
         sealing(lambda: ("fk_unknown", bytes(32)))(PLAIN, "tail:call_1"),
     ],
+    ids=range(12),
 )  # fmt: skip
 def test_what_was_not_sealed_for_this_place_does_not_open(sealed: bytes) -> None:
     with pytest.raises(Unopened):
