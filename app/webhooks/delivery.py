@@ -62,7 +62,7 @@ with due as (
    where p.state in ('pending', 'parked') and p.next_at <= clock_timestamp() and not p.webhook_id = any($2::uuid[])
      and not exists (select from vx.deliveries b
                       where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
-                        and (b.state = 'pending' or b.state = 'in_flight' and not b.parked))
+                        and (b.state in ('pending', 'queued') or b.state = 'in_flight' and not b.parked))
    order by p.next_at limit $3
    for no key update of p skip locked
 )
@@ -83,7 +83,7 @@ select w.id, w.url, w.secrets, w.local_targets, w.enabled and w.deleted_at is nu
   from vx.webhooks w where w.id = any($1::uuid[])
 """
 RELEASE_EXPIRED = """
-update vx.deliveries set state = 'pending', claimed_by = null, next_at = clock_timestamp()
+update vx.deliveries set state = case when parked then 'parked' else 'pending' end, claimed_by = null, next_at = clock_timestamp()
  where state = 'in_flight' and claimed_until < clock_timestamp()
 """
 RENEW = f"""
@@ -91,7 +91,9 @@ update vx.deliveries set claimed_until = clock_timestamp() + interval '{CLAIM_S}
  where state = 'in_flight' and claimed_by = $1 and claimed_until < clock_timestamp() + interval '{CLAIM_S - KEEP_EVERY_S} seconds'
 """
 GIVE_BACK = """
-update vx.deliveries d set state = 'pending', claimed_by = null, next_at = clock_timestamp(), attempts = d.attempts - 1
+update vx.deliveries d
+   set state = case when d.parked then 'parked' else 'pending' end, claimed_by = null, next_at = clock_timestamp(),
+       attempts = d.attempts - 1
  where d.state = 'in_flight' and d.claimed_by = $1
    and not exists (select from unnest($2::uuid[], $3::uuid[], $4::int[]) k(call_id, webhook_id, seq)
                     where k.call_id = d.call_id and k.webhook_id = d.webhook_id and k.seq = d.seq)

@@ -1,6 +1,7 @@
 """Writes what came of deliveries: the attempt, and what is next. Those that end while one batch commits go into the next.
 
-An attempt is on record before anything that depends on it; a claim that another worker has taken over is left alone.
+An attempt is on record before anything that depends on it; a claim that another worker has taken over is left alone. What
+waited behind a delivery that is done, or parked, is due with the same commit (`vx.settle`).
 """
 
 from __future__ import annotations
@@ -15,24 +16,7 @@ from app.db import Database
 BATCH_MAX = 128
 DEADLINE_S = 5.0
 
-SETTLE = """
-with done as materialized (
-  select * from unnest($2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::uuid[], $7::timestamptz[], $8::int[], $9::int[],
-                       $10::text[], $11::text[], $12::text[], $13::timestamptz[])
-    as t(call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt, state, next_at)
-), attempts as (
-  insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
-  select call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt from done
-  on conflict do nothing
-)
-update vx.deliveries d
-   set state = done.state, parked = d.parked or done.state = 'parked', next_at = done.next_at, claimed_by = null,
-       last_status = done.status, last_error = done.error,
-       done_at = case when done.state in ('delivered', 'failed') then clock_timestamp() end
-  from done
- where d.call_id = done.call_id and d.webhook_id = done.webhook_id and d.seq = done.seq
-   and d.claimed_by = $1 and d.attempts = done.attempt
-"""
+SETTLE = "select vx.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

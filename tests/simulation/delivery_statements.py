@@ -10,6 +10,19 @@ from app.webhooks import delivery
 from tests.simulation.tables import Row, Tables, Txn
 
 
+def active(row: Row) -> bool:
+    return row["state"] == "pending" or (row["state"] == "in_flight" and not row["parked"])
+
+
+def first_state(t: Tables, x: Txn, call: UUID, webhook: UUID) -> str:
+    """Of a new delivery: see `vx.first_state`, and, for those that are not the first of their statement, `vx.append`."""
+    if any(name == "deliveries" and key[:2] == (call, webhook) for name, key, _ in x.writes):
+        return "queued"
+    rows = t.rows["deliveries"]
+    heads = sorted(k for k in t.due if k[:2] == (call, webhook) and active(rows[k]))
+    return "queued" if any(t.try_lock(x, "deliveries", key) for key in heads[:1]) else "pending"
+
+
 class DeliveryStatements:
     claim_s: float
 
@@ -30,7 +43,8 @@ class DeliveryStatements:
                 continue
             before = [b for b in lanes[key[:2]] if b["seq"] < key[2]]
             waits = any(
-                b["state"] == "pending" or (b["state"] == "in_flight" and not b["parked"]) for b in before
+                b["state"] in ("pending", "queued") or (b["state"] == "in_flight" and not b["parked"])
+                for b in before
             )
             if waits or not t.try_lock(x, "deliveries", key):
                 continue
@@ -81,7 +95,7 @@ class DeliveryStatements:
             if d["state"] == "in_flight" and d["claimed_by"] == me and key not in kept:
                 t.lock(x, "deliveries", key)
                 back = {
-                    "state": "pending",
+                    "state": "parked" if d["parked"] else "pending",
                     "claimed_by": None,
                     "next_at": x.now,
                     "attempts": d["attempts"] - 1,
@@ -93,8 +107,9 @@ class DeliveryStatements:
         for key in t.due:
             d = t.rows["deliveries"][key]
             if d["state"] == "in_flight" and d["claimed_until"] < x.now and t.try_lock(x, "deliveries", key):
+                state = "parked" if d["parked"] else "pending"
                 x.writes.append(
-                    ("deliveries", key, {**d, "state": "pending", "claimed_by": None, "next_at": x.now})
+                    ("deliveries", key, {**d, "state": state, "claimed_by": None, "next_at": x.now})
                 )
         return []
 
@@ -110,13 +125,31 @@ class DeliveryStatements:
         projects: list[UUID], at: list[Any], duration: list[int], status: list[Any], error: list[Any], excerpt: list[Any],
         state: list[str], next_at: list[Any],
     ) -> list[Row]:  # fmt: skip
-        for i, key in enumerate(zip(calls, webhooks, numbers, strict=True)):
+        keys = list(zip(calls, webhooks, numbers, strict=True))
+        for key in keys:
+            if key in t.rows["deliveries"]:
+                t.lock(x, "deliveries", key)
+        over = set()
+        for i, key in enumerate(keys):
             d = t.rows["deliveries"].get(key)
             if d is None:
                 continue
-            t.lock(x, "deliveries", key)
             if d["claimed_by"] == me and d["attempts"] == attempts[i]:
                 parked = d["parked"] or state[i] == "parked"
                 done = {"state": state[i], "next_at": next_at[i], "claimed_by": None, "parked": parked}
                 x.writes.append(("deliveries", key, {**d, **done}))
+                if state[i] != "pending":
+                    over.add(key)
+        self._wake(t, x, over)
         return []
+
+    def _wake(self, t: Tables, x: Txn, over: set[tuple[UUID, UUID, int]]) -> None:
+        """The next of each line whose active delivery is settled."""
+        rows = t.rows["deliveries"]
+        for line in sorted({key[:2] for key in over}, key=lambda pair: (pair[0].int, pair[1].int)):
+            left = [rows[k] for k in t.due if k[:2] == line and k not in over]
+            queued = sorted(r["seq"] for r in left if r["state"] == "queued")
+            if queued and not any(active(r) and r["seq"] < queued[0] for r in left):
+                key = (*line, queued[0])
+                t.lock(x, "deliveries", key)
+                x.writes.append(("deliveries", key, {**rows[key], "state": "pending", "next_at": x.now}))

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from app.clock import at_ms
+from tests.simulation.delivery_statements import first_state
 from tests.simulation.tables import Row, Tables, Txn
 
 FINAL = "call.ended"
@@ -109,7 +110,20 @@ class LogStatements:
         region: str,
         given: list[tuple[Any, ...]],
     ) -> list[Row]:
-        names = ("call_id", "epoch", "n", "id", "type", "at_ms", "data", "content", "content_key", "hash", "oe", "o_n")
+        names = (
+            "call_id",
+            "epoch",
+            "n",
+            "id",
+            "type",
+            "at_ms",
+            "data",
+            "content",
+            "content_key",
+            "hash",
+            "oe",
+            "o_n",
+        )
         runs: dict[UUID, list[Row]] = {}
         for values in given:
             g = dict(zip(names, values, strict=True))
@@ -287,7 +301,8 @@ class LogStatements:
             if w["project_id"] == call["project_id"] and w["enabled"] and mine and wanted:
                 delivery_row = {
                     "call_id": event["call_id"], "webhook_id": w["id"], "seq": event["seq"], "project_id": call["project_id"],
-                    "state": "pending", "attempts": 0, "next_at": x.now, "claimed_by": None, "claimed_until": None,
+                    "state": first_state(t, x, event["call_id"], w["id"]), "attempts": 0, "next_at": x.now,
+                    "claimed_by": None, "claimed_until": None,
                     "first_at": None, "parked": False, "overtook": False,
                 }  # fmt: skip
                 x.writes.append(("deliveries", (event["call_id"], w["id"], event["seq"]), delivery_row))

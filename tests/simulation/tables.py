@@ -15,7 +15,7 @@ from uuid import UUID
 Key = Any
 Row = dict[str, Any]
 Write = tuple[str, Key, Row | None]
-OPEN_DELIVERIES = ("pending", "parked", "in_flight")
+OPEN_DELIVERIES = ("queued", "pending", "parked", "in_flight")
 
 
 class Blocked(Exception):

@@ -240,7 +240,7 @@ create table vx.deliveries (
   webhook_id     uuid not null,
   seq            integer not null,
   project_id     uuid not null,
-  state          text not null default 'pending',   -- pending, in_flight, parked, delivered, failed
+  state          text not null default 'pending',   -- queued (behind another of its line), pending, in_flight, parked, delivered, failed
   attempts       integer not null default 0,
   next_at        timestamptz not null default now(),
   claimed_by     uuid,
@@ -256,7 +256,7 @@ create table vx.deliveries (
 ) partition by range (call_id);
 create index on vx.deliveries (next_at) where state in ('pending', 'parked');
 create index on vx.deliveries (claimed_until) where state = 'in_flight';
-create index on vx.deliveries (webhook_id, call_id, seq);
+create index on vx.deliveries (call_id, webhook_id, seq) where state in ('queued', 'pending', 'in_flight', 'parked');
 
 create table vx.delivery_attempts (
   call_id      uuid not null,

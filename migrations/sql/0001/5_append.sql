@@ -141,8 +141,10 @@ begin
            greatest(xid, f.xid_before)
       from fresh f
   ), put_deliveries as (
-    insert into vx.deliveries (call_id, webhook_id, seq, project_id)
-    select f.call_id, w.id, f.seq, f.project_id
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
+    select f.call_id, w.id, f.seq, f.project_id,
+           case when row_number() over (partition by f.call_id, w.id order by f.seq) = 1 then vx.first_state(f.call_id, w.id)
+                else 'queued' end
       from fresh f join vx.webhooks w
         on w.project_id = f.project_id and w.deleted_at is null and w.enabled
        and (w.id = f.webhook_id or w.scope = 'project') and (w.types is null or f.type = any(w.types))
@@ -245,8 +247,10 @@ begin
     join unnest(chosen) p on p.call_id = g.call_id;
   if exists (select from vx.webhooks w where w.project_id in (select p.project_id from unnest(chosen) p)
                 and w.deleted_at is null and w.enabled) then
-    insert into vx.deliveries (call_id, webhook_id, seq, project_id)
-    select g.call_id, w.id, p.seq + g.n - p.n, p.project_id
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
+    select g.call_id, w.id, p.seq + g.n - p.n, p.project_id,
+           case when row_number() over (partition by g.call_id, w.id order by g.n) = 1 then vx.first_state(g.call_id, w.id)
+                else 'queued' end
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
         as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
       join unnest(chosen) p on p.call_id = g.call_id
@@ -291,8 +295,8 @@ begin
                          hash, feed_xid)
   values (p_call, c.seq + 1, c.project_id, p_event, p_type, case when final then c.epoch_granted + 1 else c.epoch end,
           p_source, p_source_key, c.region, p_at, p_data, p_content, p_content_key, p_hash, greatest(xid, c.feed_xid));
-  insert into vx.deliveries (call_id, webhook_id, seq, project_id)
-  select p_call, w.id, c.seq + 1, c.project_id from vx.webhooks w
+  insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
+  select p_call, w.id, c.seq + 1, c.project_id, vx.first_state(p_call, w.id) from vx.webhooks w
    where w.project_id = c.project_id and w.deleted_at is null and w.enabled
      and (w.id = c.webhook_id or w.scope = 'project') and (w.types is null or p_type = any(w.types));
   update vx.calls k

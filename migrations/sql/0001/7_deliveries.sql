@@ -1,0 +1,68 @@
+set role vx_owner;
+
+-- A line is what one endpoint gets of one call, in order. *Active* is what is pending, or under way and not parked. What stands
+-- behind it is `queued`, so that a claim does not look at it again and again; whoever settles the last active one before it
+-- makes it pending.
+
+-- The state of a new delivery behind which nothing else of its statement stands: `queued` where there is an active one, which is
+-- then held until this commits, so that whoever settles it sees the new one. One that somebody else holds may just be settled:
+-- then the new one is `pending`, and the claim, which looks at what is before, decides. It never waits.
+create function vx.first_state(p_call uuid, p_webhook uuid) returns text
+language plpgsql volatile security invoker set search_path = vx, pg_temp as $$
+begin
+  perform from vx.deliveries d
+    where d.call_id = p_call and d.webhook_id = p_webhook
+      and (d.state = 'pending' or d.state = 'in_flight' and not d.parked)
+    order by d.seq limit 1 for no key update skip locked;
+  return case when found then 'queued' else 'pending' end;
+end $$;
+
+-- What came of attempts, and the next of their lines. A claim that another worker has taken over meanwhile is left alone.
+-- The arrays are in the order of (call, endpoint, seq), so that two that settle the same rows cannot wait for each other.
+create function vx.settle(
+  p_worker uuid, p_call uuid[], p_webhook uuid[], p_seq integer[], p_attempt integer[], p_project uuid[], p_at timestamptz[],
+  p_duration_ms integer[], p_status integer[], p_error text[], p_excerpt text[], p_state text[], p_next_at timestamptz[])
+returns void
+language plpgsql security invoker set search_path = vx, pg_temp as $$
+declare
+  calls uuid[];
+  webhooks uuid[];
+begin
+  insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
+  select * from unnest(p_call, p_webhook, p_seq, p_attempt, p_project, p_at, p_duration_ms, p_status, p_error, p_excerpt)
+  on conflict do nothing;
+
+  with settled as (
+    update vx.deliveries d
+       set state = t.state, parked = d.parked or t.state = 'parked', next_at = t.next_at, claimed_by = null,
+           last_status = t.status, last_error = t.error,
+           done_at = case when t.state in ('delivered', 'failed') then clock_timestamp() end
+      from unnest(p_call, p_webhook, p_seq, p_attempt, p_status, p_error, p_state, p_next_at)
+        as t(call_id, webhook_id, seq, attempt, status, error, state, next_at)
+     where d.call_id = t.call_id and d.webhook_id = t.webhook_id and d.seq = t.seq
+       and d.claimed_by = p_worker and d.attempts = t.attempt
+    returning d.call_id, d.webhook_id, d.state
+  )
+  select array_agg(s.call_id), array_agg(s.webhook_id) into calls, webhooks
+    from (select distinct s.call_id, s.webhook_id from settled s where s.state <> 'pending') s;
+
+  -- A statement of its own, which sees what was queued while the one before waited.
+  if calls is not null then
+    update vx.deliveries d
+       set state = 'pending', next_at = clock_timestamp()
+      from unnest(calls, webhooks) as l(call_id, webhook_id) cross join lateral (
+             select q.seq from vx.deliveries q
+              where q.call_id = l.call_id and q.webhook_id = l.webhook_id and q.state = 'queued'
+              order by q.seq limit 1) n
+     where d.call_id = l.call_id and d.webhook_id = l.webhook_id and d.seq = n.seq and d.state = 'queued'
+       and not exists (select from vx.deliveries a
+                        where a.call_id = l.call_id and a.webhook_id = l.webhook_id and a.seq < n.seq
+                          and (a.state = 'pending' or a.state = 'in_flight' and not a.parked));
+  end if;
+end $$;
+
+grant execute on function vx.first_state(uuid, uuid) to vx_owner;
+grant execute on function vx.settle(uuid, uuid[], uuid[], integer[], integer[], uuid[], timestamptz[], integer[], integer[],
+  text[], text[], text[], timestamptz[]) to vx_worker;
+
+reset role;
