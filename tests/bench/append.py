@@ -70,13 +70,14 @@ class ScriptedEdge:
 
 
 @asynccontextmanager
-async def uplink(deployment: Deployment) -> AsyncIterator[ScriptedEdge]:
+async def uplink(deployment: Deployment, url: str = "") -> AsyncIterator[ScriptedEdge]:
+    """`url`: where the edge reaches the instance, if not directly."""
     async with deployment.operator() as client:
         made = await client.post("/admin/v1/regions", json={"id": REGION, "jurisdiction": "us"})
         made.raise_for_status()
         enrolled = (await client.post(f"/admin/v1/regions/{REGION}/enrol")).json()
     folder = str(deployment.folder / "scripted")
-    async with generator("tests.bench.uplink_load", deployment.api_urls[0], REGION, folder) as load:
+    async with generator("tests.bench.uplink_load", url or deployment.api_urls[0], REGION, folder) as load:
         yield ScriptedEdge(load, (await load.ask({"token": enrolled["token"]}))["edge"])
 
 
