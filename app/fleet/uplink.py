@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -301,8 +301,8 @@ class Uplink:
                 await asyncio.wait(before)
             began = time.perf_counter()
             results = await self._appender.append(self._edge, batch.calls)
-            for result in results:
-                events_appended_total.labels(result.status).inc()
+            for status, runs in Counter([result.status for result in results]).items():
+                events_appended_total.labels(status).inc(runs)
             await self._send(Ack(batch=batch.batch, results=results))
             took_ms = (time.perf_counter() - began) * 1000
             if took_ms > 1000:

@@ -19,7 +19,7 @@ from app.local.deployment import Deployment
 from regions.wire.uplink import BATCHES_IN_FLIGHT_MAX, EVENTS_PER_BATCH_MAX
 from tests.bench.create import run
 from tests.bench.report import Figure
-from tests.bench.support import Generator, deployed, generator, idle
+from tests.bench.support import Generator, cpu_s, deployed, family_cpu_s, generator, idle
 from tests.bench.talk import exchange
 from voxplane import AsyncClient
 
@@ -40,11 +40,18 @@ async def measure(*, full: bool) -> list[Figure]:
         await idle([api.pid for api in deployment.apis])
         await inserted(deployment, 2)
         rounds: list[tuple[float, float]] = []
+        costs: list[Costs] = []
         for _ in range(ROUNDS * (2 if full else 1)):
             await idle([api.pid for api in deployment.apis])
+            before = Costs.now(deployment)
             base = await inserted(deployment, EXCHANGES)
+            inserting = Costs.now(deployment) - before
             await edge.load.tell({"calls": await placed(deployment, key, edge.id)})
+            await idle([api.pid for api in deployment.apis])
+            before = Costs.now(deployment)
             rounds.append((await edge.write(EXCHANGES), base))
+            await idle([api.pid for api in deployment.apis])
+            costs.append((Costs.now(deployment) - before).beside(inserting))
     ratios = [appended / base for appended, base in rounds]
     per_batch = CALLS // BATCHES_IN_FLIGHT_MAX * len(exchange(0))
     how = (
@@ -55,7 +62,32 @@ async def measure(*, full: bool) -> list[Figure]:
         Figure(family="append", name="append.ratio", value=statistics.median(ratios), unit="×", how=how, target=0.3),
         Figure(family="append", name="append.per_s", value=statistics.median(r[0] for r in rounds), unit="events/s",
                how="durable and acknowledged, one uplink"),
+        Figure(family="append", name="append.api_cpu_us", value=statistics.median(c.api_us for c in costs), unit="µs/event",
+               how="processor time of the instance, with all that it does after the acknowledgement"),
+        Figure(family="append", name="append.db_cpu_us", value=statistics.median(c.db_us for c in costs), unit="µs/event",
+               how=f"of PostgreSQL; of inserting alone {statistics.median(c.inserting_us for c in costs):.1f}"),
     ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Processor time by event of a round: what a machine that does other work too hardly changes."""
+
+    api_us: float
+    db_us: float
+    inserting_us: float = 0.0
+
+    @classmethod
+    def now(cls, deployment: Deployment) -> Costs:
+        assert deployment.postgres is not None
+        us = 1e6 / (CALLS * EXCHANGES * len(exchange(0)))
+        return cls(cpu_s([a.pid for a in deployment.apis]) * us, family_cpu_s(deployment.postgres.pid) * us)
+
+    def __sub__(self, before: Costs) -> Costs:
+        return Costs(self.api_us - before.api_us, self.db_us - before.db_us)
+
+    def beside(self, inserting: Costs) -> Costs:
+        return Costs(self.api_us, self.db_us, inserting.db_us)
 
 
 @dataclass(slots=True)
