@@ -22,7 +22,10 @@ from app.connection import is_away
 from app.db import Database
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
+from app.fleet.events import FleetEvents
+from app.fleet.health import HealthStore
 from app.fleet.keyring import Keyring
+from app.fleet.observations import Observations
 from app.fleet.registration import Registration
 from app.fleet.store import FleetStore
 from app.fleet.uplink import Beats
@@ -58,6 +61,8 @@ class Control:
     fleet: FleetView
     fleet_store: FleetStore
     beats: Beats
+    observations: Observations
+    fleet_events: FleetEvents
     registration: Registration
     edge_access: EdgeAccess
     overdue: Overdue
@@ -94,13 +99,12 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     clock = SystemClock()
     vault = Vault(db, provider)
     hints = Hints(settings.redis_urls)
-    keyring = Keyring(db, provider)
+    keyring, fleet = Keyring(db, provider), FleetView(db, HealthStore(db, hints))
     await keyring.open()
-    fleet = FleetView(db)
     await fleet.refresh()
     fleet_store = FleetStore(db)
-    horizon = Horizon(db)
-    facts = FactsReader(db, clock)
+    horizon, facts = Horizon(db), FactsReader(db, clock)
+    fleet_events = FleetEvents(db, horizon, hints, clock)
     tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of, keyring)
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
@@ -118,7 +122,9 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         fleet=fleet,
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
-        registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
+        observations=Observations(db, lambda: fleet.now.edges),
+        fleet_events=fleet_events,
+        registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
         overdue=Overdue(db),
         commands=commands,
@@ -147,11 +153,10 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
-    _add_workers(control)
-    return control
+    return _with_workers(control)
 
 
-def _add_workers(control: Control) -> None:
+def _with_workers(control: Control) -> Control:
     db, hints, supervisor = control.db, control.hints, control.supervisor
     delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
@@ -168,6 +173,7 @@ def _add_workers(control: Control) -> None:
     spool.add_to(supervisor)
     supervisor.add("fleet.view", control.fleet.worker)
     supervisor.add("fleet.beats", control.beats.worker)
+    supervisor.add("fleet.observations", control.observations.worker)
     supervisor.add("fleet.keys", control.keyring.worker)
     reconciler = Reconciler(
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
@@ -178,6 +184,7 @@ def _add_workers(control: Control) -> None:
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
     supervisor.add("housekeeping", Housekeeping(db).worker)
+    return control
 
 
 def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:

@@ -16,6 +16,7 @@ DROP_RECORDS = f"""
 delete from vx.idempotency where ctid = any(array(
   select ctid from vx.idempotency where created_at < now() - interval '{IDEMPOTENCY_KEPT}' limit {BATCH}))
 """
+DROP_FLEET_EVENTS = "delete from vx.fleet_events where at < now() - interval '90 days'"
 DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
 
 
@@ -29,4 +30,5 @@ class Housekeeping:
             await pool.execute("select vx.ensure_partitions(now(), $1)", WEEKS_AHEAD)
             await pool.execute(DROP_RECORDS)
             await pool.execute(DROP_TOKENS)
+            await pool.execute(DROP_FLEET_EVENTS)
             await wait_for_stop(stop, EVERY_S)

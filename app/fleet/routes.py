@@ -38,6 +38,7 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
+from app.placement.choice import HEALTHY
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -185,6 +186,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         hints=control.hints,
         beats=control.beats,
         contact=control.overdue,
+        observing=control.observations,
         redis_url=await control.edge_access.url_for(known.region, known.id),
         stop=control.stopping,
     ).run()
@@ -226,7 +228,7 @@ def bearer(authorization: str | None) -> str:
 
 
 def region_view(fleet: Fleet, region: RegionState) -> RegionView:
-    edges = [e for e in fleet.edges if e.region == region.id and e.health == "healthy"][:PROBES_PER_REGION]
+    edges = [e for e in fleet.edges if e.region == region.id and e.health in HEALTHY][:PROBES_PER_REGION]
     return RegionView(
         id=region.id,
         name=region.name,
@@ -250,6 +252,8 @@ def edge_view(edge: EdgeState) -> EdgeView:
         http_url=edge.http_url,
         calls=edge.calls,
         capacity_calls=edge.capacity_calls,
+        weight=edge.weight,
+        action=edge.action,
     )
 
 

@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Protocol
 from uuid import UUID
 
 import asyncpg
@@ -23,12 +22,14 @@ from app.connection import DATABASE_ERRORS
 from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
+from app.fleet.ports import LostContact, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.hints import Hints
 from app.log.append import Appender, EdgeIdentity
 from app.supervisor import wait_for_stop
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
+from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import (
     ALIVE_S,
     BATCHES_IN_FLIGHT_MAX,
@@ -59,26 +60,6 @@ POLL_S = 1.0
 QUESTIONS_MAX = 1_000
 LAPSED_EVERY_S = 30.0
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
-
-
-class Socket(Protocol):
-    """The server's side of a WebSocket. `receive` gives text, bytes, or None once the other side has closed."""
-
-    async def receive(self) -> str | bytes | None: ...
-    async def send(self, text: str) -> None: ...
-    async def close(self, code: int, reason: str) -> None: ...
-
-
-class LostContact(Protocol):
-    """What an edge says of calls that may be over. Both raise what the driver raises."""
-
-    async def lapsed(self, edge_id: UUID, calls: list[tuple[UUID, int]]) -> None:
-        """The edge has let go of these (call, epoch), for their caller was not heard."""
-        ...
-
-    async def answered(self, edge_id: UUID, incarnation: UUID, answers: list[tuple[UUID, int, bool]]) -> None:
-        """Call, the epoch up to which it was asked, whether it denies."""
-        ...
 
 
 @dataclass(slots=True)
@@ -125,6 +106,7 @@ class Uplink:
         hints: Hints,
         beats: Beats,
         contact: LostContact,
+        observing: Observing | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
     ) -> None:
@@ -136,6 +118,7 @@ class Uplink:
         self._hints = hints
         self._beats = beats
         self._contact = contact
+        self._observing = observing
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
         self._lapsed_s: dict[Held, float] = {}
@@ -203,6 +186,7 @@ class Uplink:
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._carry_commands(), name="commands"),
                 asyncio.create_task(self._say_alive(), name="alive"),
+                asyncio.create_task(self._name_neighbours(), name="neighbours"),
                 asyncio.create_task(
                     self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
                 ),
@@ -246,6 +230,9 @@ class Uplink:
                     self._append(message)
                 case Done():
                     await self._done(message)
+                case Observed():
+                    if self._observing is not None:
+                        self._observing.heard(self._edge.edge_id, message)
                 case Volatile():
                     pass  # live feeds take these where somebody listens
                 case Hello():
@@ -354,6 +341,18 @@ class Uplink:
                 await asyncio.sleep(wait_s)
             else:
                 await self._send(Alive())
+
+    async def _name_neighbours(self) -> None:
+        """Whom to look at, and again when it changes."""
+        named = Neighbours(targets=[])
+        while True:
+            if (
+                self._observing is not None
+                and (now := self._observing.neighbours(self._edge.edge_id)) != named
+            ):
+                await self._send(now)
+                named = now
+            await asyncio.sleep(POLL_S)
 
     async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
         await event.wait()

@@ -23,6 +23,9 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 PURE_NAMES = {"machine", "choice", "detector", "plan", "retry", "signature", "policy", "creation"}
 PURE_FILES = {
+    "app/fleet/arrivals.py",
+    "app/fleet/votes.py",
+    "app/fleet/verdicts.py",
     "regions/edge/lease.py",
     "regions/edge/outbox.py",
     "regions/edge/speech.py",

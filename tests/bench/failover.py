@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from app.local.deployment import Deployment
+from app.local.deployment import TAKES_CALLS, Deployment
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
 from voxplane import AsyncCaller, AsyncClient
@@ -94,7 +94,7 @@ async def healthy(deployment: Deployment) -> None:
     async with deployment.operator() as client, asyncio.timeout(DEADLINE_S):
         while True:
             found = (await client.get("/admin/v1/regions")).json()["data"]
-            if all(r["health"] == "healthy" for r in found):
+            if all(r["health"] in TAKES_CALLS for r in found):
                 return
             await asyncio.sleep(0.05)
 
