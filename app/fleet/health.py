@@ -129,7 +129,13 @@ class HealthStore:
             for j in look.judgements.values()
             if j.region == moved.region
         }
-        data = {"from": before.verdict, "to": after.verdict, "action": after.action, "edges": said}
+        data = {
+            "from": before.verdict,
+            "to": after.verdict,
+            "action": after.action,
+            "case": after.case,
+            "edges": said,
+        }
         key = f"region:{moved.region}:{after.version}"
         if await self._put("region", moved.region, after, key, type_, moved.region, None, data, None):
             fleet_transitions_total.labels("region", after.verdict).inc()

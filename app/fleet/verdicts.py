@@ -127,7 +127,8 @@ def step(
         if age_s < probation_s(state.flaps):
             return None
         return _moved(state, "healthy", found, owed=False)
-    if state.verdict == "healthy" or good_for_s < RECOVERED_AFTER_S:
+    # another observer may have seen a moment ago what this one has not seen yet
+    if state.verdict == "healthy" or min(good_for_s, age_s) < RECOVERED_AFTER_S:
         return None
     if state.verdict == "down" or state.owed:
         return _moved(state, "probation", found, owed=True)
