@@ -88,7 +88,8 @@ class Observations:
         while not await wait_for_stop(stop, FLUSH_S):
             if not self._newest:
                 continue
-            newest, self._newest = self._newest, {}
+            # in one order everywhere, so that two instances never wait for each other
+            newest, self._newest = dict(sorted(self._newest.items())), {}
             try:
                 await self.db.pool("admin").execute(
                     PUT,
