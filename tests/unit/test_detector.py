@@ -357,7 +357,9 @@ def test_an_observer_whose_looks_come_late_changes_nothing_and_forgives_the_gap(
     found = detector.look(40.0, rows(3, 9.0), kept)
     assert found.abstains
     assert not found.transitions
+    assert max(j.signals.silent_s for j in found.judgements.values()) < 2
     assert not detector.look(40.25, rows(3, 9.0), kept).transitions
+    assert not detector.look(41.0, rows(3, 9.0), kept).judgements[A].signals.late
     slow = Detector()
     slow.look(0.0, rows(1, 0.0), {})
     assert "read" in slow.look(1.0, rows(1, 0.0), {}, read_s=1.2).abstains
