@@ -97,7 +97,7 @@ async def waited_for(dsn: str) -> AsyncIterator[None]:
         await connection.execute(f"alter system set synchronous_standby_names = '{STANDBY}'")
         await connection.execute("select pg_reload_conf()")
         async with asyncio.timeout(STANDBY_WITHIN_S):
-            while "sync" != await connection.fetchval("select sync_state from pg_stat_replication"):
+            while await connection.fetchval("select sync_state from pg_stat_replication") != "sync":
                 await asyncio.sleep(0.05)
         yield
         await connection.execute("alter system reset synchronous_standby_names")
