@@ -119,9 +119,9 @@ class Feeds:
         types: list[str] | None,
         look_every_s: float,
         stop: asyncio.Event,
-    ) -> AsyncIterator[tuple[Position, PublicEvent | None]]:
-        """Every event after `after`, as it becomes durable; None with the position reached where none was given for
-        `look_every_s`. Ends soon after `stop`."""
+    ) -> AsyncIterator[tuple[Position, list[tuple[Position, PublicEvent]]]]:
+        """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
+        reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
         woken, given_s = False, self._clock.monotonic_s()
         horizon = 0
@@ -137,11 +137,11 @@ class Feeds:
                         raise
                     # what comes is served when the log is back; the reader is told that we are still here
                     found, horizon = [], 0
-                for position, event in found:
-                    yield position, event
+                if found:
+                    yield after, found
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
-                    yield after, None
+                    yield after, []
                 if not found:
                     # a writer that is still running may hold the horizon back: look again soon after a wake
                     woken = await wakes.wait(0.02 if woken else POLL_S)

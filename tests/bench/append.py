@@ -113,14 +113,14 @@ async def uplink(deployment: Deployment, url: str = "") -> AsyncIterator[Scripte
         yield ScriptedEdge(load, (await load.ask({"token": enrolled["token"]}))["edge"])
 
 
-async def placed(deployment: Deployment, key: str, edge_id: str) -> list[str]:
+async def placed(deployment: Deployment, key: str, edge_id: str, calls: int = CALLS) -> list[str]:
     """Calls that the scripted edge owns."""
     found: list[str] = []
     async with AsyncClient(deployment.api_urls, key) as client, asyncio.timeout(DEADLINE_S):
-        while len(found) < CALLS:
+        while len(found) < calls:
             many = [client.create_call("ws://127.0.0.1:9/", regions={"pin": REGION}) for _ in range(16)]
             found += [call["id"] for call in await asyncio.gather(*many) if call["edge"] == edge_id]
-    return found[:CALLS]
+    return found[:calls]
 
 
 async def inserted(deployment: Deployment, exchanges: int) -> float:
