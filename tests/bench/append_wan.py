@@ -21,8 +21,8 @@ from app.local.folder import make_folder
 from app.local.postgres import find_binaries
 from app.local.process import Account, start, stop
 from app.local.wan import Link
-from tests.bench.append import placed, uplink
 from tests.bench.report import Figure
+from tests.bench.scripted import placed, uplink
 from tests.bench.support import deployed, generator, idle
 
 RTT_MS = 80.0
