@@ -158,7 +158,6 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
 
 def _with_workers(control: Control) -> Control:
     db, hints, supervisor = control.db, control.hints, control.supervisor
-    delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
     control.tails.add_to(supervisor)
     TailSweep(db, control.tails).add_to(supervisor)
@@ -179,7 +178,11 @@ def _with_workers(control: Control) -> Control:
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
     )
     supervisor.add("calls.reconciler", reconciler.worker)
-    supervisor.add("webhooks", delivery.worker)
+    if control.settings.deliveries:
+        delivery = Delivery(
+            db, control.vault, hints, control.clock, local_targets=control.settings.local_targets
+        )
+        supervisor.add("webhooks", delivery.worker)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
