@@ -19,6 +19,8 @@ from datetime import datetime
 SUSPECT_MIN_S = 2.0
 SUSPECT_MAX_S = 3.0
 PHI_SUSPECT = 8.0
+PHI_DOUBTED = 3.0
+"""Enough where the newest looks of the others failed as well."""
 PHI_MAX = 99.0
 WINDOW = 100
 EXPECTED_S = 1.0
@@ -76,11 +78,11 @@ class Arrivals:
     def phi(self, now_s: float) -> float:
         return phi(self.silent_s(now_s), self.mean_s, self.deviation_s)
 
-    def late(self, now_s: float) -> bool:
+    def late(self, now_s: float, *, doubted: bool = False) -> bool:
         silent_s = self.silent_s(now_s)
         if silent_s < SUSPECT_MIN_S:
             return False
-        return silent_s >= SUSPECT_MAX_S or self.phi(now_s) >= PHI_SUSPECT
+        return silent_s >= SUSPECT_MAX_S or self.phi(now_s) >= (PHI_DOUBTED if doubted else PHI_SUSPECT)
 
 
 def phi(silent_s: float, mean_s: float, deviation_s: float) -> float:
