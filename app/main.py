@@ -30,6 +30,7 @@ from app.calls.create_lane import CreateLane
 from app.control import Control, open_control
 from app.dependencies import ControlIn
 from app.errors import BadRequest, Forbidden
+from app.fleet import drain_routes as drains
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
 from app.problems import EXCEPTION_HANDLERS, send_problem
@@ -154,6 +155,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
             *log_routes.ROUTES,
             *webhooks.ROUTES,
             *fleet.ROUTES,
+            *drains.ROUTES,
         ],
         dependencies={
             "control": Provide(provide_control),

@@ -24,7 +24,9 @@ SELECT_REGIONS = (
 )
 SELECT_EDGES = """
 select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load,
-       extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s
+       extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
+       exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
+                                         and d.ended_at is null) as stopping
   from vx.edges order by region, name
 """
 
@@ -91,6 +93,7 @@ class FleetView:
                 calls=r["calls"],
                 health=edge_health(r["silent_s"]),
                 admin_state=r["admin_state"],
+                draining=r["stopping"],
             )
             for r in rows
         )
