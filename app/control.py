@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from app.calls.coalescer import Coalescer
 from app.calls.conversation import Conversations
-from app.calls.moves import Moves
 from app.calls.overdue import Overdue
 from app.calls.reconciler import Reconciler
 from app.calls.service import CREATE_ROUTE, Calls
@@ -21,14 +20,11 @@ from app.calls.store import CallStore
 from app.clock import Clock, SystemClock
 from app.connection import is_away
 from app.db import Database
+from app.draining import Draining
 from app.fleet.beats import Beats
 from app.fleet.desired import Commands
-from app.fleet.drain_service import Drains
-from app.fleet.drain_store import DrainStore
-from app.fleet.drain_worker import DrainWorker
 from app.fleet.edge_access import EdgeAccess
 from app.fleet.keyring import Keyring
-from app.fleet.orders import Orders
 from app.fleet.registration import Registration
 from app.fleet.store import FleetStore
 from app.fleet.view import FleetView
@@ -74,10 +70,7 @@ class Control:
     horizon: Horizon
     webhooks: Webhooks
     calls: Calls
-    drain_store: DrainStore
-    drains: Drains
-    moves: Moves
-    orders: Orders
+    draining: Draining
     conversations: Conversations
     tails: Tails
     supervisor: Supervisor = field(default_factory=lambda: Supervisor(waits_for=is_away))
@@ -115,26 +108,9 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    store = CallStore(db, horizon)
-    calls = Calls(
-        store=store,
-        coalescer=Coalescer(store, clock, CREATE_ROUTE),
-        appender=appender,
-        vault=vault,
-        keyring=keyring,
-        fleet=fleet,
-        webhooks=webhooks,
-        commands=commands,
-        hints=hints,
-        clock=clock,
-        cell=settings.cell,
-        attach_within_s=settings.attach_within_s,
-        local_targets=settings.local_targets,
-        tails=tails,
+    calls = _calls(
+        settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails
     )
-    drain_store = DrainStore(db)
-    drains = Drains(drain_store, fleet, commands, hints, settings.cell)
-    moves = Moves(db, calls, drain_store, clock)
     control = Control(
         settings=settings,
         clock=clock,
@@ -157,15 +133,43 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         horizon=horizon,
         webhooks=webhooks,
         calls=calls,
-        drain_store=drain_store,
-        drains=drains,
-        moves=moves,
-        orders=Orders(moves, drains),
+        draining=Draining.of(db, calls),
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
     _add_workers(control)
     return control
+
+
+def _calls(
+    settings: Settings,
+    store: CallStore,
+    appender: Appender,
+    vault: Vault,
+    keyring: Keyring,
+    fleet: FleetView,
+    webhooks: Webhooks,
+    commands: Commands,
+    hints: Hints,
+    tails: Tails,
+) -> Calls:
+    clock = SystemClock()
+    return Calls(
+        store=store,
+        coalescer=Coalescer(store, clock, CREATE_ROUTE),
+        appender=appender,
+        vault=vault,
+        keyring=keyring,
+        fleet=fleet,
+        webhooks=webhooks,
+        commands=commands,
+        hints=hints,
+        clock=clock,
+        cell=settings.cell,
+        attach_within_s=settings.attach_within_s,
+        local_targets=settings.local_targets,
+        tails=tails,
+    )
 
 
 def _add_workers(control: Control) -> None:
@@ -190,15 +194,7 @@ def _add_workers(control: Control) -> None:
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
     )
     supervisor.add("calls.reconciler", reconciler.worker)
-    draining = DrainWorker(
-        control.drain_store,
-        control.fleet,
-        hints,
-        wishes=control.moves.wishes,
-        granted=control.tails.want,
-        stopped=control.drains.stopped,
-    )
-    supervisor.add("fleet.drains", draining.worker)
+    control.draining.add_to(supervisor)
     supervisor.add("webhooks", delivery.worker)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))

@@ -131,7 +131,7 @@ async def move_call(
     data: JSONBody[MoveRequest | None] = None,
 ) -> MoveView:
     principal.require("calls:write")
-    return await control.moves.move(principal, parse(ids.CALL, call_id), data or MoveRequest())
+    return await control.draining.moves.move(principal, parse(ids.CALL, call_id), data or MoveRequest())
 
 
 @post(

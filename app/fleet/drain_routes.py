@@ -26,7 +26,7 @@ DEFAULT = DrainRequest()
 )
 async def cordon_region(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> RegionView:
     """No new calls; those that run stay."""
-    await control.drains.region("cordon", region_id, 0)
+    await control.draining.operators.region("cordon", region_id, 0)
     return _region(control, region_id)
 
 
@@ -38,7 +38,7 @@ async def cordon_region(region_id: FromPath[str], control: ControlIn, operator: 
 )
 async def uncordon_region(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> RegionView:
     """Takes new calls again. A drain that runs is canceled: what has not moved stays."""
-    await control.drains.region("uncordon", region_id, 0)
+    await control.draining.operators.region("uncordon", region_id, 0)
     return _region(control, region_id)
 
 
@@ -55,7 +55,7 @@ async def drain_region(
     data: JSONBody[DrainRequest | None] = None,
 ) -> DrainView | None:
     """No new calls, and those that run are moved elsewhere at the end of a turn; by force when the time is over."""
-    return await control.drains.region("drain", region_id, (data or DEFAULT).within_s)
+    return await control.draining.operators.region("drain", region_id, (data or DEFAULT).within_s)
 
 
 @post(
@@ -68,19 +68,19 @@ async def evacuate_region(
     region_id: FromPath[str], control: ControlIn, operator: OperatorIn
 ) -> DrainView | None:
     """A drain that waits for nothing."""
-    return await control.drains.region("evacuate", region_id, 0)
+    return await control.draining.operators.region("evacuate", region_id, 0)
 
 
 @get("/admin/v1/regions/{region_id:str}/drain", operation_id="adminGetRegionDrain", tags=["fleet"])
 async def get_region_drain(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> DrainView:
     """The newest drain of the region, and how far it is."""
-    return await control.drains.of_region(region_id)
+    return await control.draining.operators.of_region(region_id)
 
 
 @post("/admin/v1/edges/{edge_id:str}/cordon", operation_id="adminCordonEdge", tags=["fleet"], status_code=200)
 async def cordon_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeView:
     """No new calls; those that run stay."""
-    await control.drains.edge("cordon", edge_id, 0)
+    await control.draining.operators.edge("cordon", edge_id, 0)
     return _edge(control, edge_id)
 
 
@@ -92,7 +92,7 @@ async def cordon_edge(edge_id: FromPath[str], control: ControlIn, operator: Oper
 )
 async def uncordon_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeView:
     """Takes new calls again. A drain that runs is canceled: what has not moved stays."""
-    await control.drains.edge("uncordon", edge_id, 0)
+    await control.draining.operators.edge("uncordon", edge_id, 0)
     return _edge(control, edge_id)
 
 
@@ -104,7 +104,7 @@ async def drain_edge(
     data: JSONBody[DrainRequest | None] = None,
 ) -> DrainView | None:
     """No new calls, and those that run are moved elsewhere at the end of a turn; by force when the time is over."""
-    return await control.drains.edge("drain", edge_id, (data or DEFAULT).within_s)
+    return await control.draining.operators.edge("drain", edge_id, (data or DEFAULT).within_s)
 
 
 @post(
@@ -115,13 +115,13 @@ async def drain_edge(
 )
 async def evacuate_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> DrainView | None:
     """A drain that waits for nothing."""
-    return await control.drains.edge("evacuate", edge_id, 0)
+    return await control.draining.operators.edge("evacuate", edge_id, 0)
 
 
 @get("/admin/v1/edges/{edge_id:str}/drain", operation_id="adminGetEdgeDrain", tags=["fleet"])
 async def get_edge_drain(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> DrainView:
     """The newest drain of the edge, and how far it is."""
-    return await control.drains.of_edge(edge_id)
+    return await control.draining.operators.of_edge(edge_id)
 
 
 def _region(control: Any, region_id: str) -> RegionView:

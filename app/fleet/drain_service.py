@@ -6,6 +6,7 @@ instances, each on what the one before has left.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,8 @@ class Drains:
         self._commands = commands
         self._hints = hints
         self._cell = cell
+        self._one_at_a_time = asyncio.Lock()
+        """A command waits for the others here, not with a connection in its hands: it needs a second one for the fleet."""
 
     async def region(self, verb: str, region: str, within_s: float) -> DrainView | None:
         """`verb`: ``cordon``, ``drain``, ``evacuate``, ``uncordon``. The drain, where there is one. Raises `NotFound`, `Conflict`."""
@@ -66,7 +69,7 @@ class Drains:
     async def _command(
         self, verb: str, region: str, edge_id: UUID | None, within_s: float
     ) -> DrainView | None:
-        async with self._store.commanding() as connection:
+        async with self._one_at_a_time, self._store.commanding() as connection:
             await self._fleet.refresh()
             fleet = self._fleet.now
             if region not in fleet.regions:
@@ -124,7 +127,7 @@ class Drains:
             return
         within_s = left_s * FORCED_SHARE
         total = await self._store.count_calls([edge_id])
-        async with self._store.commanding() as connection:
+        async with self._one_at_a_time, self._store.commanding() as connection:
             running = await self._store.running(connection, edge.region, edge_id)
             if running is not None:
                 await self._store.stopping(connection, edge_id, incarnation, within_s)
@@ -145,7 +148,7 @@ class Drains:
         self._hints.wake(TOPIC)
 
     async def stopped(self, drain: Drain) -> None:
-        async with self._store.commanding() as connection:
+        async with self._one_at_a_time, self._store.commanding() as connection:
             await self._store.end(connection, drain.id, "stopped")
 
     # ------------------------------------------------------------------------------------------------ progress

@@ -130,8 +130,10 @@ class Room:
 
     def take(self, call: Leaving, *, draw: float, pin: str | None = None) -> tuple[EdgeState, ...] | str:
         """A place, given away; or why there is none. `pin`: the region that was asked for by name."""
-        edges = {i: e for i, e in self._edges.items() if i != call.edge_id}
-        fleet = Fleet(regions=self._regions, edges=tuple(edges.values()))
+        edges = [e for e in self._edges.values() if e.id != call.edge_id]
+        staying = {e.region for e in edges}
+        regions = {i: r for i, r in self._regions.items() if i in staying}
+        fleet = Fleet(regions=regions, edges=tuple(edges))
         wishes = replace(call.wishes, pin=pin)
         placed = choose(fleet, dict(call.measured), wishes, draw=draw)
         if isinstance(placed, NoPlacement) and placed.why == "too_far":
