@@ -303,6 +303,7 @@ def edge() -> None:
       VOXPLANE_HTTP_HOST, _PORT, VOXPLANE_PUBLIC_HTTP_URL     probes, health, metrics
       VOXPLANE_REDIS_URL         the region's Valkey, where it is not what the control plane says
       VOXPLANE_CAPACITY          calls at once (50)
+      VOXPLANE_DRAIN_S           seconds for its calls to move when it is told to stop (30)
 
     \b
     Example:
