@@ -170,9 +170,11 @@ async def test_without_a_control_plane_an_edge_that_stops_hands_over_by_closing(
             for api in deployment.apis:
                 api.kill()
                 api.wait()
-            deployment.regions["ap-south"].edge.send_signal(signal.SIGTERM)
+            edge = deployment.regions["ap-south"].edge
+            edge.send_signal(signal.SIGTERM)
             await until(lambda: talk.region != "ap-south", "moved")
             assert [g.reason for g in talk.caller.gaps] == ["closed"]
+            await until(lambda: edge.poll() is not None, "the edge has stopped")
             await deployment.mend()
         kinds = [e["type"] for e in await told(client, talk.id)]
         assert kinds.count("call.reconnecting") == 1
