@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 
 EXIT_CODES = """\b
@@ -36,6 +37,9 @@ keys_app = typer.Typer(
     help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(regions_app, name="regions")
+app.add_typer(edges_app, name="edges")
+app.command()(move)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
@@ -157,37 +161,6 @@ def events(
                     for event in page["data"]:
                         show(event)
                     cursor = page["next_cursor"]
-
-    run(work)
-
-
-@app.command()
-def regions(json_: JsonFlag = False) -> None:
-    """Show the regions, their health and distance.
-
-    \b
-    Example:
-      voxplane regions --json | jq '.[] | {id, health}'
-    """
-    from voxplane import probe_regions
-
-    async def work() -> None:
-        async with client() as api:
-            found = await api.regions()
-            measured = {m.region: m for m in await probe_regions(found)}
-        if json_:
-            typer.echo(
-                json.dumps(
-                    [r | {"measured": m.to_json() if (m := measured.get(r["id"])) else None} for r in found]
-                )
-            )
-            return
-        for region in found:
-            near = measured.get(region["id"])
-            distance = f"{near.rtt_ms:7.1f} ms" if near else "         –"
-            typer.echo(
-                f"{region['id']:<14} {region['jurisdiction']:<4} {region['health']:<10} {region['admin_state']:<9} {distance}"
-            )
 
     run(work)
 
