@@ -91,6 +91,10 @@ class Handover:
             self._left.insert(0, self._offered)
             self._offered, self._ready = None, False
 
+    def goes(self, now_ms: int, *, boundary: bool) -> bool:
+        """Whether the caller is to be told to go now: it should have the newest snapshot before."""
+        return self._ready and not self.gone and (boundary or now_ms >= self._deadline_ms)
+
     def tick(self, now_ms: int, *, boundary: bool) -> Offer | Go | Drop | None:
         late_ms = now_ms - self._deadline_ms
         if self._went_ms is not None:
@@ -100,7 +104,7 @@ class Handover:
         if self._offered is None:
             return self._offer(now_ms)
         if self._ready:
-            if boundary or late_ms >= 0:
+            if self.goes(now_ms, boundary=boundary):
                 self._went_ms = now_ms
                 return Go(self._offered)
         elif late_ms >= 0 and now_ms - self._offered_ms >= ANSWER_WITHIN_MS:

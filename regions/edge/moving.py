@@ -51,6 +51,10 @@ class Moving:
             self._caller.tell(wire.Ticket(ticket=self._ticket))
             self._handover.again(now_ms)
 
+    def goes(self, now_ms: int, *, boundary: bool) -> bool:
+        """Whether the next `turn` tells the caller to go: what is sent to it before goes with it to the new edge."""
+        return self._handover is not None and self._handover.goes(now_ms, boundary=boundary)
+
     def turn(self, now_ms: int, *, boundary: bool) -> bool:
         """Call once in 20 ms, when the caller has the newest snapshot. True: the caller is to be let go without a word."""
         if self._handover is None:

@@ -268,9 +268,10 @@ class Session:
             self.end(self._hanging_up)
             return
         self._listening.turn(now, agent=self._speech.active)
-        self._journal.changed |= self._time.stale(now)
+        boundary = self._listening.turn_over
+        self._journal.changed |= self._time.stale(now) or self.moving.goes(now, boundary=boundary)
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
-        if self.moving.turn(now, boundary=self._listening.turn_over):
+        if self.moving.turn(now, boundary=boundary):
             self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:

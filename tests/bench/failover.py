@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from app.local.deployment import Deployment
+from tests.bench.drain import measure_drains
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
 from voxplane import AsyncCaller, AsyncClient
@@ -45,6 +46,7 @@ async def measure(*, full: bool) -> list[Figure]:
         Figure(family="failover", name="failover.edge_kill_p99_ms", value=quantile(gaps_ms, 0.99), unit="ms", how=how),
         Figure(family="failover", name="failover.edge_kill_max_ms", value=max(gaps_ms), unit="ms", how=how,
                target=500.0, at_most=True),
+        *await measure_drains(),
     ]  # fmt: skip
 
 

@@ -70,7 +70,8 @@ WHAT = st.sampled_from(("tick", "turn", "ready", "refuse", "again"))
 def test_no_history_goes_where_nobody_is_ready(
     epochs: list[int], within_ms: int, history: list[tuple[str, int, int]]
 ) -> None:
-    handover, now, offered, ready = Handover(epochs, 0, within_ms), 0, None, set()
+    handover, now, ready = Handover(epochs, 0, within_ms), 0, set[int | None]()
+    offered: int | None = None
     answered = False
     for what, wait_ms, epoch in history:
         now += wait_ms
@@ -84,6 +85,7 @@ def test_no_history_goes_where_nobody_is_ready(
                 answered |= epoch == offered
             case "again":
                 handover.again(now)
+                offered = offered if handover.gone else None
             case _:
                 said = handover.tick(now, boundary=what == "turn")
                 if isinstance(said, Offer):

@@ -105,6 +105,8 @@ async def test_what_the_agent_says_is_heard_to_its_end_and_then_the_call_is_move
             assert frame is not None and (frame.epoch, frame.utterance) == (3, 2)
             await caller.hangup()
         assert not b.log.of("turn.interrupted")
+        kinds = [kind for kind, _ in b.log.events]
+        assert kinds[:2] == ["call.moved", "playback.done"], "what was said last goes with the caller"
 
 
 async def test_the_old_edge_is_heard_until_the_new_one_speaks(tmp_path: Path) -> None:
