@@ -66,8 +66,8 @@ class Calls:
         self.context: EdgeContext
         self.identity: tuple[str, str] = ("", "")
         self.refused = 0
-        self.draining = False
-        """Who attaches first is sent to its standby, where it has one."""
+        self.draining = self.stopping = False
+        """Who attaches first is sent to its standby, where it has one. `stopping`: told by a signal, which nobody takes back."""
 
     def admit(self, attach: Attach) -> tuple[Claims, Grant, Sealed]:
         """Verifies the ticket without asking anyone. Raises `Refusal`."""
@@ -102,7 +102,7 @@ class Calls:
             )
         if key not in self._sessions:
             self._check_room(claims, attach.epoch)
-        if self.draining and not resuming and key not in self._sessions:
+        if (self.draining or self.stopping) and not resuming and key not in self._sessions:
             following = next_url(claims, attach.epoch)
             if following is not None:
                 raise Refusal("draining", "this edge takes no new calls", "take the next standby", following)
@@ -177,6 +177,13 @@ class Calls:
             epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
             if claims.call == call and epochs:
                 session.moving.start(ticket, epochs, within_ms, lease_ms())
+
+    def drain(self, *, on: bool) -> None:
+        """Off: what has not moved stays."""
+        self.draining = on
+        if not on:
+            for session in self._sessions.values():
+                session.moving.stay()
 
     def stay(self, call: str) -> None:
         for session in self._owning(call):

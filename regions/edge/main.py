@@ -105,7 +105,7 @@ class Edge:
         """Before it leaves: the control plane moves the calls. Until none is left, the time is over, `hurry` is set, or nobody is
         there who could move them."""
         within_s, loop = self.settings.drain_s, asyncio.get_running_loop()
-        self.calls.draining = True
+        self.calls.stopping = True
         self.uplink.will_stop(within_s)
         began_s = heard_s = loop.time()
         calls = len(self.calls.held())

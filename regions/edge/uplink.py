@@ -361,5 +361,5 @@ class Uplink:
             case "stay" if call is not None:
                 self.calls.stay(call)
             case "drain" | "undrain":
-                self.calls.draining = command.kind == "drain"
+                self.calls.drain(on=command.kind == "drain")
         return True

@@ -119,7 +119,6 @@ class ScriptedEdge:
     def __init__(self, region: str, fleet: dict[str, ScriptedEdge]) -> None:
         self.region, self.fleet = region, fleet
         self.owned: dict[tuple[str, int], Call] = {}
-        self.draining = False
         self.uplink: Uplink
         self.moving: set[asyncio.Task[None]] = set()
         self.most = 0
@@ -164,6 +163,9 @@ class ScriptedEdge:
         return []
 
     def stay(self, call: str) -> None:
+        return
+
+    def drain(self, *, on: bool) -> None:
         return
 
     def end(self, call: str, reason: str) -> None:

@@ -186,7 +186,8 @@ async def test_a_caller_that_does_not_know_of_moves_is_let_go_at_the_deadline(
         assert not a.log.of("call.ended"), "the caller has a standby"
 
 
-async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["stay", "undrain"])
+async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path, by: str) -> None:
     async with (
         two_edges(tmp_path) as (a, b),
         Backend().run() as backend,
@@ -195,7 +196,10 @@ async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path) -> None:
         await caller.hear("attached")
         order(a, b, backend.url, 0)
         await caller.hear("move")
-        a.calls.stay(CALL)
+        if by == "stay":
+            a.calls.stay(CALL)
+        else:
+            a.calls.drain(on=False)
         await caller.say("ready", epoch=3)
         for _ in range(5):
             assert (await caller.hear("tick", "go"))["type"] == "tick"
@@ -205,7 +209,7 @@ async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path) -> None:
 
 async def test_an_edge_that_drains_sends_who_comes_first_to_the_standby(tmp_path: Path) -> None:
     async with two_edges(tmp_path) as (a, b), Backend().run() as backend:
-        a.calls.draining = True
+        a.calls.drain(on=True)
         async with a.caller(ticket(a, b, backend.url)) as caller:
             refused = await caller.hear("refused", "attached")
             assert (refused.get("code"), refused.get("next_url")) == ("draining", b.url + "/v1/media")
