@@ -190,6 +190,7 @@ async def test_nothing_is_asked_of_an_edge_that_has_no_room(place: Place) -> Non
     await place.until(lambda: _some(place), "two asked")
     shown = await place.until(lambda: _is(place, "regions/us-east", under_way=2, left=5), "two under way")
     for _ in range(3):
+        await place.sql("update vx.drains set claimed_until = '-infinity'")
         await DrainWorker.round(_worker(place.api))
     [row] = await place.sql("select count(*) from vx.moves where to_edge = $1", small.edge_id)
     assert row["count"] == 2

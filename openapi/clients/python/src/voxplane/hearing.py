@@ -23,7 +23,8 @@ class Frame:
 
 @dataclass(slots=True)
 class Gap:
-    """One failover, or one planned move, as the caller heard it, in monotonic seconds. `audio_gap_s`: last frame of the old owner to first of the new."""
+    """One failover or planned move as the caller heard it, in monotonic seconds. `audio_gap_s`: last frame of the old owner to the
+    first of the new."""
 
     from_epoch: int
     reason: str
