@@ -34,6 +34,7 @@ def regions(context: typer.Context, json_: JsonFlag = False) -> None:
     Example:
       voxplane regions --json | jq '.[] | {id, health}'
       voxplane regions drain us-east --wait
+      voxplane regions health eu-west   (with the operator's key: why it is held for what it is)
     """
     if context.invoked_subcommand is not None:
         return
@@ -56,6 +57,29 @@ def regions(context: typer.Context, json_: JsonFlag = False) -> None:
             typer.echo(
                 f"{region['id']:<14} {region['jurisdiction']:<4} {region['health']:<10} {region['admin_state']:<9} {distance}"
             )
+
+    run(work)
+
+
+@regions_app.command("health")
+def regions_health(
+    region: Annotated[str, typer.Argument(help="The region's id, such as eu-west.")], json_: JsonFlag = False
+) -> None:
+    """Show what is held of a region and why, for operators.
+
+    Each edge with its verdict, what each signal says, by which figures, and what would change it. VOXPLANE_API_KEY is the
+    operator's key (vx_op_…).
+
+    \b
+    Example:
+      voxplane regions health eu-west --json | jq .edges[].signals
+    """
+    from app.cli_health import lines
+
+    async def work() -> None:
+        async with client() as api:
+            found = await api.region_health(region)
+        typer.echo(json.dumps(found) if json_ else "\n".join(lines(found)))
 
     run(work)
 

@@ -24,7 +24,10 @@ from app.draining import Draining
 from app.fleet.beats import Beats
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
+from app.fleet.events import FleetEvents
+from app.fleet.health import HealthStore
 from app.fleet.keyring import Keyring
+from app.fleet.observations import Observations
 from app.fleet.registration import Registration
 from app.fleet.store import FleetStore
 from app.fleet.view import FleetView
@@ -59,6 +62,8 @@ class Control:
     fleet: FleetView
     fleet_store: FleetStore
     beats: Beats
+    observations: Observations
+    fleet_events: FleetEvents
     registration: Registration
     edge_access: EdgeAccess
     overdue: Overdue
@@ -96,13 +101,12 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     clock = SystemClock()
     vault = Vault(db, provider)
     hints = Hints(settings.redis_urls)
-    keyring = Keyring(db, provider)
+    keyring, fleet = Keyring(db, provider), FleetView(db, HealthStore(db, hints))
     await keyring.open()
-    fleet = FleetView(db)
     await fleet.refresh()
     fleet_store = FleetStore(db)
-    horizon = Horizon(db)
-    facts = FactsReader(db, clock)
+    horizon, facts = Horizon(db), FactsReader(db, clock)
+    fleet_events = FleetEvents(db, horizon, hints, clock)
     tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of, keyring)
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
@@ -122,7 +126,9 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         fleet=fleet,
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
-        registration=Registration(fleet_store, keyring, fleet, clock, settings.cell),
+        observations=Observations(db, lambda: fleet.now.edges),
+        fleet_events=fleet_events,
+        registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
         overdue=Overdue(db),
         commands=commands,
@@ -133,12 +139,11 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         horizon=horizon,
         webhooks=webhooks,
         calls=calls,
-        draining=Draining.of(db, calls),
+        draining=Draining.of(db, calls, fleet_events),
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
-    _add_workers(control)
-    return control
+    return _with_workers(control)
 
 
 def _calls(
@@ -172,9 +177,8 @@ def _calls(
     )
 
 
-def _add_workers(control: Control) -> None:
+def _with_workers(control: Control) -> Control:
     db, hints, supervisor = control.db, control.hints, control.supervisor
-    delivery = Delivery(db, control.vault, hints, control.clock, local_targets=control.settings.local_targets)
     hints.add_to(supervisor)
     control.tails.add_to(supervisor)
     TailSweep(db, control.tails).add_to(supervisor)
@@ -189,17 +193,23 @@ def _add_workers(control: Control) -> None:
     spool.add_to(supervisor)
     supervisor.add("fleet.view", control.fleet.worker)
     supervisor.add("fleet.beats", control.beats.worker)
+    supervisor.add("fleet.observations", control.observations.worker)
     supervisor.add("fleet.keys", control.keyring.worker)
     reconciler = Reconciler(
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
     )
     supervisor.add("calls.reconciler", reconciler.worker)
     control.draining.add_to(supervisor)
-    supervisor.add("webhooks", delivery.worker)
+    if control.settings.deliveries:
+        delivery = Delivery(
+            db, control.vault, hints, control.clock, local_targets=control.settings.local_targets
+        )
+        supervisor.add("webhooks", delivery.worker)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
     supervisor.add("housekeeping", Housekeeping(db).worker)
+    return control
 
 
 def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:

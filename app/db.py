@@ -32,7 +32,7 @@ TRANSACTION_DEADLINE_MS = 5_000
 EXPIRE_EVERY_S = 0.5
 TROUBLE_SHOWN_S = 3.0
 
-POOL_MAX: dict[Role, int] = {"api": 6, "keys": 2, "append": 4, "worker": 4, "admin": 3}
+POOL_MAX: dict[Role, int] = {"api": 6, "keys": 2, "append": 8, "worker": 4, "admin": 3}
 CORE_ROLES: tuple[Role, ...] = ("api", "admin", "worker")
 
 

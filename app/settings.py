@@ -16,7 +16,8 @@ class SettingsError(Exception):
 class Settings:
     """`redis_urls`: region → URL. `uplink_urls`: how edges reach the instances, tried in order. `operator_key`: the
     platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
-    `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over."""
+    `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
+    `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others."""
 
     database_url: str
     database_urls: dict[str, str] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Settings:
     log_format: str = "json"
     attach_within_s: int = 120
     lost_after_s: int = 45
+    deliveries: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -57,6 +59,7 @@ class Settings:
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
+            deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 
@@ -77,6 +80,13 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
         raise SettingsError(f"{name} must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _switch(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name, "")
+    if text not in ("", "0", "1"):
+        raise SettingsError(f"{name} must be 0 or 1")
+    return default if not text else text == "1"
 
 
 def _redis_urls(text: str) -> dict[str, str]:

@@ -37,6 +37,26 @@ webhook_attempts_total = Counter(
 )
 uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=registry)
 
+fleet_transitions_total = Counter(
+    "voxplane_fleet_transitions", "Verdicts that this instance wrote.", ["kind", "verdict"], registry=registry
+)
+region_health = Gauge(
+    "voxplane_region_health",
+    "1 for the verdict that holds of a region.",
+    ["region", "verdict"],
+    registry=registry,
+)
+edges_by_verdict = Gauge("voxplane_edges", "Edges by verdict.", ["verdict"], registry=registry)
+detector_abstains = Gauge(
+    "voxplane_detector_abstains", "1 while this instance lags, and changes nothing.", registry=registry
+)
+heartbeat_phi = Gauge(
+    "voxplane_heartbeat_phi",
+    "How unusual the silence of the region's quietest edge is.",
+    ["region"],
+    registry=registry,
+)
+
 tail_lag_seconds = Histogram(
     "voxplane_tail_lag_seconds",
     "From an event's acknowledgement to its place in the region's memory.",

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from app.db import Database
-from app.fleet.detector import DOWN_AFTER_S
+from app.fleet.verdicts import DOWN_AFTER_S
 from regions.wire.ticket import CLOCK_SKEW_S
 
 GRACE_S = CLOCK_SKEW_S + 30

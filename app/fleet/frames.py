@@ -9,6 +9,14 @@ import msgspec
 
 from regions.wire import ids
 from regions.wire.events import DATA_BYTES_MAX, EVENT_TYPES, FINAL_TYPE, LOST_TYPE, EdgeEvent, Source, first_n
+from regions.wire.observations import (
+    AGE_MS_MAX,
+    FAILURES_MAX,
+    RTT_MS_MAX,
+    STREAK_MAX,
+    TARGETS_MAX,
+    Observed,
+)
 from regions.wire.uplink import (
     CALLS_PER_BATCH_MAX,
     EVENTS_PER_BATCH_MAX,
@@ -67,6 +75,8 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
                 raise BadFrame(f"an edge stops within {DRAIN_S_MAX} s")
         case Done():
             _check_version(message.version)
+        case Observed():
+            _check_observed(message)
     return message
 
 
@@ -74,6 +84,26 @@ def _check_load(load: Load) -> None:
     sound = 0 <= load.calls <= CAPACITY_MAX and 1 <= load.capacity_calls <= CAPACITY_MAX
     if not (sound and 0 <= load.cpu <= LOAD_MAX and 0 <= load.lateness_p99_ms <= LOAD_MAX):
         raise BadFrame(f"a load counts up to {CAPACITY_MAX} calls, and its other figures are not negative")
+
+
+def _check_observed(observed: Observed) -> None:
+    """NaN and infinity are no JSON; what is left is checked for its size."""
+    if len(observed.probes) > 2 * TARGETS_MAX or len(observed.failures) > FAILURES_MAX:
+        raise BadFrame(f"a report is about {TARGETS_MAX} edges and {FAILURES_MAX} calls at most")
+    sound = 0 <= observed.lag_ms <= AGE_MS_MAX and all(
+        0 <= p.rtt_ms <= RTT_MS_MAX and 0 <= p.age_ms <= AGE_MS_MAX and 1 <= p.streak <= STREAK_MAX
+        for p in observed.probes
+    )
+    if not sound or not all(0 <= f.age_ms <= AGE_MS_MAX for f in observed.failures):
+        raise BadFrame("round trips, ages and counts are not negative, and have bounds")
+    try:
+        for probe in observed.probes:
+            ids.decode(ids.EDGE, probe.edge)
+        for failure in observed.failures:
+            ids.decode(ids.CALL, failure.call)
+            ids.decode(ids.EDGE, failure.edge)
+    except ids.IdError as error:
+        raise BadFrame(str(error)) from None
 
 
 def _check_held(held: list[Held]) -> None:

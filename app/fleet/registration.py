@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.clock import Clock
 from app.errors import Conflict, FieldError, Forbidden, Invalid, Unauthenticated
 from app.fleet import tokens
-from app.fleet.detector import DOWN_AFTER_S
+from app.fleet.events import FleetEvents
 from app.fleet.frames import CAPACITY_MAX
 from app.fleet.keyring import Keyring
 from app.fleet.store import FleetStore, KnownEdge
+from app.fleet.verdicts import DOWN_AFTER_S
 from app.fleet.view import FleetView
 from app.ids import new_id, parse
 from regions.wire import ids
@@ -33,10 +34,19 @@ _LISTENER = re.compile(r"(wss?|https?)://[A-Za-z0-9.\-\[\]:]{1,253}")
 
 
 class Registration:
-    def __init__(self, store: FleetStore, keyring: Keyring, view: FleetView, clock: Clock, cell: int) -> None:
+    def __init__(
+        self,
+        store: FleetStore,
+        keyring: Keyring,
+        view: FleetView,
+        events: FleetEvents,
+        clock: Clock,
+        cell: int,
+    ) -> None:
         self._store = store
         self._keyring = keyring
         self._view = view
+        self._events = events
         self._clock = clock
         self._cell = cell
 
@@ -78,6 +88,10 @@ class Registration:
             known.id if known else new_id(self._cell), incarnation, public_key, body
         )
         await self._view.refresh()
+        await self._events.write(
+            f"registered:{edge_id}:{incarnation}", "edge.registered", region, edge_id,
+            {"name": body.name, "incarnation": str(incarnation), "restarted": known is not None},
+        )  # fmt: skip
         log.info("edge.registered", edge=body.name, region=region, restarted=known is not None)
         return edge_id, region
 

@@ -38,6 +38,7 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
+from app.placement.choice import HEALTHY
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -186,6 +187,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         beats=control.beats,
         contact=control.overdue,
         orders=control.draining.orders,
+        observing=control.observations,
         redis_url=await control.edge_access.url_for(known.region, known.id),
         stop=control.stopping,
     ).run()
@@ -227,7 +229,7 @@ def bearer(authorization: str | None) -> str:
 
 
 def region_view(fleet: Fleet, region: RegionState) -> RegionView:
-    edges = [e for e in fleet.edges if e.region == region.id and e.health == "healthy"][:PROBES_PER_REGION]
+    edges = [e for e in fleet.edges if e.region == region.id and e.health in HEALTHY][:PROBES_PER_REGION]
     return RegionView(
         id=region.id,
         name=region.name,
@@ -251,6 +253,8 @@ def edge_view(edge: EdgeState) -> EdgeView:
         http_url=edge.http_url,
         calls=edge.calls,
         capacity_calls=edge.capacity_calls,
+        weight=edge.weight,
+        action=edge.action,
     )
 
 

@@ -53,6 +53,9 @@ class RegionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
+    """`weight`: the share of its capacity that it may fill; `action`: what the detector asks for (`none`, `quarantine`,
+    `evacuate`)."""
+
     id: str
     region: str
     name: str
@@ -62,6 +65,8 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     http_url: str
     calls: int
     capacity_calls: int
+    weight: float
+    action: str
 
 
 class EdgePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from typing import Protocol
+from collections import Counter, deque
 from uuid import UUID
 
 import msgspec
@@ -23,11 +22,13 @@ from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
 from app.fleet.orders import Orders
+from app.fleet.ports import LostContact, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.hints import Hints
 from app.log.append import Appender, EdgeIdentity
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
+from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import (
     ALIVE_S,
     BATCHES_IN_FLIGHT_MAX,
@@ -60,26 +61,6 @@ LAPSED_EVERY_S = 30.0
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 
 
-class Socket(Protocol):
-    """The server's side of a WebSocket. `receive` gives text, bytes, or None once the other side has closed."""
-
-    async def receive(self) -> str | bytes | None: ...
-    async def send(self, text: str) -> None: ...
-    async def close(self, code: int, reason: str) -> None: ...
-
-
-class LostContact(Protocol):
-    """What an edge says of calls that may be over. Both raise what the driver raises."""
-
-    async def lapsed(self, edge_id: UUID, calls: list[tuple[UUID, int]]) -> None:
-        """The edge has let go of these (call, epoch), for their caller was not heard."""
-        ...
-
-    async def answered(self, edge_id: UUID, incarnation: UUID, answers: list[tuple[UUID, int, bool]]) -> None:
-        """Call, the epoch up to which it was asked, whether it denies."""
-        ...
-
-
 class Uplink:
     def __init__(
         self,
@@ -93,6 +74,7 @@ class Uplink:
         beats: Beats,
         contact: LostContact,
         orders: Orders | None = None,
+        observing: Observing | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
     ) -> None:
@@ -106,6 +88,7 @@ class Uplink:
         self._contact = contact
         self._orders = orders
         self._told_to_stop = False
+        self._observing = observing
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
         self._lapsed_s: dict[Held, float] = {}
@@ -173,6 +156,7 @@ class Uplink:
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._carry_commands(), name="commands"),
                 asyncio.create_task(self._say_alive(), name="alive"),
+                asyncio.create_task(self._name_neighbours(), name="neighbours"),
                 asyncio.create_task(
                     self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
                 ),
@@ -218,6 +202,9 @@ class Uplink:
                     self._append(message)
                 case Done():
                     await self._done(message)
+                case Observed():
+                    if self._observing is not None:
+                        self._observing.heard(self._edge.edge_id, message)
                 case Volatile():
                     pass  # live feeds take these where somebody listens
                 case Hello():
@@ -283,8 +270,8 @@ class Uplink:
                 await asyncio.wait(before)
             began = time.perf_counter()
             results = await self._appender.append(self._edge, batch.calls)
-            for result in results:
-                events_appended_total.labels(result.status).inc()
+            for status, runs in Counter([result.status for result in results]).items():
+                events_appended_total.labels(status).inc(runs)
             await self._send(Ack(batch=batch.batch, results=results))
             took_ms = (time.perf_counter() - began) * 1000
             if took_ms > 1000:
@@ -338,6 +325,18 @@ class Uplink:
                 await asyncio.sleep(wait_s)
             else:
                 await self._send(Alive())
+
+    async def _name_neighbours(self) -> None:
+        """Whom to look at, and again when it changes."""
+        named = Neighbours(targets=[])
+        while True:
+            if (
+                self._observing is not None
+                and (now := self._observing.neighbours(self._edge.edge_id)) != named
+            ):
+                await self._send(now)
+                named = now
+            await asyncio.sleep(POLL_S)
 
     async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
         await event.wait()

@@ -1,29 +1,43 @@
-"""The fleet as this instance sees it: a snapshot in memory, read again every half second, so that no request waits for it.
+"""The fleet as this instance sees it: a snapshot in memory, read again four times a second, so that no request waits for it.
 
-Ages are taken by the database's clock, which all instances share. `FleetView.now` is replaced as a whole, never changed.
+Decides nothing: the `Detector` judges what was read, `HealthStore` keeps the verdicts for all instances. Without a store they are
+this instance's own. `FleetView.now` is replaced as a whole, never changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
 
+from app.connection import DATABASE_ERRORS
 from app.db import Database
-from app.fleet.detector import edge_health, region_health
+from app.fleet.detector import (
+    Detector,
+    EdgeRow,
+    Judgement,
+    Kept,
+    Look,
+    RegionTransition,
+    region_transitions,
+)
+from app.fleet.verdicts import ORDER, region_verdict
+from app.fleet.votes import Report
 from app.supervisor import wait_for_stop
+from app.telemetry import detector_abstains, edges_by_verdict, heartbeat_phi, region_health
 
 log = structlog.get_logger()
 
-REFRESH_S = 0.5
+REFRESH_S = 0.25
 
 SELECT_REGIONS = (
     "select id, name, jurisdiction, latitude, longitude, admin_state, version from vx.regions order by id"
 )
 SELECT_EDGES = """
-select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load,
+select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load, seen_at,
        extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
        exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
                                          and d.ended_at is null) as stopping
@@ -45,6 +59,9 @@ class RegionState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeState:
+    """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
+    ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say."""
+
     id: UUID
     region: str
     name: str
@@ -56,6 +73,9 @@ class EdgeState:
     health: str
     admin_state: str = "active"
     draining: bool = False
+    weight: float = 1.0
+    action: str = "none"
+    refusing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +87,26 @@ class Fleet:
         return next((e for e in self.edges if e.id == edge_id), None)
 
 
+class Verdicts(Protocol):
+    """Where verdicts are shared. Both raise what the driver raises; what was not written is decided again."""
+
+    async def read(
+        self, connection: Any, now_s: float
+    ) -> tuple[dict[UUID, Kept], dict[str, Kept], list[Report]]: ...
+    async def write(self, look: Look, moved: list[RegionTransition]) -> None: ...
+
+
 class FleetView:
-    def __init__(self, db: Database) -> None:
+    """`look`: the newest, with the reasons for everything."""
+
+    def __init__(self, db: Database, verdicts: Verdicts | None = None) -> None:
         self._db = db
+        self._verdicts = verdicts
+        self._detector = Detector()
+        self._own: dict[UUID, tuple[Kept, float]] = {}
+        self._one_at_a_time = asyncio.Lock()
         self.now = Fleet()
+        self.look = Look()
 
     def regions_of(self, edges: tuple[UUID, ...]) -> set[str]:
         """The regions of these edges, as far as they are known."""
@@ -78,51 +114,90 @@ class FleetView:
         return {e.region for e in self.now.edges if e.id in wanted}
 
     async def refresh(self) -> None:
+        async with self._one_at_a_time:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        kept = self._kept(began_s)
+        kept_regions: dict[str, Kept] = {}
+        reports: list[Report] = []
         async with self._db.pool("admin").acquire() as connection:
             regions = await connection.fetch(SELECT_REGIONS)
             rows = await connection.fetch(SELECT_EDGES)
-        edges = tuple(
-            EdgeState(
-                id=r["id"],
-                region=r["region"],
-                name=r["name"],
-                incarnation=r["incarnation"],
-                media_url=r["media_url"],
-                http_url=r["http_url"],
-                capacity_calls=r["capacity_calls"],
-                calls=r["calls"],
-                health=edge_health(r["silent_s"]),
-                admin_state=r["admin_state"],
-                draining=r["stopping"],
-            )
-            for r in rows
-        )
-        self._say_changes(edges)
-        self.now = Fleet(
-            regions={
-                r["id"]: RegionState(
-                    id=r["id"],
-                    name=r["name"],
-                    jurisdiction=r["jurisdiction"],
-                    admin_state=r["admin_state"],
-                    health=region_health(e.health for e in edges if e.region == r["id"]),
-                    latitude=r["latitude"],
-                    longitude=r["longitude"],
-                    version=r["version"],
-                )
-                for r in regions
-            },
-            edges=edges,
-        )
+            if self._verdicts is not None:
+                kept, kept_regions, reports = await self._verdicts.read(connection, loop.time())
+        now_s = loop.time()
+        look = self._detector.look(now_s, [_edge_row(r) for r in rows], kept, reports, read_s=now_s - began_s)
+        edges = tuple(_edge_state(r, look.judgements[r["id"]]) for r in rows)
+        self.look = look
+        self.now = Fleet(regions={r["id"]: _region_state(r, edges) for r in regions}, edges=edges)
+        self._show()
+        await self._settle(look, region_transitions(look, kept, kept_regions), now_s)
 
-    def _say_changes(self, edges: tuple[EdgeState, ...]) -> None:
-        before = {e.id: e.health for e in self.now.edges}
-        for edge in edges:
-            was = before.get(edge.id)
-            if was is not None and was != edge.health:
-                name = {"down": "edge.lost", "healthy": "edge.recovered"}.get(edge.health, "edge.suspect")
-                log.info(name, region=edge.region, edge=edge.name, was=was)
+    def _kept(self, now_s: float) -> dict[UUID, Kept]:
+        return {i: Kept(state=k.state, age_s=now_s - since_s) for i, (k, since_s) in self._own.items()}
+
+    async def _settle(self, look: Look, moved: list[RegionTransition], now_s: float) -> None:
+        if self._verdicts is None:
+            for transition in look.transitions:
+                self._own[transition.edge] = (Kept(state=transition.after), now_s)
+        elif look.transitions or moved:
+            try:
+                await self._verdicts.write(look, moved)
+            except DATABASE_ERRORS as error:
+                log.info("health.not_written", error=type(error).__name__)
+
+    def _show(self) -> None:
+        """Metrics."""
+        detector_abstains.set(bool(self.look.abstains))
+        for region in self.now.regions.values():
+            for verdict in ORDER:
+                region_health.labels(region.id, verdict).set(region.health == verdict)
+            phis = [j.signals.phi for j in self.look.judgements.values() if j.region == region.id]
+            heartbeat_phi.labels(region.id).set(max(phis, default=0.0))
+        for verdict in ORDER:
+            edges_by_verdict.labels(verdict).set(sum(e.health == verdict for e in self.now.edges))
 
     async def worker(self, stop: asyncio.Event) -> None:
         while not await wait_for_stop(stop, REFRESH_S):
             await self.refresh()
+
+
+def _edge_row(row: Any) -> EdgeRow:
+    return EdgeRow(
+        id=row["id"], region=row["region"], seen_at=row["seen_at"], db_silent_s=row["silent_s"], calls=row["calls"]
+    )  # fmt: skip
+
+
+def _edge_state(row: Any, judged: Judgement) -> EdgeState:
+    return EdgeState(
+        id=row["id"],
+        region=row["region"],
+        name=row["name"],
+        incarnation=row["incarnation"],
+        media_url=row["media_url"],
+        http_url=row["http_url"],
+        capacity_calls=row["capacity_calls"],
+        calls=row["calls"],
+        health=judged.health,
+        admin_state=row["admin_state"],
+        draining=row["stopping"],
+        weight=judged.weight,
+        action=judged.action,
+        refusing=judged.refusing,
+    )
+
+
+def _region_state(row: Any, edges: tuple[EdgeState, ...]) -> RegionState:
+    return RegionState(
+        id=row["id"],
+        name=row["name"],
+        jurisdiction=row["jurisdiction"],
+        admin_state=row["admin_state"],
+        health=region_verdict([e.health for e in edges if e.region == row["id"]]),
+        latitude=row["latitude"],
+        longitude=row["longitude"],
+        version=row["version"],
+    )

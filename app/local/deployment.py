@@ -31,6 +31,7 @@ from app.migrate import migrate
 from app.preflight import check_database
 
 READY_WITHIN_S = 30.0
+TAKES_CALLS = ("healthy", "probation")
 MEDIA_PORTS_FROM = 10
 """The edges' ports begin so far above the instances'."""
 CLUSTER_PORTS_FROM = 40
@@ -312,7 +313,7 @@ class Deployment:
         wanted = {p.id for p in self.places}
         while loop.time() < deadline:
             found = _checked(await client.get("/admin/v1/regions"))["data"]
-            if wanted <= {r["id"] for r in found if r["health"] == "healthy"}:
+            if wanted <= {r["id"] for r in found if r["health"] in TAKES_CALLS}:
                 return
             for name, region in self.regions.items():
                 self._check_runs(region.edge, f"The edge of {name}", self.folder / f"edge-{name}.log")

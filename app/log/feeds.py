@@ -85,7 +85,11 @@ class Feeds:
         self, project_id: UUID, after: Position, *, types: list[str] | None = None, limit: int = PAGE_MAX
     ) -> tuple[list[tuple[Position, PublicEvent]], Position]:
         """The events after `after`, and the position up to which has been looked: behind it nothing new will appear."""
-        horizon = await self._horizon.read()
+        return await self._page(project_id, after, await self._horizon.read(), types, limit)
+
+    async def _page(
+        self, project_id: UUID, after: Position, horizon: int, types: list[str] | None, limit: int
+    ) -> tuple[list[tuple[Position, PublicEvent]], Position]:
         async with self._db.project_driver(project_id) as connection:
             found_rows = await connection.fetch(
                 SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit, self._horizon.proof
@@ -115,25 +119,29 @@ class Feeds:
         types: list[str] | None,
         look_every_s: float,
         stop: asyncio.Event,
-    ) -> AsyncIterator[tuple[Position, PublicEvent | None]]:
-        """Every event after `after`, as it becomes durable; None with the position reached where none was given for
-        `look_every_s`. Ends soon after `stop`."""
+    ) -> AsyncIterator[tuple[Position, list[tuple[Position, PublicEvent]]]]:
+        """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
+        reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
         woken, given_s = False, self._clock.monotonic_s()
+        horizon = 0
         try:
             while not stop.is_set():
                 try:
-                    found, after = await self.page(project_id, after, types=types)
+                    # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
+                    horizon = horizon or await self._horizon.read()
+                    found, after = await self._page(project_id, after, horizon, types, PAGE_MAX)
+                    horizon = horizon if len(found) == PAGE_MAX else 0
                 except Exception as error:
                     if not is_away(error):
                         raise
                     # what comes is served when the log is back; the reader is told that we are still here
-                    found = []
-                for position, event in found:
-                    yield position, event
+                    found, horizon = [], 0
+                if found:
+                    yield after, found
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
-                    yield after, None
+                    yield after, []
                 if not found:
                     # a writer that is still running may hold the horizon back: look again soon after a wake
                     woken = await wakes.wait(0.02 if woken else POLL_S)

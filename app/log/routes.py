@@ -104,7 +104,7 @@ async def _lines(
     feed = control.feeds.follow(
         principal.project_id, after, types=types, look_every_s=CHECK_EVERY_S, stop=control.stopping
     )
-    async for position, event in feed:
+    async for position, found in feed:
         now_s = control.clock.monotonic_s()
         if now_s - checked_s >= CHECK_EVERY_S:
             checked_s = now_s
@@ -116,9 +116,14 @@ async def _lines(
                 # with the database away nothing is served either; it is asked again with the next
                 if not is_away(error):
                     raise
-        if event is not None:
+        if found:
             said_s = now_s
-            yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+            yield "".join(
+                [
+                    f"id: {at.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+                    for at, event in found
+                ]
+            )
         elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
             said_s = now_s
             yield f": still here\nid: {position.cursor()}\n\n"

@@ -48,8 +48,10 @@ KEPT_AFTER_END_S = 600
 RETRY_S = 0.5
 REFUSED_MAX = 20
 ROUND_TAILS = 32
-PAUSES = 3
-"""How many times as long as its last round took a region pauses before the next one."""
+GROWN_TURNS_MAX = TURNS_MAX * 3 // 2
+BUSY_TURN_S = 0.001
+PAUSE_TURNS = 10
+PAUSE_MAX_S = 0.05
 ROUND_BYTES = 256 * 1024
 LOOK_DEADLINE_S = 1.0
 CLOSE_DEADLINE_S = 1.0
@@ -105,14 +107,14 @@ class Packed:
 def pack(
     tail: Tail, before: Packed | None, seal: Seal, *, final: bool = False, added_bytes: int = 0
 ) -> Packed:
-    """`added_bytes`: about what came to `before`; what has grown to twice of what is kept is cut at once."""
+    """`added_bytes`: about what came to `before`; what has grown well beyond what is kept is cut at once."""
     if before is not None and before.tail.turns is tail.turns:
         return Packed(tail, before._turns, before.bytes_about, final, seal)
     if before is None or not added_bytes:
         packed = Packed(tail, None, 0, final, seal)
     else:
         packed = Packed(tail, None, before.bytes_about + added_bytes, final, seal)
-    if not packed.bytes_about or packed.bytes_about > 2 * TAIL_BYTES_MAX or len(tail.turns) > 2 * TURNS_MAX:
+    if not packed.bytes_about or packed.bytes_about > 2 * TAIL_BYTES_MAX or len(tail.turns) > GROWN_TURNS_MAX:
         packed.cut()
     return packed
 
@@ -135,6 +137,7 @@ class TailRegion:
         self._said: OrderedDict[UUID, int] = OrderedDict()
         self._wake = asyncio.Event()
         self._on_loss = on_loss
+        self._lag = tail_lag_seconds.labels(region)
         self.away = False
 
     def put(self, call: UUID, packed: Packed, since_s: float) -> None:
@@ -179,15 +182,21 @@ class TailRegion:
                     self._wake.clear()
                     await either(self._wake, stop)
                     continue
-                began_s = self._clock.monotonic_s()
                 if not await self._write_some():
                     await wait_for_stop(stop, RETRY_S)
                 elif self._due:
-                    # while there is more to do than can be done at once, appends go first
-                    await asyncio.sleep(PAUSES * (self._clock.monotonic_s() - began_s))
+                    await self._let_others_go_first()
         finally:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await self._client.aclose()
+
+    async def _let_others_go_first(self) -> None:
+        """Where this instance has its hands full (a turn of its loop takes long), tails wait, and newer ones replace them."""
+        began_s = self._clock.monotonic_s()
+        await asyncio.sleep(0)
+        turn_s = self._clock.monotonic_s() - began_s
+        if turn_s > BUSY_TURN_S:
+            await asyncio.sleep(min(PAUSE_TURNS * turn_s, PAUSE_MAX_S))
 
     def _measure(self) -> None:
         tails_waiting.labels(self.region).set(len(self._due))
@@ -253,7 +262,7 @@ class TailRegion:
 
     def _settle(self, call: UUID, waiting: _Waiting, answer: Any) -> None:
         if answer == STORED:
-            tail_lag_seconds.labels(self.region).observe(self._clock.monotonic_s() - waiting.since_s)
+            self._lag.observe(self._clock.monotonic_s() - waiting.since_s)
             self._said[call] = waiting.packed.tail.said_seq
             self._said.move_to_end(call)
             while len(self._said) > WAITING_MAX:

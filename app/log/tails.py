@@ -48,6 +48,7 @@ TOGETHER_MAX = 64
 TURN_BYTES = 64
 """What an entry takes up beside what was said."""
 
+STEPS = {step: tail_steps_total.labels(step.value) for step in Step}
 FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -202,7 +203,7 @@ class Tails:
         kept = self._kept.get(write.call)
         tail = kept.packed.tail if kept is not None else empty_tail(ids.encode(ids.CALL, write.call))
         step = next_step(tail, write)
-        tail_steps_total.labels(step.value).inc()
+        STEPS[step].inc()
         if step is Step.KNOWN:
             return
         facts = facts or (kept.facts if kept is not None else None)

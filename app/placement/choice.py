@@ -16,7 +16,10 @@ The cases, in the order in which a region meets them (the first that applies is 
 8. ``two_choices``      as good as the best, but busier than the other one drawn
 
 Panic rule: when less than half of the regions that are allowed look healthy, the detector is probably wrong, and suspect
-regions take calls again. Cost of a region, in milliseconds: round trip + jitter + a penalty that grows from 0 at 70 %
+regions take calls again, except edges at which every vantage finds nobody listening. An edge on probation is healthy with a
+part of its capacity (`EdgeState.weight`).
+
+Cost of a region, in milliseconds: round trip + jitter + a penalty that grows from 0 at 70 %
 load to 100 at full. Regions whose cost lies within max(10 ms, 10 %) of the best are equal: of two of them drawn at
 random the less loaded one is taken (Mitzenmacher, "The Power of Two Choices", 2001). Preferred regions beat the others
 within twice that band. The round trip is the caller's own measurement, aged with a half-life of 60 s against the prior
@@ -26,6 +29,8 @@ quarter farther than the farthest of them: a region that did not answer in time 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -41,6 +46,7 @@ BAND_SHARE = 0.10
 LOAD_FREE = 0.70
 LOAD_PENALTY_MS = 100.0
 STANDBYS_MAX = 2
+HEALTHY = ("healthy", "probation")
 MEASURED_AGE_MAX_S = 600.0
 
 
@@ -127,7 +133,7 @@ def choose(
     if not allowed:
         return NoPlacement(why="residency", allowed=(), candidates=_record(places))
 
-    panic = 2 * sum(p.state.health == "healthy" for p in allowed) < len(allowed)
+    panic = panics([p.state for p in allowed])
     for place in allowed:
         place.reason = _excluded(place, wishes, panic=panic)
     open_places = [p for p in allowed if not p.reason]
@@ -151,6 +157,11 @@ def choose(
     )
 
 
+def panics(regions: Sequence[RegionState]) -> bool:
+    """Less than half of these regions look healthy."""
+    return 2 * sum(r.health in HEALTHY for r in regions) < len(regions)
+
+
 def estimate(measured: Measured | None, prior_ms: float = PRIOR_RTT_MS) -> tuple[str, float, float]:
     """(source, round trip, jitter) in ms: the measurement, drawn towards the prior as it ages."""
     if measured is None or measured.age_s > MEASURED_AGE_MAX_S:
@@ -170,7 +181,7 @@ def load_penalty_ms(load: float) -> float:
 def _place(fleet: Fleet, state: RegionState, measured: Measured | None, prior_ms: float) -> _Place:
     edges = [e for e in fleet.edges if e.region == state.id and e.admin_state == "active" and not e.draining]
     source, rtt_ms, jitter_ms = estimate(measured, prior_ms)
-    capacity = sum(e.capacity_calls for e in edges)
+    capacity = sum(_room(e) for e in edges)
     load = sum(e.calls for e in edges) / capacity if capacity else 1.0
     return _Place(
         state=state,
@@ -195,11 +206,12 @@ def _excluded(place: _Place, wishes: Wishes, *, panic: bool) -> str:
         return "not_pinned"
     if place.state.admin_state != "active":
         return place.state.admin_state
-    answering = ("healthy", "suspect") if panic else ("healthy",)
-    place.edges = [e for e in place.edges if e.health in answering]
+    place.edges = [
+        e for e in place.edges if e.health in HEALTHY or (panic and e.health == "suspect" and not e.refusing)
+    ]
     if not place.edges:
         return "unhealthy"
-    place.edges = [e for e in place.edges if e.calls < e.capacity_calls]
+    place.edges = [e for e in place.edges if e.calls < _room(e)]
     if not place.edges:
         return "full"
     if wishes.rtt_ms_max is not None and place.rtt_ms > wishes.rtt_ms_max:
@@ -257,7 +269,12 @@ def _standbys(
 
 
 def _lightest(edges: list[EdgeState]) -> EdgeState:
-    return min(edges, key=lambda e: (e.calls / max(e.capacity_calls, 1), e.id))
+    return min(edges, key=lambda e: (e.calls / max(_room(e), 1), e.id))
+
+
+def _room(edge: EdgeState) -> int:
+    """How many calls it may have: at least one where it may have any, so that probation can be served."""
+    return math.ceil(edge.capacity_calls * edge.weight) if edge.health == "probation" else edge.capacity_calls
 
 
 def _why_none(allowed: list[_Place]) -> str:

@@ -23,7 +23,7 @@ from picows import (
 
 from regions.edge.calls import Calls, Refusal
 from regions.edge.session import Session
-from regions.edge.takeover import TakeoverPlan
+from regions.edge.takeover import TakeoverPlan, left_edge
 from regions.wire import media as wire
 from regions.wire.ticket import Sealed
 
@@ -271,6 +271,9 @@ class CallerListener(WSListener):
             return
         self._own(session)
         session.take(self, attach.encoding, attach.sample_rate, plan, take.reason)
+        left = left_edge(session.claims, plan, session.epoch)
+        if left is not None and take.reason != "planned":
+            self._calls.context.failed(session.call, left, take.reason)
         log.info(
             "call.taken",
             call=session.call,

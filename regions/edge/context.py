@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from regions.agents.dial import Dial, dial
 from regions.edge.recall import TailSource
 from regions.edge.settings import EdgeSettings
+from regions.wire.observations import Reason
 
 if TYPE_CHECKING:
     from regions.edge.session import Session
@@ -38,3 +39,5 @@ class EdgeContext:
     ended: Callable[[str, int], None] = lambda _call, _epoch: None
     """A call has been ended by its owner here; the highest epoch that its ticket grants."""
     dial: Dial = dial
+    failed: Callable[[str, str, Reason], None] = lambda _call, _edge, _reason: None
+    """A caller has come here because its edge failed it: the call, the edge, why."""

@@ -24,6 +24,7 @@ from regions.edge.context import EdgeContext
 from regions.edge.http import make_app
 from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
+from regions.edge.neighbours import NeighbourWatch
 from regions.edge.registration import Refused, register
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings, SettingsError
@@ -69,7 +70,10 @@ class Edge:
         tails = TailReader(self.valkey, opening(lambda: keyring.fleet))
         self.calls = Calls(keyring, tails, self.pacer)
         self.spool = Spool(self.valkey, self.calls, wall_ms, sealing(lambda: keyring.newest))
-        self.uplink = Uplink([], settings.region, self.identity, keyring, self.register, self.valkey.use)
+        self.neighbours = NeighbourWatch(lambda observed: self.uplink.tell(observed))
+        self.uplink = Uplink(
+            [], settings.region, self.identity, keyring, self.register, self.valkey.use, self.neighbours.use
+        )
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
             settings,
@@ -79,6 +83,7 @@ class Edge:
             self._release,
             tails,
             ended=self.calls.ended,
+            failed=self.neighbours.failed,
         )
         self.listeners: EdgeListeners
         self._know(self.identity.edge_id)
@@ -154,6 +159,7 @@ async def serve(settings: EdgeSettings) -> None:
         stack.callback(edge.pacer.stop)
         connecting = asyncio.create_task(edge.keep_connected())
         spooling = asyncio.create_task(edge.spool.run())
+        looking = asyncio.create_task(edge.neighbours.run())
         log.info(
             "edge.ready",
             region=settings.region,
@@ -164,10 +170,10 @@ async def serve(settings: EdgeSettings) -> None:
         await _until_stopped(stop, connecting)
         await edge.drain(hurry)
         await edge.leave()
-        for task in (connecting, spooling):
+        for task in (connecting, spooling, looking):
             task.cancel()
         http.should_exit = True
-        await asyncio.gather(connecting, spooling, http_task, return_exceptions=True)
+        await asyncio.gather(connecting, spooling, looking, http_task, return_exceptions=True)
         log.info("edge.stopped", region=settings.region, edge=settings.name)
 
 

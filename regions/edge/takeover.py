@@ -21,6 +21,7 @@ from regions.wire.conversation import with_project_writes
 from regions.wire.events import EdgeEvent, Origin
 from regions.wire.media import Position, Resume
 from regions.wire.snapshot import CallSnapshot, Tail, Turn, Word
+from regions.wire.ticket import Claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,15 @@ class TakeoverPlan:
     def fresh(self) -> bool:
         """No owner has served the caller before: the primary was full, or never answered."""
         return self.source == "none" and self.from_epoch == 0
+
+
+def left_edge(claims: Claims, plan: TakeoverPlan, epoch: int) -> str | None:
+    """The edge that the caller has left for this one: the owner that it had, or the one that was to be its first."""
+    earlier = [g for g in claims.grants if g.epoch < epoch]
+    left = next((g for g in earlier if g.epoch == plan.from_epoch), None)
+    if left is None and plan.fresh:
+        left = min(earlier, key=lambda g: g.epoch, default=None)
+    return left.edge if left is not None else None
 
 
 def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Tail | None) -> TakeoverPlan:

@@ -23,6 +23,7 @@ from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
 from regions.edge.retry import Retry
 from regions.edge.session import Session
+from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import (
     BATCHES_IN_FLIGHT_MAX,
     CALLS_PER_BATCH_MAX,
@@ -76,6 +77,7 @@ class Uplink:
         keyring: Keyring,
         register: Registrar,
         use_valkey: Callable[[str | None], None] = lambda _: None,
+        use_neighbours: Callable[[Neighbours | None], None] = lambda _: None,
         *,
         connect: Connect = connect,
     ) -> None:
@@ -85,6 +87,7 @@ class Uplink:
         self._keyring = keyring
         self._register = register
         self._use_valkey = use_valkey
+        self._use_neighbours = use_neighbours
         self._connect = connect
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
@@ -115,6 +118,12 @@ class Uplink:
         if self.up and len(self._volatile) < VOLATILE_MAX:
             message = Volatile(call=call, epoch=epoch, type=type_, at_ms=at_ms, data=msgspec.Raw(data))
             self._volatile.append(msgspec.json.encode(message))
+            self._wake.set()
+
+    def tell(self, observed: Observed) -> None:
+        """What is seen of others: sent if the uplink is up, else forgotten."""
+        if self.up and len(self._volatile) < VOLATILE_MAX:
+            self._volatile.append(msgspec.json.encode(observed))
             self._wake.set()
 
     def will_stop(self, within_s: float) -> None:
@@ -169,6 +178,7 @@ class Uplink:
         self._silence_max_s = max(SILENCE_MAX_S, 2 * welcome.alive_s) if welcome.alive_s > 0 else None
         self._keyring.update(welcome.keys)
         self._use_valkey(welcome.redis_url)
+        self._use_neighbours(None)
         self._forget_in_flight()
         self.up = True
         log.info("uplink.up", generation=welcome.generation)
@@ -306,6 +316,8 @@ class Uplink:
                     await self._carry_out(socket, message)
                 case Keys():
                     self._keyring.update(message)
+                case Neighbours():
+                    self._use_neighbours(message)
                 case Goodbye():
                     log.info("uplink.goodbye", code=message.code, detail=message.detail)
                     if message.code == "unauthorized":

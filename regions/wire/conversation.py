@@ -73,10 +73,10 @@ def fold(turns: list[Turn], type_: str, data: bytes, at_ms: int, *, seq: int = 0
 
 
 def _put_call(turns: list[Turn], tool: _ToolData, at_ms: int, seq: int, by: str) -> None:
-    for i in range(len(turns) - 1, -1, -1):
-        if turns[i].role == "tool" and turns[i].id == tool.id:
-            if not turns[i].done:
-                turns[i] = msgspec.structs.replace(turns[i], closed=True)
+    for i, turn in zip(range(len(turns) - 1, -1, -1), reversed(turns), strict=True):
+        if turn.id == tool.id and turn.role == "tool":
+            if not turn.done:
+                turns[i] = msgspec.structs.replace(turn, closed=True)
             break
     turns.append(
         Turn(
@@ -94,8 +94,7 @@ def _put_call(turns: list[Turn], tool: _ToolData, at_ms: int, seq: int, by: str)
 
 def _put_result(turns: list[Turn], tool: _ToolData) -> None:
     """A result belongs to the newest call of its key, or, without one, of its id; a second one changes nothing."""
-    for i in range(len(turns) - 1, -1, -1):
-        turn = turns[i]
+    for i, turn in zip(range(len(turns) - 1, -1, -1), reversed(turns), strict=True):
         if turn.role == "tool" and (turn.key == tool.key if tool.key else turn.id == tool.id):
             if not turn.done and (tool.key or not turn.closed):
                 turns[i] = msgspec.structs.replace(

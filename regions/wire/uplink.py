@@ -14,6 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from regions.wire.events import EdgeEvent
+from regions.wire.observations import Neighbours, Observed
 
 UPLINK_PATH = "/edge/v1/uplink"
 FRAME_BYTES_MAX = 1 << 20
@@ -218,8 +219,8 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     fix: str = ""
 
 
-FromEdge = Hello | Heartbeat | Events | Volatile | Done
-ToEdge = Welcome | Keys | Ack | Desired | Alive | Goodbye
+FromEdge = Hello | Heartbeat | Events | Volatile | Done | Observed
+ToEdge = Welcome | Keys | Ack | Desired | Alive | Neighbours | Goodbye
 
 from_edge_decoder = msgspec.json.Decoder(FromEdge)
 to_edge_decoder = msgspec.json.Decoder(ToEdge)

@@ -25,6 +25,9 @@ PURE_NAMES = {"machine", "choice", "detector", "plan", "retry", "signature", "po
 PURE_FILES = {
     "regions/edge/handover.py",
     "regions/edge/kept.py",
+    "app/fleet/arrivals.py",
+    "app/fleet/votes.py",
+    "app/fleet/verdicts.py",
     "regions/edge/lease.py",
     "regions/edge/outbox.py",
     "regions/edge/speech.py",

@@ -1,8 +1,9 @@
 """Creates per second through HTTP, against pgbench committing the same five statements as one transaction per call.
 
-One API instance, three regions, one webhook endpoint to which every delivery is really made while it runs; the load
-generator, the database and the receiver share the machine with it. pgbench comes from the same wheel as the server, runs as
-the superuser (no row-level security) and writes rows of the same size into the same tables; it delivers nothing.
+Each create commits a webhook delivery, as each transaction of pgbench does. While the ratios are measured nobody makes those
+deliveries, as nobody makes pgbench's: the two instances have `VOXPLANE_DELIVERIES=0`. Then a third starts, makes them, and the
+creates are measured again beside it. The load generator, the database and the receiver share the machine. pgbench
+comes from the same wheel as the server, runs as the superuser (no row-level security) and writes rows of the same size.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -19,58 +21,85 @@ from typing import Any
 import asyncpg
 import httpx
 
-from app.local.deployment import Deployment
+from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.process import free_port
 from tests.bench.report import Figure
-from tests.bench.support import deployed, receiver
+from tests.bench.support import Receiver, receiver
 
 ROUNDS = 5
 SECONDS = 4.0
 DEADLINE_S = 60.0
 
 
+class Deployed(Deployment):
+    """Two instances that serve requests; one that is started later makes deliveries."""
+
+    def api_environment(self, port: int) -> dict[str, str]:
+        serves = any(url.endswith(f":{port}") for url in self.api_urls)
+        return super().api_environment(port) | {"VOXPLANE_DELIVERIES": "0" if serves else "1"}
+
+
 async def measure(*, full: bool) -> list[Figure]:
-    async with deployed(regions=3) as deployment, receiver() as url:
-        _, key = await deployment.create_project("bench")
-        _, quiet_key = await deployment.create_project("no webhooks")
-        async with httpx.AsyncClient(base_url=deployment.api_urls[0], trust_env=False) as client:
-            headers = {"Authorization": f"Bearer {key}"}
-            (await client.post("/v1/webhooks", json={"url": url}, headers=headers)).raise_for_status()
-        port = int(deployment.api_urls[0].rpartition(":")[2])
-        await load(port, key, 16, 2.0)
-        script = await write_script(deployment)
-        rounds: list[tuple[float, ...]] = []
-        for _ in range(ROUNDS * (2 if full else 1)):
-            base = await pgbench(deployment, script)
-            sixteen = (await load(port, key, 16, SECONDS))["per_s"]
-            again = await pgbench(deployment, script)
-            sixty_four = (await load(port, key, 64, SECONDS))["per_s"]
-            quiet = (await load(port, quiet_key, 64, SECONDS))["per_s"]
-            rounds.append((sixteen / base, sixty_four / again, quiet / again, (base + again) / 2))
-        alone = await load(port, key, 1, SECONDS)
-        base_per_s = statistics.median(r[3] for r in rounds)
-        how = f"median of {len(rounds)}, against pgbench's {base_per_s:,.0f}/s with 16 clients"
-        return [
-            figure("ratio_16", statistics.median(r[0] for r in rounds), "×", how, 1.0),
-            figure("ratio_64", statistics.median(r[1] for r in rounds), "×", how, 1.3),
-            figure(
-                "quiet_ratio_64",
-                statistics.median(r[2] for r in rounds),
-                "×",
-                "the same, without an endpoint",
-                None,
-            ),
-            figure("p50_ms", alone["p50_ms"], "ms", "one client", None),
-            figure("p99_ms", alone["p99_ms"], "ms", "one client", None),
-        ]
+    folder = temporary_folder("voxplane-bench")
+    try:
+        async with Deployed(folder, places=PLACES[:3], instances=2) as deployment, receiver() as got:
+            return await _measure(deployment, got, rounds=ROUNDS * (2 if full else 1))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _measure(deployment: Deployed, got: Receiver, *, rounds: int) -> list[Figure]:
+    _, key = await deployment.create_project("bench")
+    async with httpx.AsyncClient(base_url=deployment.api_urls[0], trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {key}"}
+        (await client.post("/v1/webhooks", json={"url": got.url}, headers=headers)).raise_for_status()
+    ports = [int(url.rpartition(":")[2]) for url in deployment.api_urls]
+    await load(ports, key, 16, 2.0)
+    script = await write_script(deployment)
+    seen: list[tuple[float, float, float, float]] = []
+    for _ in range(rounds):
+        base = await pgbench(deployment, script)
+        sixteen = (await load(ports, key, 16, SECONDS))["per_s"]
+        again = await pgbench(deployment, script)
+        sixty_four = (await load(ports, key, 64, SECONDS))["per_s"]
+        one = (await load(ports[:1], key, 64, SECONDS))["per_s"]
+        seen.append((sixteen / base, sixty_four / again, one / again, (base + again) / 2))
+    alone = await load(ports[:1], key, 1, SECONDS)
+    delivering = free_port()
+    deployment.apis.append(deployment.start_api(delivering))
+    await got.begins(DEADLINE_S)
+    before = got.count
+    beside = await load(ports, key, 64, SECONDS)
+    delivered = (got.count - before) / SECONDS
+    base_per_s = statistics.median(r[3] for r in seen)
+    how = f"median of {len(seen)}, against pgbench's {base_per_s:,.0f}/s with 16 clients"
+    one_how = f"one instance, 64 clients, {how}"
+    beside_how = f"64 clients, while another instance made {delivered:,.0f} deliveries/s"
+    return [
+        figure("ratio_16", statistics.median(r[0] for r in seen), "×", how, 1.0),
+        figure("ratio_64", statistics.median(r[1] for r in seen), "×", how, 1.3),
+        figure("one_instance_ratio_64", statistics.median(r[2] for r in seen), "×", one_how, None),
+        figure("p50_ms", alone["p50_ms"], "ms", "one client", None),
+        figure("p99_ms", alone["p99_ms"], "ms", "one client", None),
+        figure("delivering_ratio_64", beside["per_s"] / base_per_s, "×", beside_how, None),
+    ]
 
 
 def figure(name: str, value: float, unit: str, how: str, target: float | None) -> Figure:
     return Figure(family="create", name=f"create.{name}", value=value, unit=unit, how=how, target=target)
 
 
-async def load(port: int, key: str, clients: int, seconds: float) -> dict[str, float]:
+async def load(ports: list[int], key: str, clients: int, seconds: float) -> dict[str, float]:
     out = await run(
-        [sys.executable, "-m", "tests.bench.http_load", str(port), key, str(clients), str(seconds)]
+        [
+            sys.executable,
+            "-m",
+            "tests.bench.http_load",
+            ",".join(map(str, ports)),
+            key,
+            str(clients),
+            str(seconds),
+        ]
     )
     found: dict[str, float] = json.loads(out)
     return found

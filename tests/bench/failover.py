@@ -19,7 +19,8 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from app.local.deployment import Deployment
+from app.local.deployment import TAKES_CALLS, Deployment
+from tests.bench import elsewhere
 from tests.bench.drain import measure_drains
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
@@ -47,6 +48,7 @@ async def measure(*, full: bool) -> list[Figure]:
         Figure(family="failover", name="failover.edge_kill_max_ms", value=max(gaps_ms), unit="ms", how=how,
                target=500.0, at_most=True),
         *await measure_drains(),
+        *await elsewhere.measure(full=full),
     ]  # fmt: skip
 
 
@@ -96,7 +98,7 @@ async def healthy(deployment: Deployment) -> None:
     async with deployment.operator() as client, asyncio.timeout(DEADLINE_S):
         while True:
             found = (await client.get("/admin/v1/regions")).json()["data"]
-            if all(r["health"] == "healthy" for r in found):
+            if all(r["health"] in TAKES_CALLS for r in found):
                 return
             await asyncio.sleep(0.05)
 

@@ -1,4 +1,6 @@
-"""A process of its own that creates calls as fast as the API answers: ``python -m tests.bench.http_load PORT KEY CLIENTS SECONDS``.
+"""A process of its own that creates calls as fast as the API answers: ``python -m tests.bench.http_load PORTS KEY CLIENTS SECONDS``.
+
+The clients share the instances on PORTS, which are separated by commas.
 
 Plain sockets and no parsing beyond the status and the length, because it shares the machine with what it measures.
 Prints one JSON object: creates, seconds, and the latencies' quantiles in milliseconds.
@@ -45,10 +47,12 @@ async def client(port: int, key: str, stop_at: float, took_ms: list[float]) -> N
     writer.close()
 
 
-async def main(port: int, key: str, clients: int, seconds: float) -> None:
+async def main(ports: list[int], key: str, clients: int, seconds: float) -> None:
     took_ms: list[float] = []
     began = time.perf_counter()
-    await asyncio.gather(*(client(port, key, began + seconds, took_ms) for _ in range(clients)))
+    await asyncio.gather(
+        *(client(ports[i % len(ports)], key, began + seconds, took_ms) for i in range(clients))
+    )
     elapsed = time.perf_counter() - began
     print(
         json.dumps(
@@ -62,4 +66,6 @@ async def main(port: int, key: str, clients: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    uvloop.run(
+        main([int(p) for p in sys.argv[1].split(",")], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    )

@@ -31,22 +31,37 @@ async def deployed(*, regions: int, instances: int = 1, **more: Any) -> AsyncIte
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@asynccontextmanager
-async def receiver() -> AsyncIterator[str]:
-    """The URL of a webhook endpoint that answers 204 to everything and looks at nothing."""
+@dataclass(slots=True)
+class Receiver:
+    """A webhook endpoint that answers 204 to everything and looks at nothing."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    url: str = ""
+    count: int = 0
+
+    async def begins(self, within_s: float) -> None:
+        """Returns once something has come."""
+        async with asyncio.timeout(within_s):
+            while not self.count:
+                await asyncio.sleep(0.01)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(content_length(head))
+                self.count += 1
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[Receiver]:
+    got = Receiver()
+    server = await asyncio.start_server(got.serve, "127.0.0.1", 0)
+    got.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        yield got
     finally:
         server.close()
 
@@ -70,6 +85,14 @@ def cpu_s(pids: list[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_s(pid: int) -> float:
+    """The same of a process and its children, those included that have ended: a database and its backends."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return cpu_s([pid, *map(int, children)]) + ended
 
 
 def content_length(head: bytes) -> int:

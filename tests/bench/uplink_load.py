@@ -3,6 +3,8 @@
 The first line of its input, ``{"token": …}``, enrols it. It registers, says hello, prints its edge id, and from then on sends a
 heartbeat a second. A line ``{"calls": […]}`` names its calls, a line ``{"exchanges": k}`` has every call write `k`
 exchanges; it prints how many events were acknowledged as durable and in how many seconds. Frames are encoded beforehand.
+A line ``{"per_s": r, "seconds": s}`` has events happen at that rate, one by one and round the calls; what has happened goes out
+as soon as a batch may, and each event bears the time at which it happened.
 
 It keeps the limits of the real client: four batches under way, at most 1,000 events in one, a call in one at a time.
 """
@@ -10,6 +12,7 @@ It keeps the limits of the real client: four batches under way, at most 1,000 ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -25,8 +28,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from regions.edge.identity import Identity
 from regions.wire import ids
+from regions.wire.events import EdgeEvent
 from regions.wire.uplink import (
     BATCHES_IN_FLIGHT_MAX,
+    CALLS_PER_BATCH_MAX,
     EVENTS_PER_BATCH_MAX,
     FRAME_BYTES_MAX,
     Ack,
@@ -45,10 +50,16 @@ from tests.bench.talk import exchange, written
 
 CAPACITY = 100_000
 DEADLINE_S = 30.0
+TICK_S = 0.004
 
 
 def new_event_id() -> str:
     return ids.encode(ids.EVENT, ids.uuid7(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(8), "big")))
+
+
+def happening(n: int, said: tuple[str, dict[str, object]]) -> EdgeEvent:
+    data = msgspec.Raw(msgspec.json.encode(said[1]))
+    return EdgeEvent(n=n, id=new_event_id(), type=said[0], at_ms=time.time_ns() // 1_000_000, data=data)
 
 
 @dataclass(slots=True)
@@ -89,6 +100,37 @@ class Writer:
                 idle.append(lane)
         return durable, time.perf_counter() - began
 
+    async def write_paced(self, per_s: int, seconds: float) -> tuple[int, float]:
+        """(events that are durable, seconds until the last of them was). The last that is asked of these calls."""
+        calls = [call for lane in self.lanes for call in lane]
+        said = exchange(self.exchanges)
+        first_n = self.exchanges * len(said) + 1
+        waiting: dict[str, list[EdgeEvent]] = {}
+        under_way: dict[int, list[str]] = {}
+        happened = durable = 0
+        began = time.perf_counter()
+        while durable < int(per_s * seconds):
+            due = int(per_s * min(time.perf_counter() - began, seconds)) - happened
+            for _ in range(due):
+                call = calls[happened % len(calls)]
+                n, happened = first_n + happened // len(calls), happened + 1
+                waiting.setdefault(call, []).append(happening(n, said[(n - 1) % len(said)]))
+            away = {call for batch in under_way.values() for call in batch}
+            ready = [call for call in waiting if call not in away][:CALLS_PER_BATCH_MAX]
+            if ready and len(under_way) < BATCHES_IN_FLIGHT_MAX:
+                self.batch += 1
+                under_way[self.batch] = ready
+                runs = [CallEvents(call=call, epoch=1, events=waiting.pop(call)) for call in ready]
+                await self.socket.send(msgspec.json.encode(Events(batch=self.batch, calls=runs)).decode())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    ack = await self.acks.get()
+                durable += sum(r.stored for r in ack.results)
+                if any(r.status != "durable" for r in ack.results):
+                    raise SystemExit(f"not durable: {ack.results}")
+                del under_way[ack.batch]
+        return durable, time.perf_counter() - began
+
     def _frames(self, lane: list[str], exchanges: int) -> list[tuple[int, str]]:
         frames = []
         for number in range(self.exchanges, self.exchanges + exchanges):
@@ -127,7 +169,10 @@ async def main(api_url: str, region: str, folder: Path) -> None:
                 writer.take(command["calls"])
                 continue
             async with asyncio.timeout(DEADLINE_S):
-                events, seconds = await writer.write(command["exchanges"])
+                if "per_s" in command:
+                    events, seconds = await writer.write_paced(command["per_s"], command["seconds"])
+                else:
+                    events, seconds = await writer.write(command["exchanges"])
             say({"events": events, "seconds": seconds})
         for task in tasks:
             task.cancel()

@@ -46,7 +46,7 @@ class Socket(WSListener):
         self._record = record
         self._transport: WSTransport | None = None
         self._talking: asyncio.Task[None] | None = None
-        self._name = secrets.token_hex(4)
+        self._name = secrets.token_hex(8)
         self._call = ""
         self._said = 0
 

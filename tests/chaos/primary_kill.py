@@ -33,9 +33,11 @@ from tests.chaos.load import REGION, Creator, Reader, Writer, wait, writer
 from tests.e2e.test_failover import RATE_HZ, ToneBackend
 from voxplane import AsyncCaller, AsyncClient
 
-CALLS = 8
+CALLS = 48
 BACK_WITHIN_S = 60.0
 DRAIN_WITHIN_S = 60.0
+STILL_S = 30.0
+SETTLE_WITHIN_S = 600.0
 STEADY_S = 1.0
 NOTHING_FOR_S = 12.0
 SLOW_S = {"server": 5.0, "machine": 25.0}
@@ -116,13 +118,7 @@ class Proof:
 
     async def settle(self) -> None:
         """Everything that was begun is carried to its end; then every answer is accounted for."""
-        rows: list[Stored] = []
-        deadline = time.monotonic() + DRAIN_WITHIN_S
-        while time.monotonic() < deadline:
-            rows, calls = await self._read_log()
-            if len({e["id"] for e in self.receiver.received}) >= len(rows) <= len(self.reader.got):
-                break
-            await wait(0.2)
+        rows, calls = await self._until_delivered()
         self.faults += check_log(rows)
         self.faults += check_acknowledged(rows, self.writer.sent, self.writer.durable)
         self.faults += check_created(rows, calls, self.creator.made)
@@ -138,6 +134,20 @@ class Proof:
                 print("\n".join(failed[:3]), flush=True)
         if set(self.writer.answers) - {"durable", "busy"}:
             self.faults.append(f"the uplink was answered {self.writer.answers}")
+
+    async def _until_delivered(self) -> tuple[list[Stored], set[str]]:
+        """The log, once all of it has come to the endpoint and the reader, or nothing has come for `STILL_S`."""
+        began_s = moved_s = time.monotonic()
+        before = (0, 0)
+        while True:
+            rows, calls = await self._read_log()
+            came = (len({e["id"] for e in self.receiver.received}), len(self.reader.got))
+            now_s = time.monotonic()
+            moved_s, before = (now_s, came) if came != before else (moved_s, before)
+            if min(came) >= len(rows) or now_s > min(moved_s + STILL_S, began_s + SETTLE_WITHIN_S):
+                print(f"delivered {now_s - began_s:.0f} s after the load has ended: {came} of {len(rows)}")
+                return rows, calls
+            await wait(1.0)
 
     def slow(self) -> bool:
         return any(max(took, default=0.0) > SLOW_S[kind] for kind, took in self.failovers_s.items())

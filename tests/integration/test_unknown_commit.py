@@ -95,7 +95,7 @@ async def test_an_append_that_was_not_waited_for_is_busy_and_served_to_nobody(
             project_id, Position(), types=None, look_every_s=60, stop=asyncio.Event()
         )
         async for _, found in feed:
-            streamed.extend([found.seq] if found else [])
+            streamed.extend(event.seq for _, event in found)
 
     reader = asyncio.create_task(stream())
     await until(lambda: streamed == [1], "the first event")

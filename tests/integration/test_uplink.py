@@ -91,10 +91,10 @@ async def edge(api: Api, tmp_path: Path) -> Edge:
 
 
 async def heard(socket: ClientConnection) -> dict[str, Any]:
-    """The next message but the signs of life."""
+    """The next message but the signs of life, and whom to look at."""
     while True:
         message: dict[str, Any] = json.loads(await socket.recv())
-        if message["type"] != "alive":
+        if message["type"] not in ("alive", "neighbours"):
             return message
 
 
@@ -186,7 +186,9 @@ async def test_an_edge_hears_something_all_the_time(edge: Edge) -> None:
         await socket.send(edge.hello())
         assert (await heard(socket))["alive_s"] == ALIVE_S
         for _ in range(2):
-            assert json.loads(await socket.recv()) == {"type": "alive"}
+            while (said := json.loads(await socket.recv()))["type"] == "neighbours":
+                pass
+            assert said == {"type": "alive"}
 
 
 async def test_an_edge_that_is_not_heard_any_more_is_hung_up_on(
@@ -216,6 +218,7 @@ async def test_a_newer_uplink_voids_the_older(edge: Edge) -> None:
 
 
 GOOD = "call_" + "0" * 26
+EDGE = "edge_" + "0" * 26
 NONSENSE: list[str | bytes] = [
     "",
     "{",
@@ -264,6 +267,28 @@ NONSENSE: list[str | bytes] = [
     json.dumps(
         {"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 1}, "lapsed": [[GOOD, 0]]}
     ),
+    '{"type":"observed"}',
+    '{"type":"observed","lag_ms":NaN}',
+    '{"type":"observed","lag_ms":-1}',
+    '{"type":"observed","lag_ms":1e300}',
+    *(
+        json.dumps({"type": "observed", "lag_ms": 0, "probes": [probe]})
+        for probe in (
+            ["edge_x", "http", "ok", 1.0, 1, 1, True],
+            [EDGE, "smtp", "ok", 1.0, 1, 1, True],
+            [EDGE, "http", "fine", 1.0, 1, 1, True],
+            [EDGE, "http", "ok", -1.0, 1, 1, True],
+            [EDGE, "http", "ok", 1e12, 1, 1, True],
+            [EDGE, "http", "ok", 1.0, -1, 1, True],
+            [EDGE, "http", "ok", 1.0, 1, 0, True],
+            [EDGE, "http", "ok", 1.0, 1, 10**12, True],
+        )
+    ),
+    json.dumps({"type": "observed", "lag_ms": 0, "probes": [[EDGE, "http", "ok", 1.0, 1, 1, True]] * 65}),
+    json.dumps({"type": "observed", "lag_ms": 0, "failures": [[GOOD, EDGE, "silent", 1]] * 201}),
+    json.dumps({"type": "observed", "lag_ms": 0, "failures": [["call_x", EDGE, "silent", 1]]}),
+    json.dumps({"type": "observed", "lag_ms": 0, "failures": [[GOOD, EDGE, "bored", 1]]}),
+    json.dumps({"type": "observed", "lag_ms": 0, "failures": [[GOOD, EDGE, "silent", -1]]}),
     json.dumps({"type": "done", "version": 10**30}),
     json.dumps({"type": "done", "version": 2**63}),
     '{"type":"done","version":-1}',

@@ -199,15 +199,14 @@ def memory_is_in_the_order_of_the_log(ledger: Ledger, call: UUID, told: list[tup
     """A resumed backend is told each turn once, in the order in which the log has them."""
     places: dict[tuple[str, str], list[int]] = {}
     for row in ledger.rows_of(call):
-        if row["type"] in ("turn.ended", "turn.interrupted", "tool.called"):
+        if row["type"] in ("turn.ended", "tool.called"):
             data = msgspec.json.decode(ledger.opened(row))
             said = ("tool", data["id"]) if row["type"] == "tool.called" else (data["role"], data["text"])
             places.setdefault(said, []).append(row["seq"])
     twice = [t for t in told if told.count(t) > len(places.get(t, [])) > 0]
     if twice:
         return f"a resumed backend was told {twice[0]} {told.count(twice[0])} times"
-    # what the agent was cut short in may have the same words twice, and says nothing of the order then
-    order = [places[t][0] for t in told if len(places.get(t, [])) == 1]
+    order = [places[t][0] for t in told if t in places]
     return f"a resumed backend was told the turns of seq {order}" if order != sorted(order) else None
 
 

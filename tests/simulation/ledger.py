@@ -64,7 +64,8 @@ class Ledger:
         self.renewed: dict[tuple[UUID, int], float] = {}
         self.effects: Counter[tuple[UUID, str]] = Counter()
         self.memories: list[tuple[UUID, list[tuple[str, str]]]] = []
-        """What each resumed backend was told of its call: the turns' sides and words, or a tool's id, in order."""
+        """What each resumed backend was told of its call: the turns' sides and words, or a tool's id, in order; without those
+        that were cut short, for two of them may have the same words."""
         self.read_seq: dict[UUID, int] = {}
         self.hooked: Counter[tuple[UUID, int]] = Counter()
         self.calls: dict[UUID, str] = {}
@@ -231,7 +232,7 @@ class Ledger:
 
     def told(self, call: str, turns: list[dict[str, Any]]) -> None:
         """A resumed backend has been told the conversation."""
-        told = [(t["role"], t.get("id") or t.get("text", "")) for t in turns]
+        told = [(t["role"], t.get("id") or t.get("text", "")) for t in turns if not t.get("interrupted")]
         self.memories.append((ids.decode(ids.CALL, call), told))
         self.say("backend", f"is told {[words for _, words in told]}")
 

@@ -36,7 +36,7 @@ MUTATIONS: dict[str, Mutation] = {
                 "\n               or c.grant_edges[r.epoch] <> p_edge or c.grant_incarnations[r.epoch] <> p_incarnation",
                 "",
             ),
-            ("and c.owned ", ""),
+            (" and c.owned", ""),
         ),
     ),
     "fence": Mutation(

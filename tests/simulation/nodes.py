@@ -217,10 +217,13 @@ class Api:
     async def _stream(self, end: End, after: Position) -> None:
         feed = self.feeds.follow(fixtures.PROJECT, after, types=None, look_every_s=2.0, stop=self.stopping)
         try:
-            async for position, event in feed:
+            async for position, found in feed:
                 if not end.open:
                     return
-                end.send((position.cursor(), event and (event.call_id, event.seq, event.id)))
+                for at, event in found:
+                    end.send((at.cursor(), (event.call_id, event.seq, event.id)))
+                if not found:
+                    end.send((position.cursor(), None))
         except DATABASE_ERRORS:
             return
         finally:

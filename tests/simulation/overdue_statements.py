@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app.calls import overdue
-from app.fleet.detector import DOWN_AFTER_S
+from app.fleet.verdicts import DOWN_AFTER_S
 from tests.simulation.log_statements import FINAL, LogStatements
 from tests.simulation.tables import Row, Tables, Txn
 

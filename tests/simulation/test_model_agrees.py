@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.simulation.agreement import mutated_append
+from tests.simulation.agreement import PLAIN, mutated_append
 from tests.simulation.histories import ModelHand, PostgresHand, compare
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.support.engines import Engines
 
 HISTORIES = 150
@@ -36,17 +36,28 @@ async def test_the_model_gives_the_answers_and_leaves_the_rows_of_the_real_funct
 
 @pytest.mark.parametrize("name", IN_SQL)
 async def test_a_check_that_is_switched_off_in_sql_is_noticed(name: str, engines: Engines) -> None:
+    await noticed(MUTATIONS[name], engines)
+
+
+@pytest.mark.parametrize("condition", PLAIN)
+async def test_a_run_that_goes_the_short_way_without_being_plain_is_noticed(
+    condition: str, engines: Engines
+) -> None:
+    await noticed(Mutation(what=condition, sql=((condition, ""),)), engines)
+
+
+async def noticed(mutation: Mutation, engines: Engines) -> None:
     async with engines.database() as url:
         one, two = await asyncpg.connect(url), await asyncpg.connect(url)
         try:
-            await mutated_append(one, MUTATIONS[name])
+            await mutated_append(one, mutation)
             postgres, model = PostgresHand(one, two), ModelHand()
-            noticed = False
+            found = None
             for number in range(HISTORIES):
-                if await compare(number, model, postgres) is not None:
-                    noticed = True
+                found = await compare(number, model, postgres)
+                if found is not None:
                     break
         finally:
             await one.close()
             await two.close()
-    assert noticed
+    assert found is not None

@@ -35,3 +35,11 @@ def test_how_long_a_lost_call_waits_is_the_operators_to_say() -> None:
     for wrong in ("0", "3601", "-1", "soon"):
         with pytest.raises(ControlSettingsError, match="VOXPLANE_LOST_AFTER_S"):
             Settings.from_env(CONTROL | {"VOXPLANE_LOST_AFTER_S": wrong})
+
+
+def test_an_instance_sends_webhooks_unless_it_is_told_not_to() -> None:
+    assert [Settings.from_env(CONTROL | {"VOXPLANE_DELIVERIES": v}).deliveries for v in ("", "1", "0")] == [
+        True, True, False,
+    ]  # fmt: skip
+    with pytest.raises(ControlSettingsError, match="VOXPLANE_DELIVERIES"):
+        Settings.from_env(CONTROL | {"VOXPLANE_DELIVERIES": "no"})

@@ -81,6 +81,45 @@ create table vx.edges (
   unique (region, name)
 );
 
+-- What the detector holds of edges and regions (see docs/explanation/detector.md). No row: healthy, and never anything else.
+create table vx.health (
+  kind      text not null check (kind in ('edge', 'region')),
+  subject   text not null,                          -- the edge's uuid, the region's id
+  verdict   text not null check (verdict in ('healthy', 'suspect', 'down', 'probation')),
+  action    text not null default 'none' check (action in ('none', 'quarantine', 'evacuate')),
+  reason    text not null default 'good',
+  flaps     integer not null default 0,
+  stumbles  integer not null default 0,
+  owed      boolean not null default false,         -- has been down, and has not served its probation
+  version   bigint not null,                        -- counts transitions: who writes the next one names it
+  since     timestamptz not null default clock_timestamp(),
+  primary key (kind, subject)
+);
+
+-- The newest report of each edge on the others: probes, and callers that left them.
+create table vx.observations (
+  edge_id  uuid primary key references vx.edges,
+  at       timestamptz not null,
+  lag_ms   double precision not null,
+  seen     jsonb not null
+) with (fillfactor = 50);
+
+-- Events of the fleet, a log of their own for operators. The key is deterministic: each is written once, by whichever instance.
+create table vx.fleet_events (
+  n         bigint generated always as identity primary key,
+  key       text not null unique,
+  id        uuid not null,
+  type      text not null,
+  region    text not null,
+  edge_id   uuid,
+  at        timestamptz not null default clock_timestamp(),
+  data      jsonb not null default '{}',
+  feed_xid  bigint not null default pg_current_xact_id()::text::bigint
+);
+create index on vx.fleet_events (feed_xid, n);
+create index on vx.fleet_events (region, n);
+create index on vx.fleet_events (edge_id, n) where edge_id is not null;
+
 -- Commands to an edge are desired state: carried by whichever instance holds its uplink, acknowledged by version.
 create table vx.desired (
   edge_id     uuid not null references vx.edges,

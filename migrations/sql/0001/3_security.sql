@@ -52,6 +52,9 @@ grant delete on vx.desired, vx.used_tokens to vx_admin;
 grant select, insert, update on vx.drains, vx.moves to vx_admin;
 grant select, update on vx.drains to vx_worker;
 grant select, update, delete on vx.moves to vx_worker;
+grant select, insert, update on vx.health, vx.observations to vx_admin;
+grant select, insert on vx.fleet_events to vx_admin;
+grant select, delete on vx.fleet_events to vx_worker;
 
 -- The key look-up: one row for one hash, so that a leak of this role lists nothing.
 create function vx.find_key(p_hash bytea)

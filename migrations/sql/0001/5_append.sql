@@ -37,7 +37,8 @@ create function vx.time_of(p_ms bigint) returns timestamptz language sql immutab
   select 'epoch'::timestamptz + p_ms * interval '1 millisecond'
 $$;
 
--- A run as it was given. `plain`: of one epoch, dense, in its order, nothing adopted, nothing lost, nothing that changes the call's state.
+-- A run as it was given. `plain`: of one epoch, dense, in its order; it adopts nothing, has lost nothing and leaves the call's
+-- state as it is.
 create type vx.given_run as (call_id uuid, epoch integer, n_first integer, n_last integer, plain boolean);
 
 -- A call whose row is locked. `owned`: its epoch was granted to whoever writes; `n_last`: of the run that is written to it.
@@ -60,6 +61,8 @@ create type vx.held_call as (
 -- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
 -- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
 -- `stored`: how many of the run's events are new; the last of them stands at `seq`.
+-- (This is the general way, for whatever may come. `vx.append`, below, takes the runs that only go on where their call stands, which
+-- is nearly all of them, and leaves the others to it: the answers are the same.)
 create function vx.append_any(
   p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[], calls uuid[], locked uuid[])
 returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
@@ -207,7 +210,7 @@ declare
   held vx.held_call[];
   chosen vx.held_call[];
 begin
-  -- (The planner expects ten rows of an array and a thousand of the series, which stands there for that, and for the order.)
+  -- (The series: see above; and it says in which order the events came.)
   runs := array(
     select row(g.call_id, min(g.epoch), min(g.n), max(g.n),
                min(g.epoch) = max(g.epoch) and max(g.n) - min(g.n) + 1 = count(*)
@@ -222,6 +225,7 @@ begin
                and c.grant_incarnations[c.epoch] = p_incarnation, c.n, c.seq, c.feed_xid, c.webhook_id, 0)::vx.held_call
       from vx.calls c where c.id = any(array(select r.call_id from unnest(runs) r))
      order by c.id for no key update skip locked);
+  -- durable, whole and new: what the verdicts above come to for such a run
   chosen := array(
     select row(c.call_id, c.project_id, c.epoch, c.owned, c.n, c.seq, c.feed_xid, c.webhook_id,
                r.n_last)::vx.held_call

@@ -13,6 +13,7 @@ import httpx
 from voxplane import requests as ask
 from voxplane.attempts import NEXT_URL
 from voxplane.errors import Unavailable
+from voxplane.fleet import AsyncFleet, Fleet
 from voxplane.requests import STREAM_PATH, Answer, Attempts, Json, Request, url_list
 from voxplane.sse import EventStream
 
@@ -25,7 +26,7 @@ LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 """A proxy of the environment cannot reach these."""
 
 
-class Client:
+class Client(Fleet):
     """`base_urls`: one, or several instances to be tried in turn. Use it as a context manager, or `close` it."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -172,11 +173,16 @@ class Client:
         return created
 
     def stream_events(
-        self, cursor: str | None = None, *, opened: Callable[[], None] | None = None
+        self,
+        cursor: str | None = None,
+        *,
+        opened: Callable[[], None] | None = None,
+        path: str = STREAM_PATH,
     ) -> Iterator[Json]:
         """Events as they become durable, each once; reconnects by itself, to the next base URL.
 
         Without a cursor the first is the one after `opened` was called, which happens whenever a server begins to stream.
+        `path`: another stream, such as `fleet.FLEET_STREAM_PATH`.
         """
         url, events = self._url, EventStream(cursor)
         while True:
@@ -184,7 +190,7 @@ class Client:
             try:
                 with self._http.stream(
                     "GET",
-                    self._urls[url] + STREAM_PATH,
+                    self._urls[url] + path,
                     headers=headers,
                     timeout=STREAM_TIMEOUT,
                 ) as response:
@@ -201,7 +207,7 @@ class Client:
             time.sleep(STREAM_PAUSE_S)
 
 
-class AsyncClient:
+class AsyncClient(AsyncFleet):
     """The same as `Client`, for asyncio."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -347,7 +353,11 @@ class AsyncClient:
         return created
 
     async def stream_events(
-        self, cursor: str | None = None, *, opened: Callable[[], None] | None = None
+        self,
+        cursor: str | None = None,
+        *,
+        opened: Callable[[], None] | None = None,
+        path: str = STREAM_PATH,
     ) -> AsyncIterator[Json]:
         """See `Client.stream_events`."""
         url, events = self._url, EventStream(cursor)
@@ -356,7 +366,7 @@ class AsyncClient:
             try:
                 async with self._http.stream(
                     "GET",
-                    self._urls[url] + STREAM_PATH,
+                    self._urls[url] + path,
                     headers=headers,
                     timeout=STREAM_TIMEOUT,
                 ) as response:

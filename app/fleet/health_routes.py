@@ -1,0 +1,175 @@
+"""Why the detector holds what it holds, and the fleet's events: for operators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get
+from litestar.params import FromPath, FromQuery, HeaderParameter
+from litestar.response import Stream
+
+from app.calls.routes import bounded
+from app.connection import is_away
+from app.control import Control
+from app.dependencies import ControlIn, OperatorIn
+from app.errors import BadRequest, NotFound, Unauthenticated
+from app.fleet import explain
+from app.fleet.detector import Judgement, Look
+from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, position_of
+from app.fleet.health_shapes import DetectorView, EdgeHealth, FleetEventPage, RegionHealth, SignalView
+from app.ids import parse
+from app.placement.choice import panics
+from regions.wire import ids
+
+HEARTBEAT_S = 15.0
+CHECK_EVERY_S = 3.0
+NEVER_S = 1e8
+
+
+@get(
+    "/admin/v1/regions/{region_id:str}/health",
+    operation_id="adminRegionHealth",
+    tags=["fleet"],
+    summary="What is held of a region, and why",
+)
+async def region_health(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> RegionHealth:
+    await control.fleet.refresh()
+    fleet, look = control.fleet.now, control.fleet.look
+    region = fleet.regions.get(region_id)
+    if region is None:
+        raise NotFound("There is no such region.")
+    judged = [j for j in look.judgements.values() if j.region == region_id]
+    edges = [edge_health_view(j) for j in sorted(judged, key=lambda j: j.edge)]
+    actions = {e.action for e in edges if e.verdict == region.health}
+    return RegionHealth(
+        region=region_id,
+        verdict=region.health,
+        action=next((a for a in ("none", "quarantine", "evacuate") if a in actions), "none"),
+        panic=panics(list(fleet.regions.values())),
+        edges=edges,
+        detector=detector_view(look),
+        transitions=await control.fleet_events.latest(region=region_id),
+    )
+
+
+@get(
+    "/admin/v1/edges/{edge_id:str}/health",
+    operation_id="adminEdgeHealth",
+    tags=["fleet"],
+    summary="What is held of an edge, and why",
+)
+async def edge_health(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeHealth:
+    await control.fleet.refresh()
+    found = parse(ids.EDGE, edge_id)
+    judged = control.fleet.look.judgements.get(found) if found is not None else None
+    if judged is None or found is None:
+        raise NotFound("There is no such edge.")
+    events = await control.fleet_events.latest(edge_id=found)
+    return msgspec.structs.replace(edge_health_view(judged), transitions=events)
+
+
+@get(
+    "/admin/v1/events",
+    operation_id="adminListEvents",
+    tags=["fleet"],
+    summary="Events of the fleet, oldest first",
+)
+async def fleet_events(
+    control: ControlIn,
+    operator: OperatorIn,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+    types: FromQuery[list[str] | None] = None,
+) -> FleetEventPage:
+    after = position_of(cursor) if cursor else FleetPosition()
+    found, reached = await control.fleet_events.page(after, types=known_types(types), limit=bounded(limit))
+    return FleetEventPage(data=[event for _, event in found], next_cursor=reached.cursor())
+
+
+@get(
+    "/admin/v1/events/stream",
+    operation_id="adminStreamEvents",
+    tags=["fleet"],
+    summary="Events of the fleet as they become durable (text/event-stream)",
+    media_type="text/event-stream",
+)
+async def stream_fleet_events(
+    request: Request[Any, Any, Any],
+    control: ControlIn,
+    operator: OperatorIn,
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", required=False)] = None,
+    cursor: FromQuery[str | None] = None,
+    types: FromQuery[list[str] | None] = None,
+) -> Stream:
+    """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on."""
+    start = last_event_id or cursor
+    after = position_of(start) if start else await control.fleet_events.newest()
+    return Stream(
+        _lines(control, request.headers.get("authorization"), after, known_types(types)),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _lines(
+    control: Control, credential: str | None, after: FleetPosition, types: list[str] | None
+) -> AsyncIterator[str]:
+    """Ends where the key that opened it is not valid any more."""
+    yield f"retry: 1000\nid: {after.cursor()}\n\n"
+    said_s = checked_s = control.clock.monotonic_s()
+    feed = control.fleet_events.follow(after, types=types, look_every_s=CHECK_EVERY_S, stop=control.stopping)
+    async for position, event in feed:
+        now_s = control.clock.monotonic_s()
+        if now_s - checked_s >= CHECK_EVERY_S:
+            checked_s = now_s
+            try:
+                await control.auth.authenticate(credential)
+            except Unauthenticated:
+                return
+            except Exception as error:
+                # with the database away nothing is served either; it is asked again with the next
+                if not is_away(error):
+                    raise
+        if event is not None:
+            said_s = now_s
+            yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+        elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
+            said_s = now_s
+            yield f": still here\nid: {position.cursor()}\n\n"
+
+
+def known_types(types: list[str] | None) -> list[str] | None:
+    """Raises `BadRequest` for one that does not exist."""
+    unknown = [t for t in types or [] if t not in FLEET_EVENT_TYPES]
+    if unknown:
+        raise BadRequest(
+            f"There is no type of fleet event {unknown[0][:64]!r}.",
+            code="unknown_type",
+            fix="See docs/reference/fleet-events.md.",
+        )
+    return types
+
+
+def edge_health_view(judged: Judgement) -> EdgeHealth:
+    return EdgeHealth(
+        edge=ids.encode(ids.EDGE, judged.edge),
+        region=judged.region,
+        verdict=judged.health,
+        since_s=round(judged.age_s, 1) if judged.age_s < NEVER_S else None,
+        case=judged.state.case if judged.proven else "unproven",
+        why=explain.why(judged),
+        action=judged.action,
+        weight=judged.weight,
+        flaps=judged.state.flaps,
+        signals=[SignalView(**s) for s in explain.signals(judged)],
+        would_change=explain.would_change(judged),
+    )
+
+
+def detector_view(look: Look) -> DetectorView:
+    return DetectorView(abstains=look.abstains, ejected=look.ejected, ejected_max=look.ejected_max)
+
+
+ROUTES: list[Any] = [region_health, edge_health, fleet_events, stream_fleet_events]

@@ -1,0 +1,35 @@
+"""What an uplink needs of the world around it, and nothing more. Each docstring is a contract."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import UUID
+
+from regions.wire.observations import Neighbours, Observed
+
+
+class Socket(Protocol):
+    """The server's side of a WebSocket. `receive` gives text, bytes, or None once the other side has closed."""
+
+    async def receive(self) -> str | bytes | None: ...
+    async def send(self, text: str) -> None: ...
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+class LostContact(Protocol):
+    """What an edge says of calls that may be over. Both raise what the driver raises."""
+
+    async def lapsed(self, edge_id: UUID, calls: list[tuple[UUID, int]]) -> None:
+        """The edge has let go of these (call, epoch), for their caller was not heard."""
+        ...
+
+    async def answered(self, edge_id: UUID, incarnation: UUID, answers: list[tuple[UUID, int, bool]]) -> None:
+        """Call, the epoch up to which it was asked, whether it denies."""
+        ...
+
+
+class Observing(Protocol):
+    """Where reports go, and whom an edge is to look at. Neither blocks nor raises."""
+
+    def heard(self, edge_id: UUID, observed: Observed) -> None: ...
+    def neighbours(self, edge_id: UUID) -> Neighbours: ...

@@ -1,0 +1,60 @@
+"""What operators ask of the fleet: its health and the reasons for it. For both clients; the key is the platform's (``vx_op_…``)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from voxplane.requests import Json
+
+FLEET_STREAM_PATH = "/admin/v1/events/stream"
+
+
+class _Asks(Protocol):
+    def request(self, method: str, path: str, json: Any = None, *, params: Json | None = None) -> Any: ...
+
+
+class _AsksLater(Protocol):
+    async def request(
+        self, method: str, path: str, json: Any = None, *, params: Json | None = None
+    ) -> Any: ...
+
+
+class Fleet:
+    def region_health(self: _Asks, region: str) -> Json:
+        """Verdict, action, each edge with its signals and what would change it, and the latest transitions."""
+        found: Json = self.request("GET", f"/admin/v1/regions/{quote(region, safe='')}/health")
+        return found
+
+    def edge_health(self: _Asks, edge: str) -> Json:
+        """The same of one edge."""
+        found: Json = self.request("GET", f"/admin/v1/edges/{quote(edge, safe='')}/health")
+        return found
+
+    def fleet_events(
+        self: _Asks, cursor: str | None = None, *, types: list[str] | None = None, limit: int = 50
+    ) -> Json:
+        """A page: `data`, and `next_cursor` to go on from, now or later."""
+        params = {"cursor": cursor, "types": types, "limit": limit}
+        found: Json = self.request("GET", "/admin/v1/events", params=params)
+        return found
+
+
+class AsyncFleet:
+    async def region_health(self: _AsksLater, region: str) -> Json:
+        """See `Fleet.region_health`."""
+        found: Json = await self.request("GET", f"/admin/v1/regions/{quote(region, safe='')}/health")
+        return found
+
+    async def edge_health(self: _AsksLater, edge: str) -> Json:
+        """See `Fleet.edge_health`."""
+        found: Json = await self.request("GET", f"/admin/v1/edges/{quote(edge, safe='')}/health")
+        return found
+
+    async def fleet_events(
+        self: _AsksLater, cursor: str | None = None, *, types: list[str] | None = None, limit: int = 50
+    ) -> Json:
+        """See `Fleet.fleet_events`."""
+        params = {"cursor": cursor, "types": types, "limit": limit}
+        found: Json = await self.request("GET", "/admin/v1/events", params=params)
+        return found
