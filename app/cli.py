@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 
 EXIT_CODES = """\b
@@ -36,8 +37,9 @@ keys_app = typer.Typer(
     help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(keys_app, name="keys")
-regions_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(regions_app, name="regions")
+app.add_typer(edges_app, name="edges")
+app.command()(move)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
@@ -163,63 +165,6 @@ def events(
     run(work)
 
 
-@regions_app.callback(invoke_without_command=True)
-def regions(context: typer.Context, json_: JsonFlag = False) -> None:
-    """Show the regions, their health and distance.
-
-    \b
-    Example:
-      voxplane regions --json | jq '.[] | {id, health}'
-      voxplane regions health eu-west   (with the operator's key: why it is held for what it is)
-    """
-    if context.invoked_subcommand is not None:
-        return
-    from voxplane import probe_regions
-
-    async def work() -> None:
-        async with client() as api:
-            found = await api.regions()
-            measured = {m.region: m for m in await probe_regions(found)}
-        if json_:
-            typer.echo(
-                json.dumps(
-                    [r | {"measured": m.to_json() if (m := measured.get(r["id"])) else None} for r in found]
-                )
-            )
-            return
-        for region in found:
-            near = measured.get(region["id"])
-            distance = f"{near.rtt_ms:7.1f} ms" if near else "         –"
-            typer.echo(
-                f"{region['id']:<14} {region['jurisdiction']:<4} {region['health']:<10} {region['admin_state']:<9} {distance}"
-            )
-
-    run(work)
-
-
-@regions_app.command("health")
-def regions_health(
-    region: Annotated[str, typer.Argument(help="The region's id, such as eu-west.")], json_: JsonFlag = False
-) -> None:
-    """Show what is held of a region and why, for operators.
-
-    Each edge with its verdict, what each signal says, by which figures, and what would change it. VOXPLANE_API_KEY is the
-    operator's key (vx_op_…).
-
-    \b
-    Example:
-      voxplane regions health eu-west --json | jq .edges[].signals
-    """
-    from app.cli_health import lines
-
-    async def work() -> None:
-        async with client() as api:
-            found = await api.region_health(region)
-        typer.echo(json.dumps(found) if json_ else "\n".join(lines(found)))
-
-    run(work)
-
-
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
@@ -331,6 +276,7 @@ def edge() -> None:
       VOXPLANE_HTTP_HOST, _PORT, VOXPLANE_PUBLIC_HTTP_URL     probes, health, metrics
       VOXPLANE_REDIS_URL         the region's Valkey, where it is not what the control plane says
       VOXPLANE_CAPACITY          calls at once (50)
+      VOXPLANE_DRAIN_S           seconds for its calls to move when it is told to stop (30)
 
     \b
     Example:

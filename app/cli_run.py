@@ -57,6 +57,15 @@ async def _until_told(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def client() -> AsyncClient:
     """From VOXPLANE_URL (a list separated by commas) and VOXPLANE_API_KEY, else from the newest `up`; raises `SettingsError`."""
+    return _client("VOXPLANE_API_KEY", "key", "a key like vx_test_…: `voxplane up` prints one")
+
+
+def operator() -> AsyncClient:
+    """The same with the platform's own key, VOXPLANE_OPERATOR_KEY."""
+    return _client("VOXPLANE_OPERATOR_KEY", "operator_key", "the platform's own key, vx_op_…")
+
+
+def _client(variable: str, in_profile: str, what: str) -> AsyncClient:
     from app.local.up import read_profile
     from app.settings import SettingsError
     from voxplane import AsyncClient
@@ -64,16 +73,14 @@ def client() -> AsyncClient:
     profile = read_profile()
     given = os.environ.get("VOXPLANE_URL") or ",".join(profile.get("urls", []))
     urls = [url for part in given.split(",") if (url := part.strip())]
-    key = (os.environ.get("VOXPLANE_API_KEY") or str(profile.get("key", ""))).strip()
+    key = (os.environ.get(variable) or str(profile.get(in_profile, ""))).strip()
     if not urls or not key:
-        raise SettingsError(
-            "set VOXPLANE_URL and VOXPLANE_API_KEY, or start `voxplane up` in another terminal"
-        )
+        raise SettingsError(f"set VOXPLANE_URL and {variable}, or start `voxplane up` in another terminal")
     for url in urls:
         if not _is_http(url):
             raise SettingsError(f"VOXPLANE_URL is a list like http://127.0.0.1:8080,http://…, not {url!r}")
     if not (key.isascii() and key.isprintable()):
-        raise SettingsError("VOXPLANE_API_KEY is a key like vx_test_…: `voxplane up` prints one")
+        raise SettingsError(f"{variable} is {what}")
     return AsyncClient(urls, key)
 
 

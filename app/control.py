@@ -20,6 +20,8 @@ from app.calls.store import CallStore
 from app.clock import Clock, SystemClock
 from app.connection import is_away
 from app.db import Database
+from app.draining import Draining
+from app.fleet.beats import Beats
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
 from app.fleet.events import FleetEvents
@@ -28,7 +30,6 @@ from app.fleet.keyring import Keyring
 from app.fleet.observations import Observations
 from app.fleet.registration import Registration
 from app.fleet.store import FleetStore
-from app.fleet.uplink import Beats
 from app.fleet.view import FleetView
 from app.hints import Hints
 from app.housekeeping import Housekeeping
@@ -74,6 +75,7 @@ class Control:
     horizon: Horizon
     webhooks: Webhooks
     calls: Calls
+    draining: Draining
     conversations: Conversations
     tails: Tails
     supervisor: Supervisor = field(default_factory=lambda: Supervisor(waits_for=is_away))
@@ -110,7 +112,9 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    store = CallStore(db, horizon)
+    calls = _calls(
+        settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails
+    )
     control = Control(
         settings=settings,
         clock=clock,
@@ -134,26 +138,43 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         feeds=Feeds(db, vault, clock, hints, horizon),
         horizon=horizon,
         webhooks=webhooks,
-        calls=Calls(
-            store=store,
-            coalescer=Coalescer(store, clock, CREATE_ROUTE),
-            appender=appender,
-            vault=vault,
-            keyring=keyring,
-            fleet=fleet,
-            webhooks=webhooks,
-            commands=commands,
-            hints=hints,
-            clock=clock,
-            cell=settings.cell,
-            attach_within_s=settings.attach_within_s,
-            local_targets=settings.local_targets,
-            tails=tails,
-        ),
+        calls=calls,
+        draining=Draining.of(db, calls, fleet_events),
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
     return _with_workers(control)
+
+
+def _calls(
+    settings: Settings,
+    store: CallStore,
+    appender: Appender,
+    vault: Vault,
+    keyring: Keyring,
+    fleet: FleetView,
+    webhooks: Webhooks,
+    commands: Commands,
+    hints: Hints,
+    tails: Tails,
+) -> Calls:
+    clock = SystemClock()
+    return Calls(
+        store=store,
+        coalescer=Coalescer(store, clock, CREATE_ROUTE),
+        appender=appender,
+        vault=vault,
+        keyring=keyring,
+        fleet=fleet,
+        webhooks=webhooks,
+        commands=commands,
+        hints=hints,
+        clock=clock,
+        cell=settings.cell,
+        attach_within_s=settings.attach_within_s,
+        local_targets=settings.local_targets,
+        tails=tails,
+    )
 
 
 def _with_workers(control: Control) -> Control:
@@ -178,6 +199,7 @@ def _with_workers(control: Control) -> Control:
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
     )
     supervisor.add("calls.reconciler", reconciler.worker)
+    control.draining.add_to(supervisor)
     if control.settings.deliveries:
         delivery = Delivery(
             db, control.vault, hints, control.clock, local_targets=control.settings.local_targets

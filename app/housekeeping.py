@@ -10,11 +10,16 @@ from app.supervisor import wait_for_stop
 EVERY_S = 600.0
 WEEKS_AHEAD = 4
 IDEMPOTENCY_KEPT = "48 hours"
+MOVES_KEPT = "7 days"
 BATCH = 10_000
 
 DROP_RECORDS = f"""
 delete from vx.idempotency where ctid = any(array(
   select ctid from vx.idempotency where created_at < now() - interval '{IDEMPOTENCY_KEPT}' limit {BATCH}))
+"""
+DROP_MOVES = f"""
+delete from vx.moves where ctid = any(array(
+  select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
 DROP_FLEET_EVENTS = "delete from vx.fleet_events where at < now() - interval '90 days'"
 DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
@@ -30,5 +35,6 @@ class Housekeeping:
             await pool.execute("select vx.ensure_partitions(now(), $1)", WEEKS_AHEAD)
             await pool.execute(DROP_RECORDS)
             await pool.execute(DROP_TOKENS)
+            await pool.execute(DROP_MOVES)
             await pool.execute(DROP_FLEET_EVENTS)
             await wait_for_stop(stop, EVERY_S)

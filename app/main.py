@@ -30,6 +30,7 @@ from app.calls.create_lane import CreateLane
 from app.control import Control, open_control
 from app.dependencies import ControlIn
 from app.errors import BadRequest, Forbidden
+from app.fleet import drain_routes as drains
 from app.fleet import health_routes as fleet_health
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
@@ -155,6 +156,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
             *log_routes.ROUTES,
             *webhooks.ROUTES,
             *fleet.ROUTES,
+            *drains.ROUTES,
             *fleet_health.ROUTES,
         ],
         dependencies={

@@ -26,6 +26,7 @@ from app.calls.tail_views import tail_views
 from app.clock import rfc3339
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import BadRequest
+from app.fleet.drain_shapes import MoveRequest, MoveView
 from app.ids import parse
 from regions.wire import ids
 
@@ -117,6 +118,23 @@ async def end_call(
 
 
 @post(
+    "/v1/calls/{call_id:str}/move",
+    operation_id="moveCall",
+    tags=["calls"],
+    summary="Move a call to another edge, at the end of a turn",
+    status_code=202,
+)
+async def move_call(
+    call_id: FromPath[str],
+    control: ControlIn,
+    principal: PrincipalIn,
+    data: JSONBody[MoveRequest | None] = None,
+) -> MoveView:
+    principal.require("calls:write")
+    return await control.draining.moves.move(principal, parse(ids.CALL, call_id), data or MoveRequest())
+
+
+@post(
     "/v1/calls/{call_id:str}/ticket",
     operation_id="renewTicket",
     tags=["calls"],
@@ -168,6 +186,7 @@ ROUTES: list[Any] = [
     list_calls,
     get_call,
     end_call,
+    move_call,
     new_ticket,
     admin_list_waiting,
 ]

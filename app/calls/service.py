@@ -21,7 +21,7 @@ from app.clock import Clock, rfc3339
 from app.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unauthenticated, VoxplaneError
 from app.fleet.desired import Commands
 from app.fleet.keyring import Keyring
-from app.fleet.view import EdgeState, FleetView
+from app.fleet.view import EdgeState, Fleet, FleetView
 from app.hints import Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
@@ -238,6 +238,13 @@ class Calls:
         ticket = make_ticket(self._ticket_for(call, grants, local), self.keyring, content_key)
         return NewTicket(ticket=ticket, epoch=first, attach=attach_urls(grants))
 
+    async def ticket(self, call: StoredCall, grants: tuple[Grant, ...], *, test: bool) -> str:
+        """A ticket of a stored call. `test`: its project may name backends on this machine."""
+        content_key = await self.vault.for_project(call.project_id)
+        return make_ticket(
+            self._ticket_for(call, grants, self.local_targets and test), self.keyring, content_key
+        )
+
     def _was_local(self, claims: Claims) -> bool:
         """Whether the old ticket let its edge dial local addresses: it was a test project's."""
         keys = {k.id: unb64(k.key) for k in self.keyring.fleet_keys}
@@ -284,6 +291,19 @@ def grants_of(first: int, edges: tuple[EdgeState, ...]) -> tuple[Grant, ...]:
         )
         for i, e in enumerate(edges)
     )
+
+
+def grants_between(call: StoredCall, first: int, count: int, fleet: Fleet) -> tuple[Grant, ...]:
+    """The grants from epoch `first` on, as they are stored, of edges that are known and have not restarted since."""
+    stored = zip(call.grant_edges, call.grant_incarnations, strict=True)
+    found = [
+        (epoch, edge)
+        for epoch, (edge_id, incarnation) in enumerate(stored, start=1)
+        if first <= epoch < first + count
+        and (edge := fleet.edge(edge_id)) is not None
+        and edge.incarnation == incarnation
+    ]
+    return tuple(grants_of(epoch, (edge,))[0] for epoch, edge in found)
 
 
 def attach_urls(grants: tuple[Grant, ...]) -> list[str]:

@@ -167,6 +167,11 @@ class CallStore:
         row = await self._db.pool("worker").fetchrow(SELECT_CALL, call_id)
         return stored(row) if row is not None else None
 
+    async def get_many(self, call_ids: list[UUID]) -> list[StoredCall]:
+        """Whoever's they are, for the control plane's own work."""
+        rows = await self._db.pool("worker").fetch(SELECT_CALLS, call_ids)
+        return [stored(row) for row in rows]
+
     async def page(
         self,
         project_id: UUID,

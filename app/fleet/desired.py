@@ -25,6 +25,16 @@ class Commands:
             await self._store.add_command(edge_id, "end", call_id, {"end_reason": reason.value})
             self._hints.wake(topic(edge_id))
 
+    async def drain(self, edge_id: UUID, *, on: bool) -> None:
+        """Who comes for the first time is sent to its standby; or is taken again, and no call is moved any more."""
+        await self._store.add_command(edge_id, "drain" if on else "undrain", None, {})
+        self._hints.wake(topic(edge_id))
+
+    async def move(self, call_id: UUID, edge_id: UUID, epoch: int) -> None:
+        """Says again that the call is to be moved, with what is left of its time."""
+        await self._store.add_command(edge_id, "move", call_id, {"epoch": str(epoch)})
+        self._hints.wake(topic(edge_id))
+
     async def deny(self, call_id: UUID, edge_id: UUID, epoch: int) -> None:
         """The edge is asked whether it holds the call; where it does not, it refuses the grants up to `epoch` from then on."""
         await self._store.add_command(edge_id, "deny", call_id, {"epoch": str(epoch)})

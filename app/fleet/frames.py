@@ -38,6 +38,7 @@ DURABLE_TYPES = frozenset(t.name for t in EVENT_TYPES.values() if t.durable and 
 PLAIN_TYPES = DURABLE_TYPES - {FINAL_TYPE, LOST_TYPE}
 CAPACITY_MAX = 100_000
 LOAD_MAX = 1e9
+DRAIN_S_MAX = 86_400
 
 
 class BadFrame(Exception):
@@ -70,6 +71,8 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
         case Heartbeat():
             _check_load(message.load)
             _check_held(message.lapsed)
+            if not 0 <= message.drain_left_s <= DRAIN_S_MAX:
+                raise BadFrame(f"an edge stops within {DRAIN_S_MAX} s")
         case Done():
             _check_version(message.version)
         case Observed():

@@ -186,6 +186,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         hints=control.hints,
         beats=control.beats,
         contact=control.overdue,
+        orders=control.draining.orders,
         observing=control.observations,
         redis_url=await control.edge_access.url_for(known.region, known.id),
         stop=control.stopping,

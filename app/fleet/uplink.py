@@ -11,22 +11,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 
 from app.connection import DATABASE_ERRORS
+from app.fleet.beats import Beats
 from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
+from app.fleet.orders import Orders
 from app.fleet.ports import LostContact, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.hints import Hints
 from app.log.append import Appender, EdgeIdentity
-from app.supervisor import wait_for_stop
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
 from regions.wire.observations import Neighbours, Observed
@@ -62,38 +61,6 @@ LAPSED_EVERY_S = 30.0
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 
 
-@dataclass(slots=True)
-class Beats:
-    """The heartbeats of all uplinks of this instance, written together once a second."""
-
-    store: FleetStore
-    newest: dict[tuple[UUID, int], Beat] = field(default_factory=dict)
-    superseded: dict[tuple[UUID, int], asyncio.Event] = field(default_factory=dict)
-
-    async def worker(self, stop: asyncio.Event) -> None:
-        while not await wait_for_stop(stop, HEARTBEAT_S / 2):
-            if not self.newest:
-                continue
-            beats = list(self.newest.values())
-            self.newest.clear()
-            alive = await self._write(beats)
-            for beat in beats:
-                gone = self.superseded.get((beat.edge_id, beat.generation))
-                if beat.edge_id not in alive and gone is not None:
-                    gone.set()
-
-    async def _write(self, beats: list[Beat]) -> set[UUID]:
-        """The edges whose generation holds. What the database refuses of one edge is not held against the others."""
-        try:
-            return await self.store.heartbeats(beats)
-        except (asyncpg.DataError, OverflowError, ValueError) as error:
-            if len(beats) == 1:
-                log.warning("uplink.beat_refused", edge=str(beats[0].edge_id), error=type(error).__name__)
-                return set()
-        middle = len(beats) // 2
-        return await self._write(beats[:middle]) | await self._write(beats[middle:])
-
-
 class Uplink:
     def __init__(
         self,
@@ -106,6 +73,7 @@ class Uplink:
         hints: Hints,
         beats: Beats,
         contact: LostContact,
+        orders: Orders | None = None,
         observing: Observing | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
@@ -118,6 +86,8 @@ class Uplink:
         self._hints = hints
         self._beats = beats
         self._contact = contact
+        self._orders = orders
+        self._told_to_stop = False
         self._observing = observing
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
@@ -223,6 +193,8 @@ class Uplink:
             match message:
                 case Heartbeat():
                     self._beat(message.load)
+                    if message.draining:
+                        await self._note_stopping(message.drain_left_s)
                     if message.lapsed:
                         await self._note_lapsed(message.lapsed)
                 case Events():
@@ -242,6 +214,16 @@ class Uplink:
         self._beats.newest[(self._edge.edge_id, self._generation)] = Beat(
             self._edge.edge_id, self._generation, load
         )
+
+    async def _note_stopping(self, left_s: float) -> None:
+        """Once; said again with every heartbeat."""
+        if self._orders is None or self._told_to_stop:
+            return
+        try:
+            await self._orders.stopping(self._edge.edge_id, self._edge.incarnation, left_s)
+            self._told_to_stop = True
+        except DATABASE_ERRORS as error:
+            log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
 
     async def _note_lapsed(self, lapsed: list[Held]) -> None:
         """Once in a while for each: an edge says it again and again."""
@@ -309,6 +291,8 @@ class Uplink:
             while True:
                 try:
                     commands = await self._store.commands(self._edge.edge_id, self._sent_version)
+                    if self._orders is not None:
+                        commands = await self._orders.complete(commands)
                 except DATABASE_ERRORS:
                     commands = []
                 if commands:

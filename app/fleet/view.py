@@ -38,7 +38,9 @@ SELECT_REGIONS = (
 )
 SELECT_EDGES = """
 select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load, seen_at,
-       extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s
+       extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
+       exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
+                                         and d.ended_at is null) as stopping
   from vx.edges order by region, name
 """
 
@@ -181,6 +183,7 @@ def _edge_state(row: Any, judged: Judgement) -> EdgeState:
         calls=row["calls"],
         health=judged.health,
         admin_state=row["admin_state"],
+        draining=row["stopping"],
         weight=judged.weight,
         action=judged.action,
         refusing=judged.refusing,

@@ -82,7 +82,8 @@ class RegionUp:
 @dataclass(slots=True)
 class Deployment:
     """`ha`: three PostgreSQL servers, any of which may die, and not one. `delays`: put a link with the place's round trip
-    between callers and each edge. `ports_from` 0: any free ports. `say` is told, in a few words, what is being done.
+    between callers and each edge. `ports_from` 0: any free ports. `drain_s`: so long an edge that is told to stop
+    lets its calls move. `say` is told, in a few words, what is being done.
     """
 
     folder: Path
@@ -95,6 +96,7 @@ class Deployment:
     database_url: str = ""
     redis_urls: dict[str, str] = field(default_factory=dict)
     capacity_calls: int = 50
+    drain_s: int = 3
     say: Callable[[str], None] = lambda _: None
     operator_key: str = ""
     api_urls: list[str] = field(default_factory=list)
@@ -260,6 +262,7 @@ class Deployment:
             "VOXPLANE_MEDIA_PORT": str(media_port),
             "VOXPLANE_PUBLIC_MEDIA_URL": public_url,
             "VOXPLANE_CAPACITY": str(self.capacity_calls),
+            "VOXPLANE_DRAIN_S": str(self.drain_s),
         }
 
     async def _start_region(

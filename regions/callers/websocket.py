@@ -205,6 +205,10 @@ class CallerListener(WSListener):
                     self._refuse("bad_message", "this is not a DTMF digit", "send one of 0-9 * # A-D")
             case wire.Hangup():
                 session.caller_hung_up()
+            case wire.Ready():
+                session.moving.ready(message.epoch, message.code)
+            case wire.Moved():
+                session.caller_moved(message.epoch)
 
     async def _join(self, attach: wire.Attach) -> None:
         try:

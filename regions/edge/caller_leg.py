@@ -11,11 +11,13 @@ from typing import Protocol
 
 import msgspec
 
+from regions.edge.clock import wall_ms
 from regions.edge.journal import Journal
 from regions.media.caller_buffer import CallerBuffer
 from regions.media.codecs import Transcoder
 from regions.media.playout import Popped
 from regions.wire import media as wire
+from regions.wire.ticket import Grant
 
 ACKS_EVERY_MS = 250
 MessageOut = (
@@ -25,6 +27,9 @@ MessageOut = (
     | wire.Acked
     | wire.Snapshot
     | wire.Tick
+    | wire.Ticket
+    | wire.Move
+    | wire.Go
     | wire.Ended
     | wire.Refused
 )
@@ -69,6 +74,22 @@ class CallerLeg:
     def tell(self, message: MessageOut) -> None:
         if self._port is not None:
             self._port.send_text(msgspec.json.encode(message))
+
+    def greet(self, call: str, grant: Grant, *, stamp: int, resumed: bool) -> None:
+        self.tell(
+            wire.Attached(
+                call=call,
+                epoch=grant.epoch,
+                region=grant.region,
+                edge=grant.edge,
+                stamp=stamp,
+                resumed=resumed,
+            )
+        )
+
+    def notice(self, type_: str, data: dict[str, object]) -> None:
+        """An event that the caller may show."""
+        self.tell(wire.Notice(type=type_, at_ms=wall_ms(), data=msgspec.Raw(msgspec.json.encode(data))))
 
     def play(self, popped: Popped, *, stamp: int, now: int) -> bool:
         """One 20 ms frame of the agent's; False where there is nobody to hear it."""

@@ -66,6 +66,8 @@ class Calls:
         self.context: EdgeContext
         self.identity: tuple[str, str] = ("", "")
         self.refused = 0
+        self.draining = self.stopping = False
+        """Who attaches first is sent to its standby, where it has one. `stopping`: told by a signal, which nobody takes back."""
 
     def admit(self, attach: Attach) -> tuple[Claims, Grant, Sealed]:
         """Verifies the ticket without asking anyone. Raises `Refusal`."""
@@ -98,12 +100,19 @@ class Calls:
             raise Refusal(
                 "stale_epoch", "a higher epoch of this call has been taken here", "take a higher epoch"
             )
-        if key not in self._sessions and self.load().calls >= self.context.settings.capacity_calls:
-            self.refused += 1
-            raise Refusal(
-                "full", "this edge is full", "take the next standby", next_url(claims, attach.epoch)
-            )
+        if key not in self._sessions:
+            self._check_room(claims, attach.epoch)
+        if (self.draining or self.stopping) and not resuming and key not in self._sessions:
+            following = next_url(claims, attach.epoch)
+            if following is not None:
+                raise Refusal("draining", "this edge takes no new calls", "take the next standby", following)
         return claims, grant, sealed
+
+    def _check_room(self, claims: Claims, epoch: int) -> None:
+        """Asked again when a call is taken: while it was prepared others may have come."""
+        if self._owned() >= self.context.settings.capacity_calls:
+            self.refused += 1
+            raise Refusal("full", "this edge is full", "take the next standby", next_url(claims, epoch))
 
     def existing(self, call: str, epoch: int) -> Session | None:
         """The session that owns the call at this epoch here, if there is one."""
@@ -126,6 +135,8 @@ class Calls:
                 check_first(session.claims, now_s=time.time())
             except TicketError as error:
                 raise Refusal(error.code, error.detail, error.fix) from None
+        if not any(call == session.call for call, _ in self._sessions):
+            self._check_room(session.claims, session.epoch)
         for (call, _), other in list(self._sessions.items()):
             if call == session.call:
                 other.supersede()
@@ -153,6 +164,33 @@ class Calls:
         for (held, _), session in list(self._sessions.items()):
             if held == call:
                 session.end_by_control(reason)
+
+    def move(self, call: str, ticket: str, within_ms: int) -> None:
+        """The caller is to take one of the ticket's grants, on another edge. Nothing where the call is not owned here."""
+        edge, _ = self.identity
+        try:
+            claims = read(ticket, keys=self._keyring.public)
+        except TicketError as error:
+            log.warning("call.not_moved", call=call, code=error.code)
+            return
+        for session in self._owning(call):
+            epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
+            if claims.call == call and epochs:
+                session.moving.start(ticket, epochs, within_ms, lease_ms())
+
+    def drain(self, *, on: bool) -> None:
+        """Off: what has not moved stays."""
+        self.draining = on
+        if not on:
+            for session in self._sessions.values():
+                session.moving.stay()
+
+    def stay(self, call: str) -> None:
+        for session in self._owning(call):
+            session.moving.stay()
+
+    def _owning(self, call: str) -> list[Session]:
+        return [s for (held, _), s in self._sessions.items() if held == call and s.phase is Phase.OWNING]
 
     def ended(self, call: str, epoch: int) -> None:
         """A call has been ended here. `epoch`: the highest that its ticket grants. A later ticket would show that the log has
@@ -203,10 +241,12 @@ class Calls:
     def outboxes(self) -> list[Outbox]:
         return [s.outbox for s in self._sessions.values()]
 
+    def _owned(self) -> int:
+        return sum(s.phase is Phase.OWNING for s in self._sessions.values())
+
     def load(self) -> Load:
-        calls = sum(s.phase is Phase.OWNING for s in self._sessions.values())
         return Load(
-            calls=calls,
+            calls=self._owned(),
             capacity_calls=self.context.settings.capacity_calls,
             lateness_p99_ms=round(self._pacer.lateness_p99_ms(), 2),
         )

@@ -9,7 +9,8 @@ import signal
 import socket
 import ssl
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import structlog
 import uvicorn
@@ -39,6 +40,9 @@ from regions.wire.uplink import UPLINK_PATH, EdgeListeners
 log = structlog.get_logger()
 
 FLUSH_WITHIN_S = 3.0
+AWAY_S = 1.5
+"""A control plane that is away for so long moves no call of an edge that is to stop."""
+DRAIN_LOOK_S = 0.05
 GC_THRESHOLD = 20_000
 
 
@@ -47,10 +51,11 @@ def new_event_id() -> str:
 
 
 class _HttpServer(uvicorn.Server):
-    """Signals are the edge's own business."""
+    """Signals are the edge's own business: this one would take them, end at once, and raise them again."""
 
-    def install_signal_handlers(self) -> None:
-        return
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class Edge:
@@ -101,6 +106,25 @@ class Edge:
         if not session.outbox.settled:
             self.spool.leave(session.outbox)
 
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Before it leaves: the control plane moves the calls. Until none is left, the time is over, `hurry` is set, or nobody is
+        there who could move them."""
+        within_s, loop = self.settings.drain_s, asyncio.get_running_loop()
+        self.calls.stopping = True
+        self.uplink.will_stop(within_s)
+        began_s = heard_s = loop.time()
+        calls = len(self.calls.held())
+        while self.calls.held() and not hurry.is_set() and loop.time() - began_s < within_s:
+            heard_s = loop.time() if self.uplink.up else heard_s
+            if loop.time() - heard_s > AWAY_S:
+                log.info("edge.not_drained", calls=len(self.calls.held()))
+                return
+            await asyncio.sleep(DRAIN_LOOK_S)
+        if calls:
+            log.info(
+                "edge.drained", calls=calls, left=len(self.calls.held()), s=round(loop.time() - began_s, 2)
+            )
+
     async def leave(self) -> None:
         """The callers' sockets close without an end: they take their standbys at once. What was written is seen off."""
         for session in self.calls.sessions:
@@ -110,8 +134,9 @@ class Edge:
 
 
 async def serve(settings: EdgeSettings) -> None:
-    """Until SIGTERM or SIGINT. Raises `Refused` where the control plane will not have this edge."""
-    stop = _stop_on_signals()
+    """Until SIGTERM or SIGINT, and until its calls have moved; the second signal waits for nothing. Raises `Refused` where the
+    control plane will not have this edge."""
+    stop, hurry = _stop_on_signals()
     async with AsyncExitStack() as stack:
         edge = Edge(settings)
         stack.push_async_callback(edge.valkey.close)
@@ -143,6 +168,7 @@ async def serve(settings: EdgeSettings) -> None:
             http_port=http_port,
         )
         await _until_stopped(stop, connecting)
+        await edge.drain(hurry)
         await edge.leave()
         for task in (connecting, spooling, looking):
             task.cancel()
@@ -151,11 +177,14 @@ async def serve(settings: EdgeSettings) -> None:
         log.info("edge.stopped", region=settings.region, edge=settings.name)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
+def _stop_on_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first signal, and by the second."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+        asyncio.get_running_loop().add_signal_handler(
+            number, lambda: (hurry if stop.is_set() else stop).set()
+        )
+    return stop, hurry
 
 
 async def _until_stopped(stop: asyncio.Event, registering: asyncio.Task[None]) -> None:

@@ -31,7 +31,8 @@ class Outbox:
         """The event with its number."""
         self.last_n += 1
         event = EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data), origin=origin)
-        self._events.append(event)
+        if not self.closed:
+            self._events.append(event)
         return event
 
     def skip(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-import msgspec
 import structlog
 
 from regions.agents import text
@@ -20,25 +19,24 @@ from regions.edge.caller_leg import CallerLeg, CallerPort
 from regions.edge.clock import lease_ms, wall_ms
 from regions.edge.context import EdgeContext
 from regions.edge.journal import Journal
+from regions.edge.kept import Kept
 from regions.edge.lease import Lease
+from regions.edge.listening import Listening
 from regions.edge.machine import Phase, step
+from regions.edge.moving import Moving
 from regions.edge.outbox import Outbox
 from regions.edge.recall import Recall
 from regions.edge.snapshots import seal_snapshot, snapshot_key
 from regions.edge.speech import AgentSpeech, Fact
 from regions.edge.takeover import TakeoverPlan
-from regions.media.codecs import SILENCE, to_pcm
+from regions.media.codecs import SILENCE
 from regions.media.playout import Popped
-from regions.media.voice_activity import VoiceGate
 from regions.wire import media as wire
 from regions.wire.events import EndReason
 from regions.wire.ticket import Claims, Grant, Sealed
 from regions.wire.uplink import AppendStatus
 
 log = structlog.get_logger()
-
-MUTE_KEPT_MS = 10_000
-UNSENT_KEPT_MS = 600_000
 
 
 class Session:
@@ -60,11 +58,12 @@ class Session:
         self._recall = Recall(self._journal, self.call, context.tails, self._agent, self.owns)
         self._lease = _new_lease()
         self._speech = AgentSpeech()
-        self._voice = VoiceGate()
+        self._listening = Listening(self._caller.buffer)
+        self.moving = Moving(claims.call, self._caller)
         self._time = CallTime(lease_ms(), 0)
         self._resumed_from: int | None = None
         self._hanging_up: EndReason | None = None
-        self._released_at_ms = 0
+        self._kept = Kept()
 
     @property
     def outbox(self) -> Outbox:
@@ -120,6 +119,7 @@ class Session:
         """The same owner and epoch after a broken socket."""
         self._caller.take(port, encoding, sample_rate)
         self._greet(resumed=True)
+        self.moving.again(lease_ms())
 
     def leave(self, port: CallerPort) -> None:
         """The socket has closed. The call is kept while its lease holds: the caller may come back, or may have moved."""
@@ -140,6 +140,11 @@ class Session:
             if (agent := self._agent.connection) is not None:
                 agent.send_dtmf(digit)
 
+    def caller_moved(self, epoch: int) -> None:
+        """Another edge serves the caller: nothing is kept here for it."""
+        if self.owns() and self.moving.gone and epoch > self.epoch:
+            self._leave_to_others("lapse")
+
     def caller_hung_up(self) -> None:
         if self.owns():
             self.end(EndReason.CALLER_HUNG_UP)
@@ -147,7 +152,10 @@ class Session:
     # ----------------------------------------------------------------------------------------------- the backend
 
     def on_connected(self, *, fallback: bool, resumed: bool) -> None:
-        self._journal.record("agent.connected", {"fallback": fallback, "resumed": resumed})
+        data: dict[str, object] = {"fallback": fallback, "resumed": resumed}
+        self._journal.record("agent.connected", data)
+        if self._resumed_from is not None:
+            self._caller.notice("agent.connected", data)
 
     def on_unreachable(self, code: str, *, resumed: bool) -> None:
         self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE, code)
@@ -259,24 +267,33 @@ class Session:
         if self._hanging_up is not None and not self._speech.active:
             self.end(self._hanging_up)
             return
-        self._journal.changed |= self._time.stale(now)
+        self._listening.turn(now, agent=self._speech.active)
+        boundary = self._listening.turn_over
+        self._journal.changed |= self._time.stale(now) or self.moving.goes(now, boundary=boundary)
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
+        if self.moving.turn(now, boundary=boundary):
+            self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:
-        frame = self._caller.buffer.pop()
-        if frame is not None:
-            offset_ms = self._time.elapsed_ms(lease_ms())
-            heard = self._voice.feed(to_pcm(frame))
-            if heard == "started":
-                data: dict[str, object] = {"offset_ms": offset_ms, "barge_in": self._speech.active}
-                self._journal.record("speech.started", data)
-                self._interrupt(by_caller=True)
-            elif heard == "stopped":
-                self._journal.record("speech.stopped", {"offset_ms": offset_ms})
-        if (agent := self._agent.connection) is not None:
-            agent.send_media(frame or SILENCE)
-            if frame is not None:
+        agent = self._agent.connection
+        frames = self._listening.due(waits=agent is None and self._resumed_from is not None)
+        for frame in frames:
+            self._hear(frame)
+        if agent is not None:
+            for frame in frames or (SILENCE,):
+                agent.send_media(frame)
+            if frames:
                 self._audio_flows()
+
+    def _hear(self, frame: bytes) -> None:
+        offset_ms = self._time.elapsed_ms(lease_ms())
+        heard = self._listening.hear(frame)
+        if heard == "started":
+            data: dict[str, object] = {"offset_ms": offset_ms, "barge_in": self._speech.active}
+            self._journal.record("speech.started", data)
+            self._interrupt(by_caller=True)
+        elif heard == "stopped":
+            self._journal.record("speech.stopped", {"offset_ms": offset_ms})
 
     def _to_caller(self, popped: Popped, now: int) -> None:
         self._echo_marks(popped.marks)
@@ -312,9 +329,7 @@ class Session:
         data: dict[str, object] = {"from_epoch": self._resumed_from, "region": self.grant.region}
         self._resumed_from = None
         self._journal.record("call.reconnected", data)
-        self._caller.tell(
-            wire.Notice(type="call.reconnected", at_ms=wall_ms(), data=msgspec.Raw(msgspec.json.encode(data)))
-        )
+        self._caller.notice("call.reconnected", data)
 
     # -------------------------------------------------------------------------------------------------- the end
 
@@ -343,8 +358,9 @@ class Session:
         log.info("call.ended", call=self.call, epoch=self.epoch, end_reason=reason, events=self.outbox.last_n)
 
     def _fence(self, code: str) -> None:
+        """A caller that was told to go is heard out, under what is left of the lease: it says when it has arrived."""
         self.outbox.close()
-        if self.phase is Phase.OWNING:
+        if self.phase is Phase.OWNING and not self.moving.gone:
             self._caller.tell(
                 wire.Refused(code=code, detail="another edge has the call", fix="take the next standby")
             )
@@ -364,30 +380,15 @@ class Session:
 
     def _wind_down(self, now: int) -> None:
         """Kept a while so that what is not acknowledged can still be sent."""
-        if self.phase is Phase.PREPARED:
-            return
-        self._released_at_ms = self._released_at_ms or now
-        waited_ms = now - self._released_at_ms
-        if (
-            self.phase is not Phase.GONE
-            and (self.outbox.settled or waited_ms > UNSENT_KEPT_MS)
-            and (self.phase is Phase.ENDED or waited_ms > MUTE_KEPT_MS)
+        if self.phase in (Phase.MUTE, Phase.ENDED) and self._kept.over(
+            now, ended=self.phase is Phase.ENDED, settled=self.outbox.settled
         ):
             self.phase = step(self.phase, "release")
         if self.phase is Phase.GONE:
             self._context.release(self)
 
     def _greet(self, *, resumed: bool) -> None:
-        self._caller.tell(
-            wire.Attached(
-                call=self.call,
-                epoch=self.epoch,
-                region=self.grant.region,
-                edge=self.grant.edge,
-                stamp=self.stamp,
-                resumed=resumed,
-            )
-        )
+        self._caller.greet(self.call, self.grant, stamp=self.stamp, resumed=resumed)
         self._journal.changed = True
 
     def _echo(self, stamp: int) -> bool:

@@ -17,7 +17,7 @@ class SettingsError(Exception):
 class EdgeSettings:
     """`control_urls`: the instances, tried in order. `enrol_token`: needed the first time. `public_*`: how callers reach the
     listeners, where that differs from where they are bound. `uplink_urls`: instead of what the control plane says. `data`: the
-    edge's key and the keys it was given."""
+    edge's key and the keys it was given. `drain_s`: so long its calls may take to move when it is told to stop."""
 
     region: str
     name: str
@@ -32,6 +32,7 @@ class EdgeSettings:
     public_media_url: str = ""
     public_http_url: str = ""
     capacity_calls: int = 50
+    drain_s: int = 30
     redis_url: str = ""
     local_targets: bool = False
     log_format: str = "json"
@@ -68,6 +69,7 @@ class EdgeSettings:
             public_media_url=env.get("VOXPLANE_PUBLIC_MEDIA_URL", "").rstrip("/"),
             public_http_url=env.get("VOXPLANE_PUBLIC_HTTP_URL", "").rstrip("/"),
             capacity_calls=_number(env, "VOXPLANE_CAPACITY", 50, 100_000) or 50,
+            drain_s=_number(env, "VOXPLANE_DRAIN_S", 30, 3_600),
             redis_url=env.get("VOXPLANE_REDIS_URL", ""),
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),

@@ -31,6 +31,7 @@ from regions.wire.uplink import (
     FRAME_BYTES_MAX,
     Ack,
     CallEvents,
+    Command,
     Desired,
     Done,
     Events,
@@ -99,6 +100,8 @@ class Uplink:
         self._batch = 0
         self._done_version = 0
         self._heartbeat_s = 1.0
+        self._stopping = asyncio.Event()
+        self._stop_at_s = 0.0
         self.calls: Calls
         self.up = False
 
@@ -122,6 +125,11 @@ class Uplink:
         if self.up and len(self._volatile) < VOLATILE_MAX:
             self._volatile.append(msgspec.json.encode(observed))
             self._wake.set()
+
+    def will_stop(self, within_s: float) -> None:
+        """The control plane is told that this edge was told to stop, and when it will."""
+        self._stop_at_s = asyncio.get_running_loop().time() + within_s
+        self._stopping.set()
 
     # --------------------------------------------------------------------------------------------- connecting
 
@@ -222,9 +230,24 @@ class Uplink:
 
     async def _beat(self, socket: ClientConnection) -> None:
         while True:
-            beat = Heartbeat(at_ms=wall_ms(), load=self.calls.load(), lapsed=self.calls.lapsed())
+            beat = Heartbeat(
+                at_ms=wall_ms(),
+                load=self.calls.load(),
+                draining=self._stopping.is_set(),
+                drain_left_s=max(0.0, self._stop_at_s - asyncio.get_running_loop().time()),
+                lapsed=self.calls.lapsed(),
+            )
             await socket.send(msgspec.json.encode(beat).decode())
-            await asyncio.sleep(self._heartbeat_s)
+            await self._next_beat()
+
+    async def _next_beat(self) -> None:
+        """The first after the edge was told to stop does not wait for its turn."""
+        told = self._stopping.is_set()
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await (asyncio.Event() if told else self._stopping).wait()
+        except TimeoutError:
+            return
 
     async def _send(self, socket: ClientConnection) -> None:
         while True:
@@ -330,12 +353,25 @@ class Uplink:
         for command in desired.commands:
             if command.version <= self._done_version:
                 continue
-            call = command.call
-            if command.kind == "end" and call is not None:
-                self.calls.end(call, command.body.get("end_reason", "ended_by_api"))
-            elif command.kind == "deny" and call is not None:
-                epoch = command.body.get("epoch", "")
-                if not epoch.isdecimal() or not self.calls.deny(call, int(epoch)):
-                    held.append(call)
+            if not self._obey(command):
+                held.append(command.call or "")
             self._done_version = command.version
         await socket.send(msgspec.json.encode(Done(version=self._done_version, held=held)).decode())
+
+    def _obey(self, command: Command) -> bool:
+        """False where the call that was to be denied is held."""
+        call, body = command.call, command.body
+        match command.kind:
+            case "end" if call is not None:
+                self.calls.end(call, body.get("end_reason", "ended_by_api"))
+            case "deny" if call is not None:
+                epoch = body.get("epoch", "")
+                return epoch.isdecimal() and self.calls.deny(call, int(epoch))
+            case "move" if call is not None:
+                within_ms = body.get("within_ms", "")
+                self.calls.move(call, body.get("ticket", ""), int(within_ms) if within_ms.isdecimal() else 0)
+            case "stay" if call is not None:
+                self.calls.stay(call)
+            case "drain" | "undrain":
+                self.calls.drain(on=command.kind == "drain")
+        return True

@@ -102,6 +102,21 @@ class Hangup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The caller ends the call."""
 
 
+class Ready(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag="ready"
+):
+    """The answer to `Move`: the edge of `epoch` is prepared; with a `code`, why it cannot be had."""
+
+    epoch: int
+    code: str = ""
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="moved"):
+    """To the edge that is left after a `Go`: the call is served at `epoch`, elsewhere. It lets the call go at once."""
+
+    epoch: int
+
+
 # --- edge to caller --------------------------------------------------------------------------------------------
 
 
@@ -162,6 +177,27 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", rename={"t
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, tag="ticket"):
+    """A newer ticket of the same call: its grants lie above all others. The caller keeps them beside those it has."""
+
+    ticket: str
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
+    """The call is to be moved: prepare the grant of `epoch` (of the newest ticket), say `Ready`, and stay for now. A `Go`
+    follows at the end of a turn, in `within_ms` at the latest."""
+
+    epoch: int
+    within_ms: int
+
+
+class Go(msgspec.Struct, frozen=True, kw_only=True, tag="go"):
+    """Take `epoch` now (reason ``planned``). This edge goes on until it hears `Moved`: what it plays is heard until the new
+    one's audio flows."""
+
+    epoch: int
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """The call is over; the socket closes with 1000. A socket that closes without it means: take."""
 
@@ -177,8 +213,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     next_url: str | None = None
 
 
-FromCaller = Attach | Take | Alive | Dtmf | Hangup
-ToCaller = Prepared | Attached | Tick | Clear | Snapshot | Acked | Notice | Ended | Refused
+FromCaller = Attach | Take | Alive | Dtmf | Hangup | Ready | Moved
+ToCaller = (
+    Prepared | Attached | Tick | Clear | Snapshot | Acked | Notice | Ticket | Move | Go | Ended | Refused
+)
 
 from_caller_decoder = msgspec.json.Decoder(FromCaller)
 to_caller_decoder = msgspec.json.Decoder(ToCaller)

@@ -92,11 +92,13 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
-    """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes."""
+    """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes.
+    `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`."""
 
     at_ms: int
     load: Load
     draining: bool = False
+    drain_left_s: float = 0.0
     lapsed: list[Held] = []
 
 
@@ -192,7 +194,9 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``deny`` (a call: if you do not hold it, refuse
-    its grants up to `body.epoch` from now on), ``drain``, ``undrain``. Idempotent."""
+    its grants up to `body.epoch` from now on), ``move`` (a call: let its caller take one of the grants of `body.ticket` at the
+    end of a turn, in `body.within_ms` at the latest), ``stay`` (a call: it is not to be moved any more), ``drain`` (send who
+    attaches first to its standby), ``undrain``. Idempotent."""
 
     version: int
     kind: str

@@ -23,6 +23,8 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 PURE_NAMES = {"machine", "choice", "detector", "plan", "retry", "signature", "policy", "creation"}
 PURE_FILES = {
+    "regions/edge/handover.py",
+    "regions/edge/kept.py",
     "app/fleet/arrivals.py",
     "app/fleet/votes.py",
     "app/fleet/verdicts.py",

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.local.deployment import TAKES_CALLS, Deployment
 from tests.bench import elsewhere
+from tests.bench.drain import measure_drains
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
 from voxplane import AsyncCaller, AsyncClient
@@ -46,6 +47,7 @@ async def measure(*, full: bool) -> list[Figure]:
         Figure(family="failover", name="failover.edge_kill_p99_ms", value=quantile(gaps_ms, 0.99), unit="ms", how=how),
         Figure(family="failover", name="failover.edge_kill_max_ms", value=max(gaps_ms), unit="ms", how=how,
                target=500.0, at_most=True),
+        *await measure_drains(),
         *await elsewhere.measure(full=full),
     ]  # fmt: skip
 

@@ -37,7 +37,10 @@ ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
 NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
-COMMANDS += ("keys revoke",)
+COMMANDS += ("keys revoke", "edges", "move")
+COMMANDS += tuple(
+    f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
+)
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,34 @@ async def test_up_on_servers_of_ones_own(running: Running) -> None:
     assert all(r["measured"]["rtt_ms"] >= 0 for r in regions.values())
     plain = await voxplane("regions", **running.env)
     assert [line.split()[0] for line in plain.out.splitlines()] == list(regions)
+
+
+def test_regions_and_edges_are_cordoned_drained_and_taken_back(running: Running) -> None:
+    edges = json.loads(invoke("edges", "--json", **running.env).out)
+    plain = invoke("edges", **running.env).out
+    assert [line.split()[0] for line in plain.splitlines()] == [e["id"] for e in edges]
+    edge = next(e for e in edges if e["region"] == "us-east")["id"]
+    assert invoke("regions", "cordon", "us-east", **running.env).out == "us-east is cordoned\n"
+    assert invoke("regions", "uncordon", "us-east", **running.env).out == "us-east is active\n"
+    refused(1, "404 not_found", "regions", "progress", "eu-west", **running.env)
+    refused(1, "404 not_found", "edges", "drain", "edge_nonsense", **running.env)
+    drained = invoke("regions", "drain", "us-east", "--wait", "--json", **running.env)
+    shown = json.loads(drained.out)
+    assert (shown["state"], shown["total"], shown["left"]) == ("drained", 0, 0)
+    refused(1, "409 is_draining", "edges", "drain", edge, **running.env)
+    refused(1, "409 nowhere_to_go", "regions", "evacuate", "eu-west", **running.env)
+    said = invoke("regions", "progress", "us-east", **running.env).out
+    assert said.startswith("drain drained: 0 of 0 moved, 0 ended, 0 left; by force from ")
+    assert (
+        json.loads(invoke("regions", "uncordon", "us-east", "--json", **running.env).out)["id"] == "us-east"
+    )
+    refused(1, "404", "move", "call_00000000000000000000000000", **running.env)
+    refused(1, "403 forbidden", "edges", **running.env, VOXPLANE_OPERATOR_KEY=key_of(running))
+
+
+def key_of(running: Running) -> str:
+    key: str = json.loads((running.folder / "profile.json").read_text())["key"]
+    return key
 
 
 def test_an_operator_is_told_why(running: Running) -> None:

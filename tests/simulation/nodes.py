@@ -15,10 +15,11 @@ from app.calls.shapes import AgentRequest, CreateCall, LatencyRequest
 from app.calls.store import CallStore
 from app.connection import DATABASE_ERRORS
 from app.errors import VoxplaneError
+from app.fleet.beats import Beats
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
 from app.fleet.store import FleetStore
-from app.fleet.uplink import Beats, Uplink
+from app.fleet.uplink import Uplink
 from app.fleet.view import FleetView
 from app.hints import Hints
 from app.ids import parse

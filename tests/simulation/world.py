@@ -144,7 +144,7 @@ class World:
             tried = caller._watch._highest_tried
             sound = [
                 max(since, self.sound_since(edge.machine.name), edge.life.born_s)
-                for epoch, grant in caller._grants.items()
+                for epoch, (grant, _) in caller._tickets._grants.items()
                 if epoch > tried and (edge := self.edges[grant.region]).life.state is RUNNING
                 and self._granted(node, epoch, edge)
             ]  # fmt: skip

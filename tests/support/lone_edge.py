@@ -102,14 +102,15 @@ class Backend:
 
 
 class LoneEdge:
-    def __init__(self, folder: Path) -> None:
-        self._key = Ed25519PrivateKey.generate()
+    def __init__(self, folder: Path, name: str = EDGE, key: Ed25519PrivateKey | None = None) -> None:
+        self.name = name
+        self.key = key or Ed25519PrivateKey.generate()
         self.log = Log()
         self.errors: list[Exception] = []
         self.pacer = Pacer(lambda _, error: self.errors.append(error))
         keyring = Keyring(folder / "keys.json")
         jwk = {
-            "kid": "k", "kty": "OKP", "crv": "Ed25519", "x": b64(self._key.public_key().public_bytes_raw()),
+            "kid": "k", "kty": "OKP", "crv": "Ed25519", "x": b64(self.key.public_key().public_bytes_raw()),
         }  # fmt: skip
         keyring.update(
             Keys(
@@ -120,7 +121,7 @@ class LoneEdge:
         self.calls = Calls(
             keyring, TailReader(RegionValkey(None), opening(lambda: keyring.fleet)), self.pacer
         )
-        self.calls.identity = (EDGE, INCARNATION)
+        self.calls.identity = (name, INCARNATION)
         settings = EdgeSettings(
             region="lab", name="e", control_urls=("http://127.0.0.1",), data=folder, local_targets=True
         )
@@ -142,9 +143,10 @@ class LoneEdge:
         epochs: tuple[int, ...] = (1,),
         attach_in_s: float = 60,
         max_s: int = 60,
+        edges: tuple[LoneEdge, ...] = (),
         **private: Any,
     ) -> str:
-        """Grants of this edge; `private`: more of what is sealed."""
+        """Grants of this edge, or of `edges`, one per epoch; `private`: more of what is sealed."""
         now = time.time()
         sealed = Sealed(
             agent=Agent(url=agent_url, **private.pop("agent", {})),
@@ -163,13 +165,14 @@ class LoneEdge:
             attach_by=int(now + attach_in_s),
             max_s=max_s,
             grants=[
-                Grant(epoch=e, edge=EDGE, incarnation=INCARNATION, region="lab", url=self.url) for e in epochs
+                Grant(epoch=e, edge=edge.name, incarnation=INCARNATION, region=edge.name, url=edge.url)
+                for e, edge in zip(epochs, edges or [self] * len(epochs), strict=True)
             ],
             sealed=seal(
                 msgspec.json.encode(sealed), key_id="f", key=FLEET_KEY, nonce=os.urandom(12), bound_to=call
             ),
         )
-        return sign(claims, kid="k", key=self._key)
+        return sign(claims, kid="k", key=self.key)
 
     @asynccontextmanager
     async def caller(
@@ -205,8 +208,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def lone_edge(folder: Path) -> AsyncIterator[LoneEdge]:
-    edge = LoneEdge(folder)
+async def lone_edge(
+    folder: Path, name: str = EDGE, key: Ed25519PrivateKey | None = None
+) -> AsyncIterator[LoneEdge]:
+    """`key`: another's, so that its tickets hold here as well."""
+    edge = LoneEdge(folder / name, name, key)
     server = await ws_create_server(
         lambda request: route(edge.calls, request), "127.0.0.1", 0, max_frame_size=FRAME_BYTES_MAX
     )

@@ -26,6 +26,9 @@ FROM_EDGE: list[wire.ToCaller] = [
     wire.Snapshot(epoch=2, n=5, sealed="snap.abc"),
     wire.Acked(epoch=2, n=4),
     wire.Notice(type="call.reconnected", at_ms=12, data=msgspec.Raw(b'{"a":[1,"\xc3\xbc"]}')),
+    wire.Ticket(ticket="a.b.c"),
+    wire.Move(epoch=4, within_ms=30_000),
+    wire.Go(epoch=4),
     wire.Ended(end_reason="agent_hung_up"),
     wire.Refused(code="full", detail="no room", fix="take the next", next_url="ws://b/v1/media"),
     wire.Refused(code="forged", detail="not ours"),
@@ -119,12 +122,15 @@ def test_an_attach_is_what_an_edge_reads(mode: typing.Any, encoding: typing.Any)
 
 def test_the_other_messages_are_what_an_edge_reads() -> None:
     known, read = standing(), wire.from_caller_decoder.decode
-    reasons: list[typing.Any] = ["silent", "closed", "refused"]
+    reasons: list[typing.Any] = ["silent", "closed", "refused", "planned"]
     for reason in reasons:
         assert read(known.take(reason)) == wire.Take(resume=RESUME, reason=reason)
     assert read(known.alive()) == wire.Alive(stamp=9, played=RESUME.played)
     assert read(known.dtmf("#")) == wire.Dtmf(digit="#", stamp=9)
     assert read(messages.hangup()) == wire.Hangup()
+    assert read(messages.ready(4, "")) == wire.Ready(epoch=4)
+    assert read(messages.ready(4, "full")) == wire.Ready(epoch=4, code="full")
+    assert read(messages.moved(4)) == wire.Moved(epoch=4)
     assert read(messages.Standing().take("closed")) == wire.Take(resume=wire.Resume(), reason="closed")
 
 

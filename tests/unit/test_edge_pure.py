@@ -322,7 +322,8 @@ def test_what_an_edge_has_denied_it_never_takes_up_to_that_epoch() -> None:
     for epoch in (1, 3):
         with pytest.raises(Refusal, match="given up"):
             calls.own(SimpleNamespace(call="call", epoch=epoch, turn=None))  # type: ignore[arg-type]
-    calls.own(SimpleNamespace(call="call", epoch=4, turn=None))  # type: ignore[arg-type]
+    calls.context = SimpleNamespace(settings=SimpleNamespace(capacity_calls=1))  # type: ignore[assignment]
+    calls.own(SimpleNamespace(call="call", epoch=4, turn=None, claims=None))  # type: ignore[arg-type]
 
 
 def test_a_call_that_is_owned_or_has_something_unsent_is_not_denied() -> None:

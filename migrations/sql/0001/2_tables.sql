@@ -131,6 +131,43 @@ create table vx.desired (
   primary key (edge_id, version)
 );
 
+-- Drains and evacuations: the calls of a region or an edge are to be moved off. At most one that has not ended per target.
+create table vx.drains (
+  id             uuid primary key,
+  region         text not null references vx.regions,
+  edge_id        uuid references vx.edges,          -- null: the whole region
+  incarnation    uuid,                              -- of an edge that was told to stop: its next life is not drained
+  kind           text not null check (kind in ('drain', 'evacuate')),
+  force_at       timestamptz not null,              -- until then the end of a turn is waited for
+  total          integer not null,
+  started_at     timestamptz not null default clock_timestamp(),
+  claimed_until  timestamptz not null default '-infinity',  -- by the instance that plans the next round
+  stuck          jsonb not null default '[]',       -- [{call_id, why}] of the newest round
+  drained_at     timestamptz,                       -- when the last call had left
+  ended_at       timestamptz,
+  outcome        text check (outcome in ('canceled', 'stopped'))
+);
+create unique index on vx.drains (region, coalesce(edge_id, '00000000-0000-0000-0000-000000000000')) where ended_at is null;
+create index on vx.drains (edge_id, started_at);
+
+-- Planned moves of calls, the present one and those before. `epoch`: the first that was granted for it.
+create table vx.moves (
+  call_id    uuid not null,
+  epoch      integer not null,
+  drain_id   uuid references vx.drains,             -- null: the project asked for it
+  from_edge  uuid not null,
+  to_edge    uuid not null,
+  grants     integer not null,
+  force_at   timestamptz not null,
+  asked_at   timestamptz not null default clock_timestamp(),
+  done_at    timestamptz,
+  outcome    text check (outcome in ('moved', 'ended', 'failed', 'canceled')),
+  primary key (call_id, epoch)
+);
+create unique index on vx.moves (call_id) where outcome is null;
+create index on vx.moves (drain_id, outcome);
+create index on vx.moves (done_at);
+
 create table vx.used_tokens (
   jti         text primary key,
   expires_at  timestamptz not null
@@ -188,6 +225,7 @@ create table vx.calls (
 ) partition by range (id);
 create index on vx.calls (project_id, id desc);
 create index on vx.calls (attach_by) where ended_at is null;
+create index on vx.calls (edge_id) where ended_at is null;
 
 create table vx.events (
   call_id       uuid not null,

@@ -49,6 +49,9 @@ grant select, insert, update, delete on vx.denials to vx_worker;
 grant select, insert, update on vx.projects, vx.api_keys, vx.content_keys, vx.regions, vx.edges, vx.desired,
   vx.used_tokens, vx.signing_keys, vx.fleet_keys to vx_admin;
 grant delete on vx.desired, vx.used_tokens to vx_admin;
+grant select, insert, update on vx.drains, vx.moves to vx_admin;
+grant select, update on vx.drains to vx_worker;
+grant select, update, delete on vx.moves to vx_worker;
 grant select, insert, update on vx.health, vx.observations to vx_admin;
 grant select, insert on vx.fleet_events to vx_admin;
 grant select, delete on vx.fleet_events to vx_worker;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
 
@@ -16,15 +16,17 @@ import msgspec
 
 from voxplane import messages as wire
 from voxplane.client import AsyncClient
-from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable
-from voxplane.grants import read_grants
+from voxplane.errors import CallLost, CallRefused
 from voxplane.hearing import Frame, Gap, Hearing
-from voxplane.links import Connect, Link, websocket
+from voxplane.links import Connect, Link, Links, websocket
+from voxplane.moving import Moving, Overlap
+from voxplane.tickets import Lost, Tickets
 from voxplane.watch import Action, AskTicket, GiveUp, LetGo, Prepare, Retry, State, Take, Watch
 
 TICK_S = 0.02
 ALIVE_EVERY_S = 0.4
 TICKET_PAUSE_S = 0.3
+BACKEND_UP = frozenset({"agent.connected", "call.reconnected"})
 HANGUP_WITHIN_S = 5.0
 PRIMARY_WITHIN_S = 3.0
 """A primary that is silent after the first attach is given up for its standby."""
@@ -48,15 +50,20 @@ class AsyncCaller:
         client: AsyncClient | None = None,
         connect: Connect = websocket,
     ) -> None:
-        self.call_id, grants = read_grants(ticket)
-        self._grants = {g.epoch: g for g in grants}
-        self._ticket = ticket
+        self._tickets = Tickets(ticket, client)
+        self.call_id = self._tickets.call_id
         self._encoding = encoding
         self._rate_hz = sample_rate
         self._bytes_per_s = sample_rate * (2 if encoding == "pcm16" else 1)
-        self._client = client
-        self._connect = connect
-        self._watch = Watch([g.epoch for g in grants], grants[0].epoch, 0.0)
+        self._links = Links(self._received, self._closed, connect)
+        self._watch = Watch(self._tickets.epochs, self._tickets.first.epoch, 0.0)
+        self._moving = Moving(
+            self._tickets,
+            self._links,
+            prepare=lambda epoch: self._link(epoch, "prepare"),
+            tell=lambda message: self._links.spawn(self._tell(message)),
+            go=lambda epoch: self._carry_out(self._watch.planned(epoch, _now_ms())),
+        )
         self._watching = False
         self._served = False
         self._standing = wire.Standing()
@@ -64,8 +71,6 @@ class AsyncCaller:
         self._joining: Link | None = None
         """Attaches or resumes at the present epoch."""
         self._standbys: dict[int, Link] = {}
-        self._links: set[Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._hearing = Hearing(self._bytes_per_s)
         self._sequence = 0
         self._sent_s = 0.0
@@ -83,7 +88,7 @@ class AsyncCaller:
 
     async def __aenter__(self) -> AsyncCaller:
         self._joining = self._link(self._watch.epoch, "attach")
-        self._spawn(self._keep())
+        self._links.spawn(self._keep())
         try:
             async with asyncio.timeout(BEGIN_WITHIN_S):
                 await self._begun.wait()
@@ -109,7 +114,7 @@ class AsyncCaller:
 
     @property
     def region(self) -> str:
-        return self._grants[self._watch.epoch].region
+        return self._tickets.grant(self._watch.epoch).region
 
     @property
     def over(self) -> bool:
@@ -156,12 +161,7 @@ class AsyncCaller:
     async def close(self) -> None:
         """Leaves without a word: the call goes on for a while, and ends by itself."""
         self._finish()
-        links, tasks = list(self._links), list(self._tasks)
-        for link in links:
-            link.drop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*(link.gone() for link in links), *tasks, return_exceptions=True)
+        await self._links.close()
 
     # ------------------------------------------------------------------------------------------------ the watch
 
@@ -176,13 +176,14 @@ class AsyncCaller:
                     self._primary_failed()
                 continue
             self._carry_out(self._watch.tick(_now_ms()))
+            self._moving.tick(_now_ms())
             if now_s - self._sent_s > ALIVE_EVERY_S and self._watch.state is not State.TAKING:
                 await self._tell(self._standing.alive())
 
     def _primary_failed(self) -> None:
         """The first attach came to nothing: the first standby is as good a place to begin."""
         joining, self._joining = self._joining, None
-        self._drop(joining)
+        self._links.drop(joining)
         self._watching = True
         self._carry_out(self._watch.closed(_now_ms()))
 
@@ -196,74 +197,62 @@ class AsyncCaller:
                 case LetGo(epoch):
                     self._let_go(epoch)
                 case Retry(epoch):
-                    self._drop(self._joining)
+                    self._links.drop(self._joining)
                     self._joining = self._link(epoch, "resume")
                 case AskTicket():
-                    self._spawn(self._ask_ticket())
+                    self._links.spawn(self._ask_ticket())
                 case GiveUp():
                     self._lose()
 
     def _take(self, epoch: int, reason: str) -> None:
         self._hearing.lost(self._watch.epoch, reason, time.monotonic())
+        if reason == "planned" and (link := self._moving.taken()) is not None:
+            # the owner goes on until this one is attached
+            self._standbys[epoch] = link
+            self._links.spawn(link.tell(self._standing.take(reason)))
+            return
+        self._moving.cancel()
+        self._moving.let_go()
         prepared = self._standbys.pop(epoch, None)
         for link in (self._owner, self._joining, *self._standbys.values()):
-            self._drop(link)
+            self._links.drop(link)
         self._owner = self._joining = None
         self._standbys.clear()
         if prepared is not None and prepared.prepared:
             self._standbys[epoch] = prepared
-            self._spawn(prepared.tell(self._standing.take(reason)))
+            self._links.spawn(prepared.tell(self._standing.take(reason)))
             return
-        self._drop(prepared)
+        self._links.drop(prepared)
         self._standbys[epoch] = self._link(epoch, "take")
 
     def _let_go(self, epoch: int) -> None:
-        self._drop(self._standbys.pop(epoch, None))
+        self._links.drop(self._standbys.pop(epoch, None))
 
     async def _ask_ticket(self) -> None:
-        if self._client is not None:
-            try:
-                fresh = await self._client.new_ticket(self.call_id, self._ticket)
-                _, grants = read_grants(fresh["ticket"])
-                if any(g.epoch > max(self._grants) for g in grants):
-                    self._ticket = fresh["ticket"]
-                    self._grants |= {g.epoch: g for g in grants}
-                    self._carry_out(self._watch.granted([g.epoch for g in grants], _now_ms()))
-                    return
-            except ApiError as error:
-                if error.status in (401, 404) or error.code == "call_ended":
-                    self._lose()
-                    return
-            except (Unavailable, ValueError, KeyError, TypeError):
-                pass  # nobody there, or an answer that is none: asked again after a pause
+        try:
+            epochs = await self._tickets.renew()
+        except Lost:
+            self._lose()
+            return
+        if epochs:
+            self._carry_out(self._watch.granted(epochs, _now_ms()))
+            return
         await asyncio.sleep(TICKET_PAUSE_S)
         self._carry_out(self._watch.not_granted(_now_ms()))
 
     # ---------------------------------------------------------------------------------------------- the sockets
 
     def _link(self, epoch: int, mode: str) -> Link:
-        link = Link(
-            self._grants[epoch].url,
-            epoch,
-            mode,
-            first=lambda: self._standing.attach(
-                self._ticket, epoch, mode, encoding=self._encoding, sample_rate=self._rate_hz
-            ),
-            heard=self._received,
-            closed=self._closed,
-            connect=self._connect,
-        )
-        self._links.add(link)
-        return link
+        def first() -> str:
+            ticket = self._tickets.of(epoch)
+            return self._standing.attach(
+                ticket, epoch, mode, encoding=self._encoding, sample_rate=self._rate_hz
+            )
 
-    def _drop(self, link: Link | None) -> None:
-        if link is not None:
-            link.drop()
-            self._links.discard(link)
+        return self._links.open(self._tickets.grant(epoch).url, epoch, mode, first)
 
     def _closed(self, link: Link) -> None:
         """A socket has closed or never opened, or its edge has refused."""
-        self._links.discard(link)
         if self.over:
             return
         if link is self._joining and not self._watching:
@@ -278,13 +267,25 @@ class AsyncCaller:
                 self._carry_out(self._watch.closed(_now_ms()))
         elif self._standbys.get(link.epoch) is link:
             del self._standbys[link.epoch]
-            self._carry_out(self._watch.failed(link.epoch, _now_ms()))
+            self._standby_failed(link)
+        elif link is self._moving.link:
+            self._moving.failed(link)
+        elif self._moving.is_left(link):
+            self._moving.let_go()
+
+    def _standby_failed(self, link: Link) -> None:
+        moving = self._watch.state is State.MOVING
+        fell = self._watch.declined if link.refused else self._watch.failed
+        self._carry_out(fell(link.epoch, _now_ms()))
+        if moving and self._watch.state is State.ATTACHED:
+            self._hearing.stayed()
+            self._moving.answer(link.epoch, link.refused)
 
     def _received(self, link: Link, raw: str | bytes) -> None:
         if isinstance(raw, bytes):
             audio = wire.read_audio(raw)
-            if audio is not None and link is self._owner:
-                self._audio(link.epoch, audio)
+            if audio is not None:
+                self._audio(link, audio)
             return
         message = wire.read(raw)
         match message:
@@ -295,7 +296,10 @@ class AsyncCaller:
                 return
             case wire.Prepared():
                 link.prepared = True
-                self._carry_out(self._watch.prepared(link.epoch, _now_ms()))
+                if link is self._moving.link:
+                    self._moving.prepared(link)
+                else:
+                    self._carry_out(self._watch.prepared(link.epoch, _now_ms()))
                 return
             case wire.Attached():
                 self._now_owned_by(link)
@@ -308,17 +312,24 @@ class AsyncCaller:
                 self.cleared.append(time.monotonic())
             case wire.Notice():
                 self.notices.append(msgspec.to_builtins(message))
+                if message.event in BACKEND_UP:
+                    self._moving.note(Overlap.backend_up)
+            case wire.Ticket():
+                self._carry_out(self._watch.granted(self._tickets.add(message.ticket), _now_ms()))
+            case wire.Move() | wire.Go():
+                self._moving.asked(message)
             case wire.Ended():
                 self.end_reason = message.end_reason
                 self._finish()
-                self._drop(link)
+                self._links.drop(link)
 
     def _was_refused(self, link: Link, refused: wire.Refused) -> None:
         """A full or restarted primary names the next, and a standby's refusal leaves the others; a bad ticket is bad everywhere.
         An owner that refuses a resume has answered: it is not the caller's own network. An edge that knows that the call has
         ended is believed."""
         self._refused = CallRefused(refused.code, refused.detail, refused.fix)
-        self._drop(link)
+        link.refused = refused.code
+        self._links.drop(link)
         if refused.code == "ended" and self._begun.is_set():
             self._finish()
             return
@@ -326,33 +337,40 @@ class AsyncCaller:
             self._begun.set()
             return
         if link is self._joining and link.mode == "resume" and self._watch.state is State.SUSPICIOUS:
-            self._drop(self._owner)
+            self._links.drop(self._owner)
             self._owner = None
         self._closed(link)
 
     def _now_owned_by(self, link: Link) -> None:
         if not self._watch.accepts(link.epoch):
-            self._drop(link)
+            self._links.drop(link)
             return
         self._standbys.pop(link.epoch, None)
         if link is self._joining:
             self._joining = None
         old, self._owner = self._owner, link
-        if old is not link:
-            self._drop(old)
+        if old is not None and old is not link and self._watch.state is State.MOVING:
+            self._moving.leave(old, link.epoch, _now_ms())
+        elif old is not link:
+            self._links.drop(old)
         self._carry_out(self._watch.attached(link.epoch, _now_ms()))
         self._hearing.attached(link.epoch, time.monotonic())
         self._watching = self._served = True
         self._begun.set()
         if self._hanging_up:
-            self._spawn(self._tell(wire.hangup()))
+            self._links.spawn(self._tell(wire.hangup()))
 
-    def _audio(self, epoch: int, audio: wire.Audio) -> None:
+    def _audio(self, link: Link, audio: wire.Audio) -> None:
         now_s = time.monotonic()
+        if link is not self._owner:
+            if self._moving.is_left(link) and not audio.filler and self._moving.old_spoke(now_s * 1000):
+                self._hearing.audio(link.epoch, audio, now_s)
+            return
         self._carry_out(self._watch.heard(now_s * 1000))
         self._standing.stamped(audio.stamp)
         if not audio.filler:
-            self._standing.played = self._hearing.audio(epoch, audio, now_s)
+            self._moving.note(Overlap.new_spoke)
+            self._standing.played = self._hearing.audio(link.epoch, audio, now_s)
 
     async def _tell(self, message: str | bytes) -> None:
         """To the owner, where there is one."""
@@ -369,11 +387,6 @@ class AsyncCaller:
         self._begun.set()
         self._over.set()
         self._hearing.finish()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _now_ms() -> float:

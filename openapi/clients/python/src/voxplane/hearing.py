@@ -23,7 +23,8 @@ class Frame:
 
 @dataclass(slots=True)
 class Gap:
-    """One failover as the caller heard it, in monotonic seconds. `audio_gap_s`: last frame of the old owner to first of the new."""
+    """One failover or planned move as the caller heard it, in monotonic seconds. `audio_gap_s`: last frame of the old owner to the
+    first of the new."""
 
     from_epoch: int
     reason: str
@@ -55,6 +56,11 @@ class Hearing:
         if not self.gaps or self.gaps[-1].attached_at_s is not None:
             self.gaps.append(Gap(from_epoch, reason, now_s, self._last_frame_s))
 
+    def stayed(self) -> None:
+        """The new edge has refused, and the owner goes on: there is no gap."""
+        if self.gaps and self.gaps[-1].attached_at_s is None:
+            self.gaps.pop()
+
     def attached(self, epoch: int, now_s: float) -> None:
         if self.gaps and self.gaps[-1].attached_at_s is None:
             self.gaps[-1].to_epoch = epoch
@@ -64,6 +70,8 @@ class Hearing:
         """Keeps the frame; gives the position up to which the agent has been heard with it."""
         self._last_frame_s = now_s
         gap = self.gaps[-1] if self.gaps else None
+        if gap is not None and gap.from_epoch == epoch and gap.first_frame_at_s is None:
+            gap.last_frame_at_s = now_s
         if gap is not None and gap.first_frame_at_s is None and gap.to_epoch == epoch:
             gap.first_frame_at_s = now_s
         self._put(Frame(audio.samples, audio.utterance, audio.offset_ms, epoch, now_s))

@@ -1,9 +1,10 @@
-"""One socket to one edge, from the moment it is wanted until it is gone."""
+"""One socket to one edge, from the moment it is wanted until it is gone; and all of a caller's, with what it does beside them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
@@ -38,6 +39,8 @@ class Link:
         self.epoch = epoch
         self.mode = mode
         self.prepared = False
+        self.refused = ""
+        """The code with which the edge has refused."""
         self._url = url
         self._first, self._heard, self._closed = first, heard, closed
         self._connect = connect
@@ -90,3 +93,47 @@ class Link:
                 self._socket.transport.abort()
         if not self._dropped:
             self._closed(self)
+
+
+class Links:
+    """The sockets and the tasks of one caller: none of them outlives `close`."""
+
+    def __init__(
+        self,
+        heard: Callable[[Link, str | bytes], None],
+        closed: Callable[[Link], None],
+        connect: Connect = websocket,
+    ) -> None:
+        self._heard, self._closed = heard, closed
+        self._connect = connect
+        self._links: set[Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, url: str, epoch: int, mode: str, first: Callable[[], str]) -> Link:
+        link = Link(
+            url, epoch, mode, first=first, heard=self._heard, closed=self._over, connect=self._connect
+        )
+        self._links.add(link)
+        return link
+
+    def drop(self, link: Link | None) -> None:
+        if link is not None:
+            link.drop()
+            self._links.discard(link)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        links, tasks = list(self._links), list(self._tasks)
+        for link in links:
+            link.drop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*(link.gone() for link in links), *tasks, return_exceptions=True)
+
+    def _over(self, link: Link) -> None:
+        self._links.discard(link)
+        self._closed(link)

@@ -77,6 +77,25 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     data: Any = None
 
 
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, tag="ticket"):
+    """A newer ticket of the call: more grants, above all others."""
+
+    ticket: str
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
+    """Prepare the grant of `epoch` and say `ready`; a `go` follows at the end of a turn."""
+
+    epoch: int
+    within_ms: int = 0
+
+
+class Go(msgspec.Struct, frozen=True, kw_only=True, tag="go"):
+    """Take `epoch` now, while this edge goes on until it is told `moved`."""
+
+    epoch: int
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     end_reason: str
 
@@ -90,7 +109,9 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     next_url: str | None = None
 
 
-FromEdge = Prepared | Attached | Tick | Clear | Snapshot | Acked | Notice | Ended | Refused
+FromEdge = (
+    Prepared | Attached | Tick | Clear | Snapshot | Acked | Notice | Ticket | Move | Go | Ended | Refused
+)
 _decoder: msgspec.json.Decoder[FromEdge] = msgspec.json.Decoder(FromEdge)
 
 
@@ -181,6 +202,15 @@ class Standing:
 
     def dtmf(self, digit: str) -> str:
         return text({"type": "dtmf", "digit": digit, "stamp": self.stamp})
+
+
+def ready(epoch: int, code: str) -> str:
+    """`code`: why the edge of `epoch` cannot be had; empty where it is prepared."""
+    return text({"type": "ready", "epoch": epoch} | ({"code": code} if code else {}))
+
+
+def moved(epoch: int) -> str:
+    return text({"type": "moved", "epoch": epoch})
 
 
 def hangup() -> str:

@@ -5,6 +5,9 @@
         │ closed without an end ────┴──────────────────────────────────────► taking: Take(next) at once
     taking ──attached──► attached at the higher epoch
         └─refused / failed─► the next grant; none left: AskTicket; too late: GiveUp
+    attached ──planned──► moving: Take(the epoch asked for), while the owner goes on ──attached──► attached there
+                             │ refused: nothing was taken ──► attached, the owner stays
+                             └─the new one fails, or the owner does ──► taking
 
 When both are silent before any take was sent, it is the caller's own network: the old owner is tried again, and the
 standbys from the first on, until somebody is heard; the epoch stays. A standby that failed to prepare is passed over and has
@@ -29,6 +32,7 @@ class State(StrEnum):
     ATTACHED = "attached"
     SUSPICIOUS = "suspicious"
     TAKING = "taking"
+    MOVING = "moving"
     OVER = "over"
 
 
@@ -39,7 +43,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """`reason`: ``silent``, ``closed`` or ``refused``."""
+    """`reason`: ``silent``, ``closed`` or ``refused``; ``planned`` where the owner is there and stays until the new one is."""
 
     epoch: int
     reason: str
@@ -113,7 +117,28 @@ class Watch:
         """The owner's socket has closed, and it did not say that the call ended."""
         if self.state in (State.TAKING, State.OVER):
             return []
+        if self.state is State.MOVING:
+            self.state = State.TAKING  # the take is on its way
+            return []
         return self._take("closed", now_ms)
+
+    def planned(self, epoch: int, now_ms: float) -> list[Action]:
+        """The owner asks to be left for `epoch`, whose edge is prepared. Nothing while the owner is in doubt."""
+        if self.state is not State.ATTACHED or epoch <= self._highest_tried or epoch not in self._epochs:
+            return []
+        self.state = State.MOVING
+        self._highest_tried = epoch
+        self._sent_ms = self._lost_ms = now_ms
+        return [Take(epoch, "planned")]
+
+    def declined(self, epoch: int, now_ms: float) -> list[Action]:
+        """An edge has refused: it has not taken the call. Of a planned move the owner still has it."""
+        if self.state is State.MOVING and epoch == self._highest_tried:
+            self.state = State.ATTACHED
+            self._highest_tried = self.epoch
+            self._passed.add(epoch)
+            return []
+        return self.failed(epoch, now_ms)
 
     def attached(self, epoch: int, now_ms: float) -> list[Action]:
         """An edge has said `attached`."""
@@ -130,7 +155,8 @@ class Watch:
         """A standby refused, or its socket did not open or closed."""
         if self.state is State.SUSPICIOUS and epoch == self._prepared:
             return self._prepare_next(now_ms)
-        if self.state is State.TAKING and epoch == self._highest_tried:
+        if self.state in (State.TAKING, State.MOVING) and epoch == self._highest_tried:
+            self.state = State.TAKING
             return self._take_next("refused", now_ms)
         return []
 
@@ -156,6 +182,8 @@ class Watch:
             return self._prepare_next(now_ms)
         if self.state is State.SUSPICIOUS:
             return self._suspicious(silent_ms, now_ms)
+        if self.state is State.MOVING and now_ms - self._sent_ms >= TAKE_PATIENCE_MS:
+            self.state = State.TAKING
         if self.state is State.TAKING:
             if now_ms - self._lost_ms >= GIVE_UP_AFTER_MS:
                 self.state = State.OVER

@@ -1,0 +1,158 @@
+"""Planned moves of calls: one that a project asks for, and the tickets of all that are asked for.
+
+Where a call goes is the plan's (`app.fleet.plan`), when it goes its edge's. A move is asked for once: while one is under way the
+same wish is answered with it, and another one is refused.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.calls.machine import FINAL
+from app.calls.service import Calls, grants_between
+from app.calls.shapes import CreateCall
+from app.calls.store import StoredCall, StoredRequest
+from app.clock import Clock, rfc3339
+from app.db import Database
+from app.errors import Conflict, FieldError, Invalid
+from app.fleet.desired import topic
+from app.fleet.drain_shapes import MoveRequest, MoveView
+from app.fleet.drain_store import DrainStore
+from app.fleet.drain_worker import TOPIC
+from app.fleet.plan import Ask, Leaving, Room
+from app.fleet.view import EdgeState, Fleet
+from app.placement.choice import Measured, Wishes
+from app.placement.service import measurements, wishes_of
+from app.projects.auth import Principal
+from regions.wire import ids
+
+log = structlog.get_logger()
+
+SELECT_MODES = "select id, mode from vx.projects where id = any($1::uuid[])"
+_request = msgspec.json.Decoder(StoredRequest)
+
+
+class Moves:
+    def __init__(self, db: Database, calls: Calls, store: DrainStore, clock: Clock) -> None:
+        self._db = db
+        self._calls = calls
+        self._store = store
+        self._clock = clock
+
+    def wishes(self, request: bytes) -> tuple[Wishes, dict[str, Measured]]:
+        """Of a call as it was stored, as they count now."""
+        return self._wishes(_request.decode(request), self._calls.fleet.now)
+
+    def _wishes(self, request: StoredRequest, fleet: Fleet) -> tuple[Wishes, dict[str, Measured]]:
+        body = CreateCall(agent=request.agent, latencies=request.latencies, regions=request.regions)
+        try:
+            wishes = wishes_of(body, fleet)
+        except Invalid:
+            # a region that it named is gone: what it allowed still holds
+            asked = request.regions
+            wishes = Wishes(allow=frozenset(asked.allow), jurisdictions=frozenset(asked.jurisdictions))
+        return wishes, measurements(body, self._clock.now())
+
+    async def move(self, principal: Principal, call_id: UUID | None, wanted: MoveRequest) -> MoveView:
+        """Asks the call's edge to let it go. Raises `NotFound`, `Conflict` or `Invalid`."""
+        call = await self._calls.get(principal, call_id)
+        fleet = self._calls.fleet.now
+        if call.state in FINAL:
+            raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
+        if call.answered_at is None or call.edge_id is None:
+            raise Conflict(
+                "Nobody has attached to the call yet.", code="not_attached",
+                fix="Move it when it is in progress; until then its ticket names standbys.",
+            )  # fmt: skip
+        if wanted.region is not None and wanted.region not in fleet.regions:
+            raise Invalid(
+                "There is no such region.",
+                errors=[FieldError(pointer="/region", detail="unknown")],
+                fix="GET /v1/regions lists them.",
+            )
+        await self._store.settle()
+        under_way = await self._under_way(call.id, wanted)
+        if under_way is not None:
+            return under_way
+        edges = self._place(call, wanted, await self._store.reserved())
+        force_at = self._clock.now() + timedelta(seconds=wanted.within_s)
+        ask = Ask(Leaving(call_id=call.id, epoch=call.epoch, edge_id=call.edge_id), edges)
+        granted = await self._store.move(None, call.edge_id, force_at, [ask])
+        if call.id not in granted:
+            under_way = await self._under_way(call.id, wanted)
+            if under_way is not None:
+                return under_way
+            raise Conflict(
+                "The call has just moved or ended.", code="moved_on", fix="Read it and decide again."
+            )
+        self._calls.tails.want(call.id)
+        self._calls.hints.wake(topic(call.edge_id))
+        self._calls.hints.wake(TOPIC)
+        log.info("call.to_move", call=ids.encode(ids.CALL, call.id), region=edges[0].region)
+        return MoveView(
+            call_id=ids.encode(ids.CALL, call.id),
+            region=edges[0].region,
+            edge=ids.encode(ids.EDGE, edges[0].id),
+            epoch=granted[call.id],
+            deadline=rfc3339(force_at),
+        )
+
+    def _place(
+        self, call: StoredCall, wanted: MoveRequest, reserved: dict[UUID, int]
+    ) -> tuple[EdgeState, ...]:
+        fleet = self._calls.fleet.now
+        wishes, measured = self._wishes(call.request, fleet)
+        assert call.edge_id is not None
+        leaving = Leaving(
+            call_id=call.id, epoch=call.epoch, edge_id=call.edge_id, wishes=wishes, measured=measured
+        )
+        room = Room(fleet, frozenset({call.edge_id}), reserved)
+        found = room.take(leaving, draw=random.random(), pin=wanted.region)
+        if isinstance(found, str):
+            raise Conflict(
+                f"No other edge{f' of {wanted.region}' if wanted.region else ''} may take the call: {found}.",
+                code="nowhere_to_go",
+                fix="Leave `region` out, uncordon or start another edge, or let the call be.",
+            )
+        return found
+
+    async def _under_way(self, call_id: UUID, wanted: MoveRequest) -> MoveView | None:
+        """The move that runs, where it goes where it is wanted; raises `Conflict` where it does not."""
+        running = await self._store.open_move(call_id)
+        if running is None:
+            return None
+        epoch, edge_id, force_at = running
+        edge = self._calls.fleet.now.edge(edge_id)
+        region = edge.region if edge is not None else ""
+        if wanted.region not in (None, region):
+            raise Conflict(
+                f"The call is being moved to {region} already.", code="move_under_way",
+                fix="Wait for call.moved, then move it on.",
+            )  # fmt: skip
+        return MoveView(
+            call_id=ids.encode(ids.CALL, call_id),
+            region=region,
+            edge=ids.encode(ids.EDGE, edge_id),
+            epoch=epoch,
+            deadline=rfc3339(force_at),
+        )
+
+    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
+        """See `app.fleet.orders.Tickets`."""
+        open_moves = await self._store.granted(moves)
+        calls = await self._calls.store.get_many(list(open_moves))
+        rows = await self._db.pool("admin").fetch(SELECT_MODES, list({c.project_id for c in calls}))
+        tests = {r["id"] for r in rows if r["mode"] == "test"}
+        made: dict[UUID, tuple[str, int]] = {}
+        for call in calls:
+            move = open_moves[call.id]
+            grants = grants_between(call, move.epoch, move.grants, self._calls.fleet.now)
+            if grants and call.ended_at is None:
+                ticket = await self._calls.ticket(call, grants, test=call.project_id in tests)
+                made[call.id] = (ticket, move.within_ms)
+        return made

@@ -1,0 +1,214 @@
+"""``voxplane regions``, ``voxplane edges`` and ``voxplane move``: what operators look at, and what they move calls with.
+
+Decides how these commands are written and what they print; what may be done is the API's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+import typer
+
+from app.cli_run import client, operator, run
+
+LOOK_EVERY_S = 0.5
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
+Target = Annotated[str, typer.Argument(help="Its id.", metavar="ID")]
+Wait = Annotated[bool, typer.Option("--wait", help="Until the last call has left, with the progress.")]
+Within = Annotated[
+    int, typer.Option(min=1, max=86_400, help="Seconds in which the end of a turn is waited for.")
+]
+
+
+regions_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+edges_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@regions_app.callback()
+def regions(context: typer.Context, json_: JsonFlag = False) -> None:
+    """Show the regions, their health and distance; cordon, drain and evacuate them.
+
+    \b
+    Example:
+      voxplane regions --json | jq '.[] | {id, health}'
+      voxplane regions drain us-east --wait
+      voxplane regions health eu-west   (with the operator's key: why it is held for what it is)
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from voxplane import probe_regions
+
+    async def work() -> None:
+        async with client() as api:
+            found = await api.regions()
+            measured = {m.region: m for m in await probe_regions(found)}
+        if json_:
+            typer.echo(
+                json.dumps(
+                    [r | {"measured": m.to_json() if (m := measured.get(r["id"])) else None} for r in found]
+                )
+            )
+            return
+        for region in found:
+            near = measured.get(region["id"])
+            distance = f"{near.rtt_ms:7.1f} ms" if near else "         –"
+            typer.echo(
+                f"{region['id']:<14} {region['jurisdiction']:<4} {region['health']:<10} {region['admin_state']:<9} {distance}"
+            )
+
+    run(work)
+
+
+@regions_app.command("health")
+def regions_health(
+    region: Annotated[str, typer.Argument(help="The region's id, such as eu-west.")], json_: JsonFlag = False
+) -> None:
+    """Show what is held of a region and why, for operators.
+
+    Each edge with its verdict, what each signal says, by which figures, and what would change it. VOXPLANE_API_KEY is the
+    operator's key (vx_op_…).
+
+    \b
+    Example:
+      voxplane regions health eu-west --json | jq .edges[].signals
+    """
+    from app.cli_health import lines
+
+    async def work() -> None:
+        async with client() as api:
+            found = await api.region_health(region)
+        typer.echo(json.dumps(found) if json_ else "\n".join(lines(found)))
+
+    run(work)
+
+
+@edges_app.callback()
+def edges(context: typer.Context, json_: JsonFlag = False) -> None:
+    """Show the edges and their calls; cordon, drain and evacuate them.
+
+    \b
+    Example:
+      voxplane edges --json | jq '.[] | {id, region, calls}'
+      voxplane edges drain edge_01j… --within-s 60
+    """
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work() -> None:
+        async with operator() as api:
+            found = (await api.request("GET", "/admin/v1/edges"))["data"]
+        if json_:
+            typer.echo(json.dumps(found))
+            return
+        for edge in found:
+            calls = f"{edge['calls']:>5} of {edge['capacity_calls']}"
+            typer.echo(
+                f"{edge['id']}  {edge['region']:<14} {edge['name']:<12} {edge['health']:<10} {edge['admin_state']:<9} {calls}"
+            )
+
+    run(work)
+
+
+def _add_commands(app: typer.Typer, what: str, example: str) -> None:
+    """The five commands of a group. `what`: in the path."""
+
+    def cordon(target: Target, json_: JsonFlag = False) -> None:
+        _tell(f"{what}/{target}", "cordon", json_)
+
+    def uncordon(target: Target, json_: JsonFlag = False) -> None:
+        _tell(f"{what}/{target}", "uncordon", json_)
+
+    def drain(target: Target, within_s: Within = 300, wait: Wait = False, json_: JsonFlag = False) -> None:
+        _drain(f"{what}/{target}", "drain", {"within_s": within_s}, wait=wait, json_=json_)
+
+    def evacuate(target: Target, wait: Wait = False, json_: JsonFlag = False) -> None:
+        _drain(f"{what}/{target}", "evacuate", None, wait=wait, json_=json_)
+
+    def progress(target: Target, wait: Wait = False, json_: JsonFlag = False) -> None:
+        _drain(f"{what}/{target}", None, None, wait=wait, json_=json_)
+
+    for command, help_ in (
+        (cordon, "No new calls; those that run stay."),
+        (uncordon, "Take new calls again. A drain that runs is canceled."),
+        (drain, "No new calls, and those that run are moved elsewhere at the end of a turn."),
+        (evacuate, "A drain that waits for nothing."),
+        (progress, "How far the newest drain is."),
+    ):
+        shown = f"{help_}\n\n\b\nExample:\n  voxplane {what} {command.__name__} {example}"
+        app.command(command.__name__, help=shown)(command)
+
+
+def _tell(path: str, verb: str, json_: bool) -> None:
+    async def work() -> None:
+        async with operator() as api:
+            shown = await api.request("POST", f"/admin/v1/{path}/{verb}")
+        typer.echo(json.dumps(shown) if json_ else f"{path.partition('/')[2]} is {shown['admin_state']}")
+
+    run(work)
+
+
+def _drain(path: str, verb: str | None, body: dict[str, int] | None, *, wait: bool, json_: bool) -> None:
+    async def work() -> None:
+        async with operator() as api:
+            if verb is not None:
+                await api.request("POST", f"/admin/v1/{path}/{verb}", body)
+            said = ""
+            while True:
+                shown = await api.request("GET", f"/admin/v1/{path}/drain")
+                line = drain_line(shown)
+                if not json_ and line != said:
+                    typer.echo(line)
+                    said = line
+                if not wait or shown["state"] != "running":
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
+        if json_:
+            typer.echo(json.dumps(shown))
+
+    run(work)
+
+
+def drain_line(shown: dict[str, Any]) -> str:
+    """One line of progress."""
+    stuck: dict[str, int] = {}
+    for call in shown["stuck"]:
+        stuck[call["why"]] = stuck.get(call["why"], 0) + 1
+    counts = f"{shown['moved']} of {shown['total']} moved, {shown['ended']} ended, {shown['left']} left"
+    cannot = f"; cannot go: {', '.join(f'{n} {why}' for why, n in sorted(stuck.items()))}" if stuck else ""
+    return f"{shown['kind']} {shown['state']}: {counts}{cannot}; by force from {shown['deadline']}"
+
+
+_add_commands(regions_app, "regions", "us-east")
+_add_commands(edges_app, "edges", "edge_01j…")
+
+
+def move(
+    call_id: Annotated[str, typer.Argument(help="call_…")],
+    region: Annotated[
+        str | None, typer.Option(help="Where to; the best other edge where it is left out.")
+    ] = None,
+    within_s: Annotated[
+        int, typer.Option(min=0, max=3_600, help="Seconds in which the end of a turn is waited for.")
+    ] = 30,
+    json_: JsonFlag = False,
+) -> None:
+    """Move a call to another edge, at the end of a turn.
+
+    \b
+    Example:
+      voxplane move call_01j… --region eu-west
+    """
+
+    async def work() -> None:
+        body = {"within_s": within_s} | ({"region": region} if region else {})
+        async with client() as api:
+            asked = await api.request("POST", f"/v1/calls/{call_id}/move", body)
+        typer.echo(
+            json.dumps(asked)
+            if json_
+            else f"to {asked['region']} at epoch {asked['epoch']}, by force from {asked['deadline']}"
+        )
+
+    run(work)

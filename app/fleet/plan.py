@@ -1,0 +1,145 @@
+"""What to do next about calls that are to leave their edges: whom to ask now, whom to hurry, who waits, who cannot go and why.
+
+Pure: the fleet, the calls, what is under way, the pace and a seed come in; a `DrainPlan` goes out, and an empty one is the steady
+state. Each call, in this order:
+
+1. it was asked, and its edge waits for the end of a turn        → ``waiting``
+2. it was asked three times, and nobody took it                  → ``stuck`` (``not_taken``)
+3. it is late: the deadline has passed, or all are to go at once → ``force``, as fast as a round allows
+4. as many are under way as may be, or as were asked this round  → ``later``
+5. no edge may take it (residency, health, room)                 → ``stuck``, and looked at again next time
+6. else                                                          → ``ask``
+
+Where a call goes is placement's choice (`app.placement.choice`) over the edges that stay. Every place that is given away here
+counts at once, with those of moves under way, so that no surviving edge is asked to take more than it has room for (I9). A pin
+binds no call that must leave, nor does its latency cap where nobody else is near enough; its residency always does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from app.fleet.view import EdgeState, Fleet
+from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
+
+FAILURES_MAX = 3
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A call on an edge that is to be left. `asked`: it is being moved. `failures`: moves that came to nothing."""
+
+    call_id: UUID
+    epoch: int
+    edge_id: UUID
+    wishes: Wishes = field(default_factory=Wishes)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    asked: bool = False
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How many may be asked in one round, and be under way at once."""
+
+    round_max: int = 25
+    forced_round_max: int = 100
+    under_way_max: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`edges`: where the call is to go, then its standbys."""
+
+    call: Leaving
+    edges: tuple[EdgeState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """`why`: ``residency``, ``unhealthy``, ``full``, ``too_far`` or ``not_taken``."""
+
+    call_id: UUID
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainPlan:
+    ask: tuple[Ask, ...] = ()
+    force: tuple[Ask, ...] = ()
+    waiting: tuple[UUID, ...] = ()
+    later: tuple[UUID, ...] = ()
+    stuck: tuple[Stuck, ...] = ()
+
+
+def plan_drain(
+    fleet: Fleet,
+    calls: Sequence[Leaving],
+    *,
+    leaving: frozenset[UUID],
+    reserved: Mapping[UUID, int],
+    under_way: int,
+    late: bool,
+    pace: Pace,
+    seed: int,
+) -> DrainPlan:
+    """`leaving`: the edges that are being left. `reserved`: places on other edges that moves under way will fill. `under_way`:
+    moves of this drain that have not ended, beside those in `calls`."""
+    room = Room(fleet, leaving, reserved)
+    ask: list[Ask] = []
+    waiting: list[UUID] = []
+    later: list[UUID] = []
+    stuck: list[Stuck] = []
+    going = under_way + sum(c.asked for c in calls)
+    most = pace.forced_round_max if late else min(pace.round_max, pace.under_way_max - going)
+    for i, call in enumerate(calls):
+        if call.asked:
+            waiting.append(call.call_id)
+        elif call.failures >= FAILURES_MAX:
+            stuck.append(Stuck(call.call_id, "not_taken"))
+        elif len(ask) >= most:
+            later.append(call.call_id)
+        else:
+            edges = room.take(call, draw=((seed + (i + 1) * _GOLDEN) % (1 << 64)) / (1 << 64))
+            if isinstance(edges, str):
+                stuck.append(Stuck(call.call_id, edges))
+            else:
+                ask.append(Ask(call, edges))
+    return DrainPlan(
+        ask=() if late else tuple(ask),
+        force=tuple(ask) if late else (),
+        waiting=tuple(waiting),
+        later=tuple(later),
+        stuck=tuple(stuck),
+    )
+
+
+class Room:
+    """The edges that stay, as they will be filled."""
+
+    def __init__(self, fleet: Fleet, leaving: frozenset[UUID], reserved: Mapping[UUID, int]) -> None:
+        self._regions = fleet.regions
+        self._edges = {
+            e.id: replace(e, calls=e.calls + reserved.get(e.id, 0))
+            for e in fleet.edges
+            if e.id not in leaving
+        }
+
+    def take(self, call: Leaving, *, draw: float, pin: str | None = None) -> tuple[EdgeState, ...] | str:
+        """A place, given away; or why there is none. `pin`: the region that was asked for by name."""
+        edges = [e for e in self._edges.values() if e.id != call.edge_id]
+        staying = {e.region for e in edges}
+        regions = {i: r for i, r in self._regions.items() if i in staying}
+        fleet = Fleet(regions=regions, edges=tuple(edges))
+        wishes = replace(call.wishes, pin=pin)
+        placed = choose(fleet, dict(call.measured), wishes, draw=draw)
+        if isinstance(placed, NoPlacement) and placed.why == "too_far":
+            placed = choose(fleet, dict(call.measured), replace(wishes, rtt_ms_max=None), draw=draw)
+        if not isinstance(placed, Placement):
+            return placed.why
+        target = self._edges[placed.edges[0].id]
+        self._edges[target.id] = replace(target, calls=target.calls + 1)
+        return placed.edges

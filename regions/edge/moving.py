@@ -1,0 +1,71 @@
+"""A call on its way to another edge, as the one that is left sees it: what the caller is told, and when it is let go.
+
+Leaves the when to `handover`; what a move looks like to the caller stands in docs/reference/media.md.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from regions.edge.caller_leg import CallerLeg
+from regions.edge.handover import Drop, Go, Handover, Offer
+from regions.wire import media as wire
+
+log = structlog.get_logger()
+
+
+class Moving:
+    def __init__(self, call: str, caller: CallerLeg) -> None:
+        self._call = call
+        self._caller = caller
+        self._ticket = ""
+        self._handover: Handover | None = None
+
+    @property
+    def gone(self) -> bool:
+        """The caller was told to take the new edge."""
+        return self._handover is not None and self._handover.gone
+
+    def start(self, ticket: str, epochs: list[int], within_ms: int, now_ms: int) -> None:
+        """Replaces a move that has not gone yet; said again, it begins again."""
+        if self.gone:
+            return
+        self._ticket, self._handover = ticket, Handover(epochs, now_ms, within_ms)
+        self._caller.tell(wire.Ticket(ticket=ticket))
+
+    def stay(self) -> None:
+        """The call is not to be moved any more; too late where the caller has gone."""
+        if not self.gone:
+            self._handover = None
+
+    def ready(self, epoch: int, code: str) -> None:
+        if self._handover is None:
+            return
+        if code:
+            log.info("call.not_moved", call=self._call, to_epoch=epoch, code=code[:32])
+        self._handover.ready(epoch, code)
+
+    def again(self, now_ms: int) -> None:
+        """The caller has come back on a new socket."""
+        if self._handover is not None and not self.gone:
+            self._caller.tell(wire.Ticket(ticket=self._ticket))
+            self._handover.again(now_ms)
+
+    def goes(self, now_ms: int, *, boundary: bool) -> bool:
+        """Whether the next `turn` tells the caller to go: what is sent to it before goes with it to the new edge."""
+        return self._handover is not None and self._handover.goes(now_ms, boundary=boundary)
+
+    def turn(self, now_ms: int, *, boundary: bool) -> bool:
+        """Call once in 20 ms, when the caller has the newest snapshot. True: the caller is to be let go without a word."""
+        if self._handover is None:
+            return False
+        match self._handover.tick(now_ms, boundary=boundary):
+            case Offer(epoch, within_ms):
+                self._caller.tell(wire.Move(epoch=epoch, within_ms=within_ms))
+            case Go(epoch):
+                log.info("call.going", call=self._call, to_epoch=epoch)
+                self._caller.tell(wire.Go(epoch=epoch))
+            case Drop():
+                log.info("call.pushed", call=self._call)
+                return True
+        return False

@@ -1,0 +1,188 @@
+"""The drain plan and the policy of commands: room is never given away twice, nobody is asked twice, and nothing is left unsaid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.fleet.plan import FAILURES_MAX, DrainPlan, Leaving, Pace, plan_drain
+from app.fleet.policy import Target, refusal
+from app.fleet.view import EdgeState, Fleet, RegionState
+from app.placement.choice import Measured, Wishes
+
+REGIONS = ("us-east", "us-west", "eu-west", "ap-south")
+
+
+def uuid(number: int) -> UUID:
+    return UUID(int=number)
+
+
+def edge(number: int, region: str, *, capacity: int = 10, calls: int = 0, **more: object) -> EdgeState:
+    given = {"health": "healthy", "admin_state": "active"} | more
+    return EdgeState(
+        id=uuid(number), region=region, name=f"e{number}", incarnation=uuid(1000 + number), media_url="ws://m",
+        http_url="http://h", capacity_calls=capacity, calls=calls, **given,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def fleet(*edges: EdgeState, draining: str = "", health: str = "healthy") -> Fleet:
+    regions = {
+        r: RegionState(
+            id=r, jurisdiction=r[:2], admin_state="draining" if r == draining else "active", health=health
+        )
+        for r in sorted({e.region for e in edges})
+    }
+    return Fleet(regions=regions, edges=edges)
+
+
+def call(number: int, of: EdgeState, **more: object) -> Leaving:
+    return Leaving(call_id=uuid(number), epoch=1, edge_id=of.id, **more)  # type: ignore[arg-type]
+
+
+def plan(on: Fleet, calls: list[Leaving], *leaving: EdgeState, **more: object) -> DrainPlan:
+    given = {"reserved": {}, "under_way": 0, "late": False, "pace": Pace(), "seed": 7} | more
+    return plan_drain(on, calls, leaving=frozenset(e.id for e in leaving), **given)  # type: ignore[arg-type]
+
+
+A, B, C = edge(1, "us-east"), edge(2, "us-west"), edge(3, "eu-west")
+
+
+def test_nothing_to_leave_is_an_empty_plan() -> None:
+    assert plan(fleet(A, B), [], A) == DrainPlan()
+
+
+def test_a_call_goes_where_its_caller_is_near_with_a_standby_elsewhere() -> None:
+    near = {"us-west": Measured(rtt_ms=200), "eu-west": Measured(rtt_ms=20)}
+    [ask] = plan(fleet(A, B, C, draining="us-east"), [call(100, A, measured=near)], A).ask
+    assert [e.id for e in ask.edges] == [C.id, B.id]
+
+
+def test_cases_in_their_order() -> None:
+    calls = [
+        call(100, A, asked=True),
+        call(101, A, failures=FAILURES_MAX),
+        call(102, A, wishes=Wishes(allow=frozenset({"us-east"}))),
+        call(103, A, wishes=Wishes(pin="us-east")),
+        call(104, A, wishes=Wishes(rtt_ms_max=1.0)),
+        call(105, A),
+    ]
+    made = plan(fleet(A, B, draining="us-east"), calls, A, pace=Pace(round_max=2))
+    assert made.waiting == (uuid(100),)
+    assert [(s.call_id, s.why) for s in made.stuck] == [(uuid(101), "not_taken"), (uuid(102), "residency")]
+    assert [a.call.call_id for a in made.ask] == [uuid(103), uuid(104)]
+    assert made.later == (uuid(105),)
+    late = plan(fleet(A, B, draining="us-east"), calls, A, pace=Pace(round_max=2), late=True)
+    assert [a.call.call_id for a in late.force] == [uuid(103), uuid(104), uuid(105)] and not late.ask
+
+
+def test_what_is_under_way_counts() -> None:
+    calls = [call(100 + i, A) for i in range(8)]
+    pace = Pace(round_max=5, under_way_max=6)
+    assert len(plan(fleet(A, B), calls, A, pace=pace).ask) == 5
+    assert len(plan(fleet(A, B), calls, A, pace=pace, under_way=4).ask) == 2
+    assert not plan(fleet(A, B), calls, A, pace=pace, under_way=9).ask
+    assert len(plan(fleet(A, B), calls, A, reserved={B.id: 7}).ask) == 3
+
+
+EDGES = st.lists(
+    st.tuples(
+        st.sampled_from(REGIONS),
+        st.integers(1, 6),
+        st.integers(0, 6),
+        st.sampled_from(("healthy", "suspect", "down")),
+        st.sampled_from(("active", "cordoned", "draining")),
+    ),
+    min_size=1,
+    max_size=8,
+)
+CALLS = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.integers(0, 4),
+        st.frozensets(st.sampled_from(REGIONS), max_size=2),
+        st.frozensets(st.sampled_from(("us", "eu", "ap")), max_size=2),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EDGES, CALLS, st.integers(0, 5), st.booleans(), st.integers(0, 2**62), st.data())
+def test_no_edge_is_filled_beyond_its_room_and_every_call_is_accounted_for(
+    given_edges: list[tuple[str, int, int, str, str]],
+    given_calls: list[tuple[bool, int, frozenset[str], frozenset[str]]],
+    under_way: int,
+    late: bool,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    edges = [
+        edge(i, region, capacity=capacity, calls=min(calls, capacity), health=health, admin_state=state)
+        for i, (region, capacity, calls, health, state) in enumerate(given_edges, start=1)
+    ]
+    leaving = data.draw(st.lists(st.sampled_from(edges), min_size=1, unique=True))
+    calls = [
+        call(
+            100 + i,
+            data.draw(st.sampled_from(leaving)),
+            asked=asked,
+            failures=failures,
+            wishes=Wishes(allow=allow, jurisdictions=jurisdictions),
+        )
+        for i, (asked, failures, allow, jurisdictions) in enumerate(given_calls)
+    ]
+    reserved = {e.id: data.draw(st.integers(0, 3)) for e in edges}
+    pace = Pace(round_max=7, forced_round_max=12, under_way_max=10)
+    on = fleet(*edges)
+    made = plan(on, calls, *leaving, reserved=reserved, under_way=under_way, late=late, pace=pace, seed=seed)
+    asks = [*made.ask, *made.force]
+    said = Counter(
+        [*(a.call.call_id for a in asks), *made.waiting, *made.later, *(s.call_id for s in made.stuck)]
+    )
+    assert said == Counter(c.call_id for c in calls)
+    left = {e.id for e in leaving}
+    for target, count in Counter(a.edges[0].id for a in asks).items():
+        found = next(e for e in edges if e.id == target)
+        assert found.calls + reserved[target] + count <= found.capacity_calls, "I9"
+    for ask in asks:
+        wishes = ask.call.wishes
+        for found in ask.edges:
+            assert found.id not in left and found.admin_state == "active" and found.health != "down"
+            assert not wishes.allow or found.region in wishes.allow
+            assert not wishes.jurisdictions or found.region[:2] in wishes.jurisdictions
+    assert bool(made.force) <= late and bool(made.ask) <= (not late)
+    if not late:
+        assert len(asks) <= max(0, min(7, 10 - under_way - len(made.waiting)))
+    again = plan(on, calls, *leaving, reserved=reserved, under_way=under_way, late=late, pace=pace, seed=seed)
+    assert again == made
+
+
+@given(
+    st.sampled_from(("cordon", "drain", "evacuate", "uncordon")),
+    st.sampled_from((None, "drain", "evacuate")),
+    st.sampled_from(("active", "cordoned", "draining")),
+    st.lists(st.tuples(st.booleans(), st.booleans()), max_size=3),
+)
+def test_a_command_is_refused_with_what_to_do_instead_or_leaves_somebody_who_takes_calls(
+    verb: str, running: str | None, state: str, others: list[tuple[bool, bool]]
+) -> None:
+    mine = replace(A, admin_state="active", calls=1)
+    edges = [mine] + [
+        edge(10 + i, f"r{i}", health="healthy" if healthy else "down", calls=0 if free else 10)
+        for i, (healthy, free) in enumerate(others)
+    ]
+    on = fleet(*edges)
+    on.regions["us-east"] = replace(on.regions["us-east"], admin_state=state)
+    refused = refusal(verb, Target(on, "us-east", None), running)
+    if refused is not None:
+        assert refused.status == 409 and refused.mend and refused.stable_code != "conflict"
+        assert verb != "uncordon"
+    elif verb in ("drain", "evacuate"):
+        assert any(healthy and free for healthy, free in others)
+        assert (verb, running) != ("drain", "evacuate")
+    elif verb == "cordon":
+        assert state != "draining"
