@@ -7,7 +7,7 @@ more than that, so that one of them may be an hour off.
 Suspicion is phi-accrual (Hayashibara and others, "The φ Accrual Failure Detector", 2004): phi = -log10 of the probability that
 a heartbeat still comes after a silence of this length, by the normal distribution with the mean and deviation of the
 latest `WINDOW` intervals, in the logistic approximation. An edge whose heartbeats come evenly is suspected early, one
-behind a poor network later, and never outside of `SUSPECT_MIN_S` to `SUSPECT_MAX_S`.
+behind a poor network later, and never outside of `SUSPECT_MIN_S` to `SUSPECT_MAX_S`, or a little sooner where others doubt it too.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from datetime import datetime
 
 SUSPECT_MIN_S = 2.0
 SUSPECT_MAX_S = 3.0
+SUSPECT_DOUBTED_S = 1.6
 PHI_SUSPECT = 8.0
 PHI_DOUBTED = 3.0
-"""Enough where the newest looks of the others failed as well."""
+"""Enough, and after less time, where the newest looks of the others failed as well."""
 PHI_MAX = 99.0
 WINDOW = 100
 EXPECTED_S = 1.0
@@ -84,7 +85,7 @@ class Arrivals:
 
     def late(self, now_s: float, *, doubted: bool = False) -> bool:
         silent_s = self.silent_s(now_s)
-        if silent_s < SUSPECT_MIN_S:
+        if silent_s < (SUSPECT_DOUBTED_S if doubted else SUSPECT_MIN_S):
             return False
         return silent_s >= SUSPECT_MAX_S or self.phi(now_s) >= (PHI_DOUBTED if doubted else PHI_SUSPECT)
 

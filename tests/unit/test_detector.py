@@ -167,9 +167,9 @@ def test_newest_looks_that_fail_make_a_late_heartbeat_count_sooner() -> None:
     assert (vote(A, *failed).outcome, vote(A, *failed).doubted) == ("up", True)
     assert not vote(A, failed[0], report(C, "c", look(A, "ok"))).doubted
     arrivals = Arrivals.first(AT, 0.0, 0.0)
-    assert arrivals.late(2.1, doubted=True)
+    assert arrivals.late(1.9, doubted=True)
     assert not arrivals.late(2.1)
-    assert not arrivals.late(1.9, doubted=True)
+    assert not arrivals.late(1.5, doubted=True)
 
 
 def test_the_media_listener_counts_where_the_other_one_answers() -> None:
