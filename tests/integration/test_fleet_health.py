@@ -248,6 +248,11 @@ async def test_a_fleet_that_all_is_out_of_sight_takes_calls_again(
 async def test_events_are_paged_and_followed_over_instances(
     api: Api, other: Api, fleet: dict[str, UUID], witness: Witness
 ) -> None:
+    for instance in (api, other):
+        # each twice, and once for all
+        for n, type_ in enumerate(("edge.lost", "edge.recovered", "edge.drained", "edge.lost")):
+            edge = fleet["us-east"]
+            await instance.control.fleet_events.write(f"test:{n}", type_, "us-east", edge, {"n": n})
     first = (await api.operator.get("/admin/v1/events", params={"limit": 2})).json()
     rest = (
         await other.operator.get("/admin/v1/events", params={"cursor": first["next_cursor"], "limit": 200})
