@@ -20,6 +20,7 @@ class Moving:
         self._caller = caller
         self._ticket = ""
         self._handover: Handover | None = None
+        self._arrived = False
 
     @property
     def gone(self) -> bool:
@@ -55,8 +56,16 @@ class Moving:
         """Whether the next `turn` tells the caller to go: what is sent to it before goes with it to the new edge."""
         return self._handover is not None and self._handover.goes(now_ms, boundary=boundary)
 
-    def turn(self, now_ms: int, *, boundary: bool) -> bool:
-        """Call once in 20 ms, when the caller has the newest snapshot. True: the caller is to be let go without a word."""
+    def arrived(self, higher: bool) -> bool:
+        """The caller says that it is served elsewhere, at a higher epoch; whether that is so."""
+        self._arrived = self._arrived or (higher and self.gone)
+        return self._arrived
+
+    def turn(self, now_ms: int, *, boundary: bool, silent: bool) -> bool:
+        """Call once in 20 ms, when the caller has the newest snapshot. True: the call is to be let go without a word. `silent`:
+        nothing of the agent's is being played."""
+        if self._arrived:
+            return silent
         if self._handover is None:
             return False
         match self._handover.tick(now_ms, boundary=boundary):

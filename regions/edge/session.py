@@ -141,8 +141,8 @@ class Session:
                 agent.send_dtmf(digit)
 
     def caller_moved(self, epoch: int) -> None:
-        """Another edge serves the caller: nothing is kept here for it."""
-        if self.owns() and self.moving.gone and epoch > self.epoch:
+        """Another edge serves the caller. What has begun to be played here is heard to its end."""
+        if self.owns() and self.moving.arrived(epoch > self.epoch) and not self._speech.active:
             self._leave_to_others("lapse")
 
     def caller_hung_up(self) -> None:
@@ -271,7 +271,7 @@ class Session:
         boundary = self._listening.turn_over
         self._journal.changed |= self._time.stale(now) or self.moving.goes(now, boundary=boundary)
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
-        if self.moving.turn(now, boundary=boundary):
+        if self.moving.turn(now, boundary=boundary, silent=not self._speech.active):
             self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:

@@ -112,7 +112,8 @@ class Ready(
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="moved"):
-    """To the edge that is left after a `Go`: the call is served at `epoch`, elsewhere. It lets the call go at once."""
+    """To the edge that is left after a `Go`: the call is served at `epoch`, elsewhere. It plays what it has begun, and
+    lets the call go."""
 
     epoch: int
 

@@ -19,7 +19,7 @@ LINGER_MIN_MS = 200
 LINGER_MAX_MS = 2_500
 """Below the old edge's lease of 3 s, which nothing renews any more."""
 QUIET_MS = 60
-PART_WITHIN_S = 1.0
+PART_WITHIN_S = 2.0
 
 
 class Overlap:
@@ -57,6 +57,7 @@ class Left:
     link: Link
     to_epoch: int
     overlap: Overlap
+    told: bool = False
 
 
 class Moving:
@@ -128,12 +129,13 @@ class Moving:
             what(self._left.overlap)
 
     def tick(self, now_ms: float) -> None:
-        if self._left is not None and self._left.overlap.over(now_ms):
-            left, self._left = self._left, None
+        left = self._left
+        if left is not None and not left.told and left.overlap.over(now_ms):
+            left.told = True
             self._links.spawn(self._part(left))
 
     async def _part(self, left: Left) -> None:
-        """The edge that is left hangs up when it is told where the call is."""
+        """The edge that is left hangs up when it is told where the call is; what it has begun to play is heard before."""
         await left.link.tell(wire.moved(left.to_epoch))
         try:
             async with asyncio.timeout(PART_WITHIN_S):
@@ -141,6 +143,8 @@ class Moving:
         except TimeoutError:
             pass
         self._links.drop(left.link)
+        if self._left is left:
+            self._left = None
 
     def let_go(self) -> None:
         left, self._left = self._left, None
