@@ -1,7 +1,8 @@
 """A conversation in which every 20 ms frame says which one it is, in both directions: what was lost can be counted.
 
 Frames are mu-law, which no edge changes. The backend takes turns: it plays a short utterance, pauses, and begins again; on a
-call that was moved it begins with the pause, and begins nothing more on the older socket The caller sends quiet frames without a break.
+call that was moved it begins with the pause, and begins nothing more on the older socket. The caller sends quiet frames
+without a break.
 """
 
 from __future__ import annotations
