@@ -35,7 +35,7 @@ check: env-dev ## Format, lint, types, import contracts, generated files
 bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build/bench.json
 	@$(BIN)/python -m tests.bench
 
-ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 15 minutes; needs etcd)
+ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 25 minutes; needs etcd)
 	@$(BIN)/python -m tests.chaos.primary_kill --count $(or $(COUNT),50) $(ARGS)
 
 chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=60)

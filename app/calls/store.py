@@ -25,10 +25,7 @@ from regions.wire import ids
 
 DEADLINE_S = 4.0
 
-CREATE_CALLS = (
-    "select * from vx.create_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,"
-    " $21, $22, $23, $24)"
-)
+CREATE_CALLS = "select * from vx.create_calls($1, $2, $3, $4)"
 
 CALL_COLUMNS = """id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at, attach_by, seq,
  feed_xid, region, edge_id, request, placement, metadata, max_duration_s, created_at, answered_at, ended_at, end_reason,
@@ -113,6 +110,16 @@ class StoredCall:
     end_reason: str | None
 
 
+def given(call: NewCall) -> tuple[Any, ...]:
+    """In the order of ``vx.given_create``."""
+    return (
+        call.key, call.body_hash, call.call_id, call.event_id, call.request.decode(), call.placement.decode(),
+        call.metadata.decode(), call.region, [edge for edge, _ in call.edges], [life for _, life in call.edges],
+        call.webhook_id, call.max_duration_s, call.attach_by, call.expire_at, call.event_data.decode(), call.event_hash,
+        call.created_at,
+    )  # fmt: skip
+
+
 _request = msgspec.json.Decoder(StoredRequest)
 _placement = msgspec.json.Decoder(PlacementView)
 _metadata = msgspec.json.Decoder(dict[str, str])
@@ -130,22 +137,10 @@ class CallStore:
     ) -> dict[str, Created]:
         """All of `batch` in one round trip, by idempotency key; a key that was there before is answered from its record."""
 
-        def nth_edge(call: NewCall, i: int, part: int) -> UUID | None:
-            return call.edges[i][part] if i < len(call.edges) else None
-
         async with asyncio.timeout(DEADLINE_S), self._db.pool("api").acquire() as connection:
             rows = await connection.fetch(
-                CREATE_CALLS, project_id, route, now,
-                [c.key for c in batch], [c.body_hash for c in batch], [c.call_id for c in batch],
-                [c.event_id for c in batch], [c.request.decode() for c in batch], [c.placement.decode() for c in batch],
-                [c.metadata.decode() for c in batch], [c.region for c in batch],
-                [nth_edge(c, 0, 0) for c in batch], [nth_edge(c, 0, 1) for c in batch],
-                [nth_edge(c, 1, 0) for c in batch], [nth_edge(c, 1, 1) for c in batch],
-                [nth_edge(c, 2, 0) for c in batch], [nth_edge(c, 2, 1) for c in batch],
-                [c.webhook_id for c in batch], [c.max_duration_s for c in batch], [c.attach_by for c in batch],
-                [c.expire_at for c in batch], [c.event_data.decode() for c in batch], [c.event_hash for c in batch],
-                [c.created_at for c in batch],
-            )  # fmt: skip
+                CREATE_CALLS, project_id, route, now, [given(call) for call in batch]
+            )
         return {r["key"]: Created(r["call_id"], r["body_hash"], r["replayed"]) for r in rows}
 
     async def made(self, project_id: UUID, route: str, key: str) -> Created | None:

@@ -252,11 +252,12 @@ class Detector:
         untrusted: Mapping[UUID, str],
     ) -> Signals:
         arrivals = self._watched[row.id].arrivals
+        vote = vote_on(looks.get(row.id, ()), untrusted)
         return Signals(
             silent_s=arrivals.silent_s(now_s),
             phi=arrivals.phi(now_s),
-            late=arrivals.late(now_s),
-            vote=vote_on(looks.get(row.id, ()), untrusted),
+            late=arrivals.late(now_s, doubted=vote.doubted),
+            vote=vote,
             callers=callers_of(row.id, row.calls, reports),
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.fleet.arrivals import PHI_SUSPECT, SUSPECT_MAX_S, SUSPECT_MIN_S
+from app.fleet.arrivals import PHI_DOUBTED, PHI_SUSPECT, SUSPECT_DOUBTED_S, SUSPECT_MAX_S, SUSPECT_MIN_S
 from app.fleet.detector import Judgement
 from app.fleet.verdicts import DOWN_AFTER_S, DOWN_AGREED_S, RECOVERED_AFTER_S, probation_s
 from app.fleet.votes import FAILING_SHARE, SAMPLES_MIN, STREAK_MIN
@@ -53,6 +53,7 @@ def signals(judged: Judgement) -> list[dict[str, Any]]:
             "says": vote.outcome,
             "figures": {
                 "basis": vote.basis,
+                "newest_failed": vote.doubted,
                 "ballots": [
                     {
                         "region": b.region,
@@ -96,7 +97,8 @@ def would_change(judged: Judgement) -> list[str]:
     match state.verdict:
         case "healthy":
             return [
-                f"suspect when a heartbeat is overdue: phi above {PHI_SUSPECT:g} after {SUSPECT_MIN_S:g} s, or {SUSPECT_MAX_S:g} s",
+                f"suspect when a heartbeat is overdue: after {SUSPECT_MIN_S:g} s with phi above {PHI_SUSPECT:g} "
+                f"({SUSPECT_DOUBTED_S:g} s and {PHI_DOUBTED:g} where most newest probes failed too), or after {SUSPECT_MAX_S:g} s",
                 f"suspect when more than {FAILING_SHARE:.0%} of at least {SAMPLES_MIN} callers leave it within 10 s",
                 worse,
             ]

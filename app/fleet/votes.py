@@ -87,6 +87,8 @@ class Vote:
     outcome: str = "none"
     ballots: tuple[Ballot, ...] = ()
     abstained: tuple[tuple[UUID, str], ...] = ()
+    doubted: bool = False
+    """The newest look of more than half of the vantages failed, be it the first: no vote, and no good sign."""
 
     @property
     def alone(self) -> bool:
@@ -151,14 +153,18 @@ def vote_on(looks: Iterable[tuple[Report, list[Seen]]], untrusted: Mapping[UUID,
     """On one edge, from `by_target`. `untrusted`: observers that abstain, and why (see `abstentions`)."""
     said: dict[str, list[tuple[UUID, str, int, float]]] = {}
     abstained: list[tuple[UUID, str]] = []
+    seen: set[str] = set()
     for report, fresh in looks:
         why = untrusted.get(report.observer) or ("" if any(s.reached for s in fresh) else "never reached it")
         if why:
             abstained.append((report.observer, why))
             continue
+        if min(fresh, key=lambda s: s.age_s).outcome == "ok":
+            seen.add(report.region)
         said.setdefault(report.region, []).append((report.observer, *_opinion(fresh)))
     ballots = tuple(_ballot(region, opinions) for region, opinions in sorted(said.items()))
-    return Vote(outcome=_count(ballots), ballots=ballots, abstained=tuple(abstained))
+    doubted = 2 * (len(said) - len(seen)) > len(said)
+    return Vote(outcome=_count(ballots), ballots=ballots, abstained=tuple(abstained), doubted=doubted)
 
 
 def abstentions(reports: Sequence[Report], unwell: Iterable[UUID]) -> dict[UUID, str]:

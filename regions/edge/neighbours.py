@@ -45,6 +45,7 @@ DEADLINE_S = 1.0
 OVERRUN_MAX_S = 0.25
 EVERY_MIN_S, EVERY_MAX_S = 0.05, 60.0
 MEDIA_EVERY = 5
+AGAIN_AFTER = 0.3
 ECHO_BYTES = 32
 ANSWER_BYTES_MAX = 4_096
 UNREACHABLE = frozenset({100, 101, 112, 113, 65, 51, 64})
@@ -126,7 +127,8 @@ class NeighbourWatch:
                 task.cancel()
             await asyncio.gather(*looking, return_exceptions=True)
 
-    async def _look(self, target: Neighbour, listener: Listener) -> None:
+    async def _look(self, target: Neighbour, listener: Listener, *, again: bool = False) -> None:
+        """What failed for the first time is looked at again soon: one look is no evidence, two are."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         outcome: Outcome = "ok"
@@ -148,6 +150,13 @@ class NeighbourWatch:
         if outcome == "timeout" and took_s > DEADLINE_S + OVERRUN_MAX_S:
             return
         self._note(target.edge, listener, outcome, min(RTT_MS_MAX, took_s * 1000))
+        if outcome != "ok" and not again and self._streak(target.edge, listener) == 1:
+            await asyncio.sleep(self._every_s * AGAIN_AFTER)
+            await self._look(target, listener, again=True)
+
+    def _streak(self, edge: str, listener: Listener) -> int:
+        seen = self._seen.get((edge, listener))
+        return seen.streak if seen is not None else 0
 
     def _note(self, edge: str, listener: Listener, outcome: Outcome, rtt_ms: float) -> None:
         if edge not in {t.edge for t in self._targets}:

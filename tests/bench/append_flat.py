@@ -50,7 +50,7 @@ select id, s, $4, gen_random_uuid(), 'speech.started', 1, 'edge', 1, s, 'us-east
        substr(uuid_send(id), 1, 16), 1
   from calls, generate_series(1, {PER_CALL}) s
 """
-WEEK_BEFORE = "select to_char(now() - interval '1 week', '\"events\"IYYY\"w\"IW')"
+WEEK_BEFORE = "select to_char(now() - interval '1 week', '\"events_\"IYYY\"w\"IW')"
 
 
 @dataclass(slots=True)

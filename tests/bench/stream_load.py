@@ -1,12 +1,14 @@
 """A process of its own that follows a project's stream: ``python -m tests.bench.stream_load HOST PORT KEY``.
 
 Says ``{"ready": true}`` once it listens. From then on it notes of each event of an edge how long ago it happened, by the
-event's own time, when it is read here; the next line of its input ends it: it prints how many there were, and order statistics.
+event's own time, when it is read here. A line ``{"events": n}`` says how many there are: once it has them, or has waited for
+long, it prints how many it has, and order statistics, and ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from datetime import datetime
@@ -17,6 +19,7 @@ import uvloop
 from tests.bench.support import quantile, say, stdin
 
 CONNECT_WITHIN_S = 20.0
+WAITED_FOR_S = 30.0
 
 
 class Seen(msgspec.Struct):
@@ -46,7 +49,10 @@ async def main(host: str, port: int, key: str) -> None:
     async with asyncio.timeout(CONNECT_WITHIN_S):
         await ready.wait()
     say({"ready": True})
-    await commands.readline()
+    wanted = json.loads(await commands.readline())["events"]
+    deadline_s = time.monotonic() + WAITED_FOR_S
+    while len(late_ms) < wanted and time.monotonic() < deadline_s:
+        await asyncio.sleep(0.05)
     following.cancel()
     say(
         {"events": len(late_ms), "p50_ms": quantile(late_ms, 0.5), "p99_ms": quantile(late_ms, 0.99)}

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from app.ids import new_id
-from app.log.append import EdgeIdentity
+from app.log.append import APPEND, EdgeIdentity
+from app.log.given import rows_of
 from regions.edge.journal import Journal
 from regions.wire import ids
 from regions.wire.events import EdgeEvent, Origin, Source
@@ -284,3 +285,39 @@ async def test_a_lost_range_fills_nothing_but_its_own_numbers(log: Log) -> None:
         assert (await log.append(1, *run)).status == "refused"
     taken = await log.append(2, event(1, "call.reconnecting"), again(lost(5, 2), 2, 1))
     assert (taken.status, taken.durable_n) == ("durable", 2)
+
+
+@pytest.mark.parametrize("numbers", [(1, 1, 3), (1, 3), (2, 1)])
+async def test_a_run_that_is_not_dense_is_refused_however_it_looks(
+    log: Log, numbers: tuple[int, ...]
+) -> None:
+    answer = await log.append(1, *[event(n) for n in numbers])
+    dense = sorted(numbers) == list(range(1, len(numbers) + 1))
+    assert answer.status == ("durable" if dense else "refused")
+    assert len(await log.stored()) == 1 + (len(numbers) if dense else 0)
+
+
+async def test_runs_that_are_given_through_each_other_are_judged_each_by_itself(
+    log: Log, project: Project, api: Api, owners: list[EdgeIdentity]
+) -> None:
+    body = {"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"pin": owners[0].region}}
+    made = await project.client.post("/v1/calls", json=body, headers={"Idempotency-Key": str(uuid4())})
+    key = await api.control.vault.for_project(ids.decode(ids.PROJECT, project.id))
+    gap, whole = ids.decode(ids.CALL, log.call), ids.decode(ids.CALL, made.json()["id"])
+    rows = [
+        rows_of(call, CallEvents(call="", epoch=1, events=[event(n)]), key)[0]
+        for call, n in ((gap, 1), (whole, 1), (gap, 3))
+    ]
+    async with api.control.db.pool("append").acquire() as connection:
+        found = await connection.fetch(APPEND, owners[0].edge_id, owners[0].incarnation, "r", rows)
+    assert {row["call_id"]: row["status"] for row in found} == {gap: "refused", whole: "durable"}
+
+
+async def test_what_is_adopted_in_the_midst_of_an_epoch_keeps_its_origin(log: Log) -> None:
+    lost = event(1)
+    await log.append(2, event(1, "call.reconnecting"))
+    assert (await log.append(2, event(2), again(lost, 3, 1))).status == "durable"
+    origins = await log.rows(
+        "select origin_epoch, origin_n from vx.events where call_id = $1 and origin_n is not null order by seq"
+    )
+    assert [tuple(o) for o in origins] == [(2, 1), (2, 2), (1, 1)]

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.db import Database
 from app.fleet.detector import Detector, EdgeRow, Look, RegionTransition, Transition
-from app.fleet.health import HealthStore
+from app.fleet.health import EJECT_LOCK, LOCK, HealthStore
 from app.fleet.verdicts import State
 from app.hints import Hints
 
@@ -67,6 +67,25 @@ async def test_instances_that_eject_different_edges_do_not_eject_too_many(db: Da
     rows, events = await written(db)
     assert [v for _, v, _ in rows] == ["down"]
     assert events == ["edge.lost"]
+
+
+async def test_who_ejects_waits_for_the_one_before(db: Database) -> None:
+    store = HealthStore(db, Hints({}))
+    async with db.pool("admin").acquire() as other:
+        under_way = other.transaction()
+        await under_way.start()
+        await other.execute(EJECT_LOCK, LOCK)
+        await other.execute(
+            "insert into vx.health (kind, subject, verdict, version) values ('edge', $1, 'down', 1)",
+            str(EDGES[0]),
+        )
+        writing = asyncio.create_task(store.write(look(EDGES[1]), []))
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while not writing.done() and await other.fetchval(waiting) == 0:
+            await asyncio.sleep(0.01)
+        await under_way.commit()
+    await writing
+    assert [v for _, v, _ in (await written(db))[0]] == ["down"]
 
 
 async def test_an_age_is_the_observers_own_from_first_sight_on(db: Database) -> None:

@@ -113,7 +113,6 @@ class Draw:
                 self._keys.append(key)
                 self._calls.append(call)
                 self._grants[call] = list(edges)
-            places = [(EDGES[e], INCARNATIONS[e]) for e in edges] + [(None, None)] * (3 - len(edges))
             hook = self.webhook if chance.random() < 0.5 else None
             at = self._later()
             rows.append(
@@ -126,7 +125,8 @@ class Draw:
                     "{}",
                     "{}",
                     "us-east",
-                    *(part for p in places for part in p),
+                    [EDGES[e] for e in edges],
+                    [INCARNATIONS[e] for e in edges],
                     hook,
                     60,
                     at,
@@ -136,8 +136,7 @@ class Draw:
                     at,
                 )
             )
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return Op(CREATE_CALLS, (self.project, "route", self._now, *columns))
+        return Op(CREATE_CALLS, (self.project, "route", self._now, rows))
 
     def _control(self) -> Op:
         chance = self._chance

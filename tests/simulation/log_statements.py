@@ -57,15 +57,15 @@ class LogStatements:
     off: frozenset[str]
 
     def create_calls(
-        self, t: Tables, x: Txn, project: UUID, route: str, now: Any, keys: list[str], *columns: list[Any]
+        self, t: Tables, x: Txn, project: UUID, route: str, now: Any, rows: list[tuple[Any, ...]]
     ) -> list[Row]:
         names = (
-            "body_hash", "id", "event_id", "request", "placement", "metadata", "region", "e1", "i1", "e2", "i2", "e3", "i3",
+            "key", "body_hash", "id", "event_id", "request", "placement", "metadata", "region", "edges", "incarnations",
             "webhook_id", "max_duration_s", "attach_by", "grants_expire_at", "data", "hash", "created_at",
         )  # fmt: skip
-        given = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
         answers: list[Row] = []
-        for key, g in sorted(zip(keys, given, strict=True), key=lambda pair: pair[0]):
+        for g in sorted((dict(zip(names, row, strict=True)) for row in rows), key=lambda g: g["key"]):
+            key = g["key"]
             record_key = (project, route, key)
             t.lock(x, "idempotency", record_key)
             known = t.rows["idempotency"].get(record_key)
@@ -82,12 +82,12 @@ class LogStatements:
             call = g["id"]
             record = {"call_id": call, "body_hash": g["body_hash"]}
             x.writes.append(("idempotency", record_key, record))
-            edges = tuple(e for e in (g["e1"], g["e2"], g["e3"]) if e is not None)
+            edges = tuple(g["edges"])
             row = {
                 "id": call, "project_id": project, "state": "ringing", "epoch": 1, "epoch_granted": len(edges),
                 "grant_edges": edges,
-                "grant_incarnations": tuple(i for i in (g["i1"], g["i2"], g["i3"]) if i is not None),
-                "n": 0, "seq": 1, "feed_xid": x.xid, "replicated": True, "edge_id": g["e1"], "answered_at": None, "ended_at": None,
+                "grant_incarnations": tuple(g["incarnations"]),
+                "n": 0, "seq": 1, "feed_xid": x.xid, "replicated": True, "edge_id": edges[0], "answered_at": None, "ended_at": None,
                 "end_reason": None,
                 **{k: g[k] for k in ("grants_expire_at", "attach_by", "region", "webhook_id", "request", "placement",
                                      "metadata", "max_duration_s", "created_at")},

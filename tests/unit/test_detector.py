@@ -162,6 +162,16 @@ def test_one_look_that_failed_is_nothing_yet_and_nobody_votes_on_itself() -> Non
     assert vote(A, report(A, "a", look(A, "refused"))).outcome == "none"
 
 
+def test_newest_looks_that_fail_make_a_late_heartbeat_count_sooner() -> None:
+    failed = [report(B, "b", look(A, "timeout", streak=1)), report(C, "c", look(A, "timeout", streak=1))]
+    assert (vote(A, *failed).outcome, vote(A, *failed).doubted) == ("up", True)
+    assert not vote(A, failed[0], report(C, "c", look(A, "ok"))).doubted
+    arrivals = Arrivals.first(AT, 0.0, 0.0)
+    assert arrivals.late(1.9, doubted=True)
+    assert not arrivals.late(2.1)
+    assert not arrivals.late(1.5, doubted=True)
+
+
 def test_the_media_listener_counts_where_the_other_one_answers() -> None:
     seen = (look(A, "ok"), look(A, "error", listener="media", age_s=3.0))
     assert vote(A, report(B, "b", *seen), report(C, "c", *seen)).outcome == "failing"

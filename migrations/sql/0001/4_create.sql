@@ -1,15 +1,16 @@
 set role vx_owner;
 
+-- One create; `edges`, `incarnations`: who is granted an epoch, in order.
+create type vx.given_create as (
+  key text, body_hash bytea, call_id uuid, event_id uuid, request jsonb, placement jsonb, metadata jsonb, region text,
+  edges uuid[], incarnations uuid[], webhook_id uuid, max_duration_s integer, attach_by timestamptz, expire_at timestamptz,
+  data jsonb, hash bytea, created_at timestamptz);
+
 -- A project's concurrent creates, in one round trip: idempotency record, call, first event and webhook deliveries.
 -- Security invoker: the caller's row-level security holds in here. It names the project first; a set_config in a CTE
 -- would come too late for the policies.
 -- Answers one row per new call and one per key that was there before (`replayed`), with the record to answer from.
-create function vx.create_calls(
-  p_project uuid, p_route text, p_now timestamptz,
-  p_key text[], p_body_hash bytea[], p_call uuid[], p_event uuid[], p_request jsonb[], p_placement jsonb[], p_metadata jsonb[],
-  p_region text[], p_edge_1 uuid[], p_incarnation_1 uuid[], p_edge_2 uuid[], p_incarnation_2 uuid[],
-  p_edge_3 uuid[], p_incarnation_3 uuid[], p_webhook uuid[], p_max_duration_s integer[], p_attach_by timestamptz[],
-  p_expire_at timestamptz[], p_data jsonb[], p_hash bytea[], p_created_at timestamptz[])
+create function vx.create_calls(p_project uuid, p_route text, p_now timestamptz, p_given vx.given_create[])
 returns table (key text, call_id uuid, body_hash bytea, replayed boolean)
 language plpgsql security invoker set search_path = vx, pg_temp as $$
 #variable_conflict use_column
@@ -20,11 +21,7 @@ begin
   perform set_config('vx.project', p_project::text, true);
   return query
   with given as (
-    select * from unnest(p_key, p_body_hash, p_call, p_event, p_request, p_placement, p_metadata, p_region,
-                         p_edge_1, p_incarnation_1, p_edge_2, p_incarnation_2, p_edge_3, p_incarnation_3,
-                         p_webhook, p_max_duration_s, p_attach_by, p_expire_at, p_data, p_hash, p_created_at)
-      as g(key, body_hash, call_id, event_id, request, placement, metadata, region, e1, i1, e2, i2, e3, i3,
-           webhook_id, max_duration_s, attach_by, expire_at, data, hash, created_at)
+    select * from unnest(p_given)
   ), claimed as (
     -- in key order, so that two instances that hold some of the same keys wait for each other in one direction only
     insert into vx.idempotency as i (project_id, route, key, body_hash, call_id, created_at)
@@ -37,9 +34,8 @@ begin
     insert into vx.calls (id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at,
                           attach_by, n, seq, feed_xid, region, edge_id, webhook_id, request, placement, metadata,
                           max_duration_s, created_at)
-    select f.call_id, p_project, 'ringing', 1, cardinality(array_remove(array[f.e1, f.e2, f.e3], null)),
-           array_remove(array[f.e1, f.e2, f.e3], null), array_remove(array[f.i1, f.i2, f.i3], null), f.expire_at,
-           f.attach_by, 0, 1, xid, f.region, f.e1, f.webhook_id, f.request, f.placement, f.metadata, f.max_duration_s, f.created_at
+    select f.call_id, p_project, 'ringing', 1, cardinality(f.edges), f.edges, f.incarnations, f.expire_at,
+           f.attach_by, 0, 1, xid, f.region, f.edges[1], f.webhook_id, f.request, f.placement, f.metadata, f.max_duration_s, f.created_at
       from fresh f
   ), made_events as (
     insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, hash, feed_xid)
@@ -55,7 +51,7 @@ begin
   select c.key, c.call_id, c.body_hash, false from claimed c;
 
   get diagnostics made = row_count;
-  if made < cardinality(p_key) then
+  if made < cardinality(p_given) then
     -- What the winners have committed may not be durable yet, and a transaction that writes nothing waits for no standby:
     -- the message makes this one wait, so that the answer is true when it comes.
     perform pg_logical_emit_message(true, 'vx', '');
@@ -63,12 +59,12 @@ begin
     return query
     select i.key, i.call_id, i.body_hash, true
       from vx.idempotency i
-     where i.project_id = p_project and i.route = p_route and i.key = any(p_key) and not i.call_id = any(p_call);
+     where i.project_id = p_project and i.route = p_route and i.key in (select g.key from unnest(p_given) g)
+       and i.call_id not in (select g.call_id from unnest(p_given) g);
   end if;
 end $$;
 
-grant execute on function vx.create_calls(uuid, text, timestamptz, text[], bytea[], uuid[], uuid[], jsonb[], jsonb[], jsonb[],
-  text[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[], integer[], timestamptz[], timestamptz[], jsonb[], bytea[], timestamptz[])
+grant execute on function vx.create_calls(uuid, text, timestamptz, vx.given_create[])
   to vx_api;
 
 reset role;
