@@ -217,7 +217,8 @@ async def test_everything_is_restarted_one_after_the_other_and_nobody_notices(de
                 moves = len(talk.caller.gaps)
                 assert len(talk.ends.lost_up) <= moves and len(talk.ends.lost_down) <= moves
         for talk in talks:
-            assert check_events(await client.get_call(talk.id), await told(client, talk.id)) == []
+            events = await told(client, talk.id)
+            assert check_events(await client.get_call(talk.id), events) == []
 
 
 async def restored(deployment: Deployment) -> None:

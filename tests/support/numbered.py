@@ -1,7 +1,8 @@
 """A conversation in which every 20 ms frame says which one it is, in both directions: what was lost can be counted.
 
 Frames are mu-law, which no edge changes. The backend takes turns: it plays a short utterance, pauses, and begins again; on a
-call that was moved it begins with the pause. The caller sends quiet frames without a break.
+call that was moved it begins with the pause, and begins nothing more on the older socket. The caller sends quiet frames
+without a break.
 """
 
 from __future__ import annotations
@@ -83,8 +84,11 @@ class NumberedBackend:
 
     async def _talk(self, socket: ServerConnection, told: Told) -> None:
         with suppress(ConnectionClosed):
+            number = told.sockets
             while True:
                 await asyncio.sleep(PAUSE_S)
+                if told.sockets != number:
+                    return
                 frames = range(told.next, told.next + UTTERANCE_FRAMES)
                 told.next += UTTERANCE_FRAMES
                 payload = base64.b64encode(b"".join(numbered(n) for n in frames)).decode()
