@@ -1,8 +1,8 @@
 """Brings a project's concurrent creates together: what waits while one batch commits goes into the next.
 
 Decides who shares a round trip: a statement of one create costs the database ten times what a create costs in a statement of
-sixteen. One create alone is sent at once. Where more came together the time before, as many are waited for again, for a
-millisecond; while a batch is under way, another one follows it when it is large, or has waited for a moment. Two creates with
+sixteen. One create alone is sent at once. Where more came together the time before, as many are waited for again, for some
+milliseconds; while a batch is under way, another one follows it when it is large, or has waited for a moment. Two creates with
 the same idempotency key never meet in a batch: the second waits outside until the first has its answer, then asks the
 database, which knows.
 """
@@ -23,7 +23,9 @@ BATCH_MAX = 64
 IN_FLIGHT_MAX = 2
 LARGE = 16
 GATHER_S = 0.001
-WAIT_S = 0.004
+GATHER_EACH_S = 0.0005
+"""About what an instance needs to read and place one create: those that come together take so long to get here."""
+WAIT_S = 0.008
 LANES_MAX = 1_000
 WAITING_MAX = 2_000
 
@@ -129,4 +131,6 @@ def _wait_s(lane: _Lane) -> float:
         return 0.0
     if lane.in_flight:
         return WAIT_S
-    return GATHER_S if len(lane.waiting) < lane.together else 0.0
+    if len(lane.waiting) >= lane.together:
+        return 0.0
+    return min(GATHER_S + GATHER_EACH_S * lane.together, WAIT_S)
