@@ -67,8 +67,8 @@ def regions_health(
 ) -> None:
     """Show what is held of a region and why, for operators.
 
-    Each edge with its verdict, what each signal says, by which figures, and what would change it. VOXPLANE_API_KEY is the
-    operator's key (vx_op_…).
+    Each edge with its verdict, what each signal says, by which figures, and what would change it. VOXPLANE_OPERATOR_KEY is the
+    operator's key (vx_op_…); beside a local `voxplane up` it need not be set.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def regions_health(
     from app.cli_health import lines
 
     async def work() -> None:
-        async with client() as api:
+        async with operator() as api:
             found = await api.region_health(region)
         typer.echo(json.dumps(found) if json_ else "\n".join(lines(found)))
 

@@ -335,7 +335,7 @@ def key_of(running: Running) -> str:
 def test_an_operator_is_told_why(running: Running) -> None:
     region = json.loads((invoke("regions", "--json", **running.env)).out)[0]["id"]
     key = "vx_op_" + (running.folder / "operator.key").read_text().strip()
-    operator = running.env | {"VOXPLANE_API_KEY": key}
+    operator = running.env | {"VOXPLANE_OPERATOR_KEY": key}
     found = json.loads((invoke("regions", "health", region, "--json", **operator)).out)
     assert found["region"] == region
     assert [s["signal"] for s in found["edges"][0]["signals"]] == ["heartbeats", "probes", "callers"]
@@ -344,7 +344,7 @@ def test_an_operator_is_told_why(running: Running) -> None:
     assert plain.out.startswith(f"{region}: ")
     assert "phi" in plain.out
     refused(1, "404", "regions", "health", "nowhere", **operator)
-    refused(1, "403", "regions", "health", region, **running.env)
+    refused(1, "403", "regions", "health", region, **running.env, VOXPLANE_OPERATOR_KEY=key_of(running))
 
 
 def test_keys_are_made_listed_and_revoked(running: Running) -> None:
