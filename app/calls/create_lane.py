@@ -1,4 +1,4 @@
-"""The create without the framework in between: the same checks, the same answers, a third of the processor time.
+"""The create without the framework in between: the same checks, the same answers, for about 200 µs less of processor time.
 
 Decides which requests are plain enough: ``POST /v1/calls`` from a key that this instance has seen within seconds, with a
 JSON body that fits. All others, and so every word about what does not fit, go to the framework's own route as if nothing
