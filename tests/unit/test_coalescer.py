@@ -9,6 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from app.calls import coalescer as coalescing
 from app.calls.coalescer import BATCH_MAX, Coalescer
 from app.calls.store import Created
 from app.clock import SystemClock
@@ -61,19 +64,28 @@ async def test_what_comes_at_the_same_moment_goes_together() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_as_many_as_the_time_before_are_waited_for_and_not_for_ever() -> None:
+async def test_as_many_as_the_time_before_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "WAIT_S", 60.0)
+    monkeypatch.setattr(coalescing, "GATHER_S", 60.0)
     store = Store()
     store.gate.set()
     joined = coalescer(store)
     await asyncio.gather(*start(joined, "a", "b", "c"))
     first = start(joined, "d")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    rest = start(joined, "e", "f")
-    await asyncio.gather(*first, *rest)
-    assert sorted(key for batch in store.batches[1:] for key in batch) == ["d", "e", "f"]
-    await asyncio.gather(*start(joined, "g"))
-    assert store.batches[-1] == ["g"], "fewer came, and went all the same"
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert store.batches == [["a", "b", "c"]]
+    await asyncio.gather(*first, *start(joined, "e", "f"))
+    assert store.batches[1:] == [["d", "e", "f"]]
+
+
+async def test_fewer_than_the_time_before_are_not_waited_for_for_ever() -> None:
+    store = Store()
+    store.gate.set()
+    joined = coalescer(store)
+    await asyncio.gather(*start(joined, "a", "b", "c"))
+    await asyncio.gather(*start(joined, "d"))
+    assert store.batches[1:] == [["d"]]
 
 
 async def test_a_second_batch_follows_one_that_is_under_way() -> None:
