@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from app.webhooks.handshake import HANDSHAKE
 from voxplane import WebhookError, verify
 
 
@@ -25,6 +26,7 @@ class WebhookReceiver:
         self.received: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.faults: list[str] = []
+        self.handshakes = 0
         self.status = 204
         """What is answered to a webhook that verifies."""
         self.latencies_ms: list[float] = []
@@ -71,6 +73,10 @@ class WebhookReceiver:
         status = self.status
         try:
             event = verify(body, headers, self.secret)
+            if event["type"] == HANDSHAKE:
+                self.handshakes += 1
+                await _answer(send, 204)
+                return
             self.received.append(event)
             self.headers.append(headers)
             happened = datetime.fromisoformat(event["timestamp"]).timestamp()
@@ -78,5 +84,9 @@ class WebhookReceiver:
         except WebhookError as error:
             self.faults.append(error.code)
             status = 400
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        await _answer(send, status)
+
+
+async def _answer(send: Any, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

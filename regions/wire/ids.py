@@ -19,6 +19,7 @@ __all__ = [
     "EVENT",
     "KEY",
     "PROJECT",
+    "REPLAY",
     "WEBHOOK",
     "IdError",
     "cell_of",
@@ -34,6 +35,7 @@ EVENT = "evt"
 EDGE = "edge"
 KEY = "key"
 PROJECT = "prj"
+REPLAY = "rpl"
 WEBHOOK = "whk"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
