@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,8 @@ class WebhookReceiver:
         self.headers: list[dict[str, str]] = []
         self.faults: list[str] = []
         self.handshakes = 0
+        self.seen: Callable[[bytes, dict[str, str]], None] = lambda *_: None
+        """Told of every request, whether it verifies or not."""
         self.status = 204
         """What is answered to a webhook that verifies."""
         self.latencies_ms: list[float] = []
@@ -70,6 +73,7 @@ class WebhookReceiver:
             if not part.get("more_body"):
                 break
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        self.seen(body, headers)
         status = self.status
         try:
             event = verify(body, headers, self.secret)

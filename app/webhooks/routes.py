@@ -163,7 +163,9 @@ async def list_deliveries(
     limit: FromQuery[int] = 50,
 ) -> DeliveryPage:
     principal.require("webhooks:read")
-    found, at = await control.webhook_record.deliveries(principal, webhook_id, in_state, cursor, bounded(limit))
+    found, at = await control.webhook_record.deliveries(
+        principal, webhook_id, in_state, cursor, bounded(limit)
+    )
     return DeliveryPage(data=found, next_cursor=at)
 
 

@@ -24,8 +24,9 @@ begin
     end if;
     if w.rate_per_s is not null then
       now_ := clock_timestamp();
-      have := least(w.rate_per_s, w.tokens + least(extract(epoch from now_ - greatest(w.tokens_at, now_ - interval '1 s')), 1)
-                                             * w.rate_per_s);
+      -- a clock that was set back counts as no time at all
+      have := least(w.rate_per_s, greatest(w.tokens, 0) + w.rate_per_s
+        * greatest(0, extract(epoch from now_ - greatest(w.tokens_at, now_ - interval '1 s'))));
       allowed := least(allowed, floor(have)::integer);
       update vx.webhooks h set tokens = have - greatest(allowed, 0), tokens_at = now_ where h.id = w.id;
     end if;
