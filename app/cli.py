@@ -15,6 +15,7 @@ import typer
 
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
+from app.cli_webhooks import listen, replay, trigger, webhooks_app
 
 EXIT_CODES = """\b
 Exit codes:
@@ -39,7 +40,11 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
+app.add_typer(webhooks_app, name="webhooks")
 app.command()(move)
+app.command()(listen)
+app.command()(trigger)
+app.command()(replay)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
@@ -240,6 +245,11 @@ def serve() -> None:
       VOXPLANE_DATA              holds the master key; all instances need the same
       VOXPLANE_LOG_FORMAT        json or console
       VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
+      VOXPLANE_LOST_AFTER_S      seconds until a call without its caller or edge is looked into (45)
+      VOXPLANE_CELL              this deployment's number in every id (0)
+      VOXPLANE_DELIVERIES        0: this instance sends no webhooks
+      VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
+      VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b
