@@ -2,14 +2,16 @@
 
 First in, first out per (endpoint, call): only deliveries with none before them are taken; a parked one does not hold the others
 up, and those that overtake it say so. What is sent again is a line of its own. Endpoints are served side by side, a few
-deliveries each at a time, so that a million that wait for one cost the others nothing. An endpoint has a bounded number under way
-here; one that has a rate or a concurrency of its own is asked for in the database, where all instances count.
+deliveries each at a time, so that a million that wait for one cost the others nothing. How many are under way to an endpoint grows
+with its answers; one that lets us wait gets one at a time, which takes no room from the others. One that has a rate or a concurrency
+of its own is asked for in the database, where all instances count.
 
 A claim is short and renewed, so that a worker that dies is followed within seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -24,10 +26,10 @@ from app.webhooks.sender import Answer
 CLAIM_S = 5
 KEEP_EVERY_S = 1.0
 BATCH = 64
-PER_ENDPOINT_MAX = 64
-SLOW_MAX = 2
-"""In flight at an endpoint that has let us wait in vain lately."""
-SLOW_S = 60.0
+WINDOW_FIRST = 8
+WINDOW_MAX = 64
+"""How many may be under way to an endpoint: it grows with every answer, and is one after it has let us wait."""
+LINGER_MAX = 2_048
 HELD_S = 0.1
 """So long an endpoint is left alone that has as much as it wants."""
 KEPT_MAX = 10_000
@@ -42,8 +44,9 @@ with recursive hooks as (
            order by d.webhook_id limit 1)
     from hooks h where h.id is not null
 ), served as materialized (
-  select h.id, count(*) over () as n from (
-    select h.id from hooks h where h.id is not null and not h.id = any($2::uuid[]) order by random() limit $3) h
+  select h.id, h.room, count(*) over () as n from (
+    select h.id, coalesce(k.room, $5) as room from hooks h left join unnest($3::uuid[], $4::int[]) k(id, room) on k.id = h.id
+     where h.id is not null and coalesce(k.room, $5) > 0 order by random() limit $2) h
 ), due as (
   select p.* from served h cross join lateral (
     select p.call_id, p.webhook_id, p.seq,
@@ -54,7 +57,7 @@ with recursive hooks as (
        and not exists (select from vx.deliveries b
                         where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq and b.replay = p.replay
                           and (b.state in ('pending', 'queued') or b.state = 'in_flight' and not b.parked))
-     order by p.next_at limit ceil($3::float / h.n)
+     order by p.next_at limit least(h.room, ceil($2::float / h.n))
      for no key update of p skip locked) p
 )
 update vx.deliveries d
@@ -110,19 +113,21 @@ class Claims:
         self._clock = clock
         self.id = new_id(db.cell)
         self._in_flight: Counter[UUID] = Counter()
-        self._slow_until_s: dict[UUID, float] = {}
+        self._window: dict[UUID, int] = {}
         self._held_until_s: dict[UUID, float] = {}
+        self.lingering: set[asyncio.Task[None]] = set()
+        """Those whose endpoint lets us wait: they take no room from the others, and are bounded by themselves."""
 
     async def take(self, room: int) -> list[tuple[Any, Any, Any]]:
         """(claim, event, endpoint) of what is to be sent now, committed. Raises what the driver raises: then nothing may be."""
         # the server that acknowledged the claim is asked for the events: another one might show what was lost
         async with self._db.pool("worker").acquire() as connection:
-            claims = await connection.fetch(CLAIM, self.id, self._full(), min(BATCH, room))
+            claims = await connection.fetch(CLAIM, self.id, min(BATCH, room), *self._rooms(), WINDOW_FIRST)
             if not claims:
                 return []
             found = await connection.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
             endpoints = {row["id"]: row for row in found}
-            claims = await self._within_bounds(connection, claims, endpoints)
+            claims = await self._within_limits(connection, claims, endpoints)
             rows = await connection.fetch(
                 EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims]
             )
@@ -131,18 +136,24 @@ class Claims:
             self._in_flight[claim["webhook_id"]] += 1
         return [(c, events[(c["call_id"], c["seq"])], endpoints[c["webhook_id"]]) for c in claims]
 
-    def done(self, webhook_id: UUID, answer: Answer | None) -> None:
+    def lingers(self, webhook_id: UUID, task: asyncio.Task[None]) -> None:
+        """One that was taken gets no answer."""
+        self.lingering.add(task)
+        self._window[webhook_id] = 1
+
+    def done(self, webhook_id: UUID, task: asyncio.Task[None] | None, answer: Answer | None) -> None:
         """One that was taken is over. `answer` None: nothing is known of it."""
+        in_time = task not in self.lingering
+        if task is not None:
+            self.lingering.discard(task)
         self._in_flight[webhook_id] -= 1
         if self._in_flight[webhook_id] <= 0:
             del self._in_flight[webhook_id]
-        now_s = self._clock.monotonic_s()
-        if answer is not None and answer.timed_out:
-            self._slow_until_s[webhook_id] = now_s + SLOW_S
-        elif answer is not None and answer.status is not None:
-            self._slow_until_s.pop(webhook_id, None)
-        if len(self._slow_until_s) > KEPT_MAX:
-            self._slow_until_s = {w: s for w, s in self._slow_until_s.items() if s > now_s}
+        if answer is not None and answer.status is not None and in_time:
+            window = self._window.get(webhook_id, WINDOW_FIRST)
+            self._window[webhook_id] = min(WINDOW_MAX, window + 1)
+        if len(self._window) > KEPT_MAX:
+            self._window = {w: n for w, n in self._window.items() if n < WINDOW_FIRST or w in self._in_flight}
 
     async def keep(self, *, any_in_hand: bool) -> None:
         """Ours are renewed; those of workers that have gone are free again."""
@@ -155,36 +166,34 @@ class Claims:
         """All that stand as claimed here but those `in_hand`: a claim was made, or what came of it written, without an answer."""
         await self._db.pool("worker").execute(GIVE_BACK, self.id, *_keys(in_hand))
 
-    def _full(self) -> list[UUID]:
-        """Whom nothing is claimed for at the moment."""
+    def _rooms(self) -> tuple[list[UUID], list[int]]:
+        """Endpoints, and how many more may be under way to each; any other has `WINDOW_FIRST`."""
         now_s = self._clock.monotonic_s()
         self._held_until_s = {w: s for w, s in self._held_until_s.items() if s > now_s}
-        full = {webhook for webhook, n in self._in_flight.items() if n >= self._most(webhook)}
-        return [*(full | self._held_until_s.keys())]
+        rooms = {w: n - self._in_flight[w] for w, n in self._window.items()}
+        rooms |= {w: WINDOW_FIRST - n for w, n in self._in_flight.items() if w not in self._window}
+        rooms |= dict.fromkeys(self._held_until_s, 0)
+        if len(self.lingering) >= LINGER_MAX:
+            rooms |= {w: 0 for w, n in self._window.items() if n == 1}
+        return [*rooms], [max(0, n) for n in rooms.values()]
 
-    def _most(self, webhook_id: UUID) -> int:
-        """How many deliveries may be under way to the endpoint at once, on this instance."""
-        slow = self._slow_until_s.get(webhook_id, 0.0) > self._clock.monotonic_s()
-        return SLOW_MAX if slow else PER_ENDPOINT_MAX
-
-    async def _within_bounds(
+    async def _within_limits(
         self, connection: Any, claims: list[Any], endpoints: dict[UUID, Any]
     ) -> list[Any]:
-        """Those that their endpoints have room for; the others are put off a moment, so that they are in nobody's way."""
-        claimed = Counter(c["webhook_id"] for c in claims)
-        room = {w: self._most(w) - self._in_flight[w] for w in claimed}
-        limited = [w for w in claimed if endpoints[w]["limited"]]
-        if limited:
-            for row in await connection.fetch(ALLOW, limited, [claimed[w] for w in limited]):
-                webhook_id, allowed = row["webhook_id"], row["allowed"]
-                room[webhook_id] = min(room[webhook_id], allowed)
-                if allowed < claimed[webhook_id]:
-                    self._held_until_s[webhook_id] = self._clock.monotonic_s() + HELD_S
+        """Those that endpoints with limits of their own have room for; the others are put off a moment."""
+        claimed = Counter(c["webhook_id"] for c in claims if endpoints[c["webhook_id"]]["limited"])
+        if not claimed:
+            return claims
+        room = dict(await connection.fetch(ALLOW, [*claimed], [*claimed.values()]))
+        now_s = self._clock.monotonic_s()
+        self._held_until_s |= {w: now_s + HELD_S for w, n in claimed.items() if room[w] < n}
         kept: list[Any] = []
         excess: list[Any] = []
         for claim in claims:
-            room[claim["webhook_id"]] -= 1
-            (kept if room[claim["webhook_id"]] >= 0 else excess).append(claim)
+            webhook_id = claim["webhook_id"]
+            if webhook_id in room:
+                room[webhook_id] -= 1
+            (kept if room.get(webhook_id, 0) >= 0 else excess).append(claim)
         if excess:
             await connection.execute(POSTPONE, self.id, *_keys(excess))
         return kept

@@ -37,6 +37,8 @@ from regions.wire import ids
 log = structlog.get_logger()
 
 IN_FLIGHT_MAX = 512
+LINGER_S = 1.0
+"""Without an answer for so long, a delivery takes no room from others any more."""
 POLL_S = 0.5
 GATHER_S = 0.005
 
@@ -80,7 +82,7 @@ class Delivery:
                 try:
                     if self._astray:
                         await self._give_back()
-                    claimed = await self.claims.take(IN_FLIGHT_MAX - len(self.in_hand))
+                    claimed = await self.claims.take(self._room)
                 except DATABASE_ERRORS as error:
                     if not is_away(error):
                         raise
@@ -98,7 +100,7 @@ class Delivery:
                     await wait_for_stop(stop, GATHER_S)
                 else:
                     await due.wait(POLL_S)
-                while len(self.in_hand) >= IN_FLIGHT_MAX and not stop.is_set():
+                while self._room <= 0 and not stop.is_set():
                     await asyncio.wait(self.in_hand, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.close()
@@ -108,6 +110,10 @@ class Delivery:
             for task in (keeping, *self.in_hand):
                 task.cancel()
             await sender.close()
+
+    @property
+    def _room(self) -> int:
+        return IN_FLIGHT_MAX - len(self.in_hand) + len(self.claims.lingering)
 
     async def _keep(self, stop: asyncio.Event) -> None:
         """By itself, so that nothing which holds the claiming up lets a claim run out."""
@@ -120,6 +126,9 @@ class Delivery:
     async def _deliver(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> None:
         webhook_id: UUID = claim["webhook_id"]
         answer: Answer | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        waiting = asyncio.get_running_loop().call_later(LINGER_S, self.claims.lingers, webhook_id, task)
         try:
             if endpoint["open"]:
                 answer = await self._send(sender, claim, row, endpoint)
@@ -145,7 +154,8 @@ class Delivery:
                 ms=answer.duration_ms,
             )
         finally:
-            self.claims.done(webhook_id, answer)
+            waiting.cancel()
+            self.claims.done(webhook_id, task, answer)
             self._hints.wake("deliveries")
 
     def _attempt(self, claim: Any, answer: Answer) -> Attempt:

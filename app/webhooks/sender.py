@@ -20,7 +20,8 @@ from regions.wire.addresses import AddressError, check_ip, check_url
 DEADLINE_S = 15.0
 CONNECT_S = 5.0
 EXCERPT_BYTES = 1_024
-CONNECTIONS_MAX = 512
+CONNECTIONS_MAX = 2_560
+"""More than deliveries are under way at once, those that get no answer among them."""
 KEPT_ALIVE_S = 30.0
 
 

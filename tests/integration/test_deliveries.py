@@ -386,7 +386,7 @@ async def test_an_endpoint_that_lets_us_wait_is_given_little_at_once(
     api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hangs; the bound holds from the first time-out on, and others are not held up."""
-    monkeypatch.setattr("app.webhooks.claims.PER_ENDPOINT_MAX", 4)
+    monkeypatch.setattr("app.webhooks.claims.WINDOW_FIRST", 4)
     waiting, most = 0, 0
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

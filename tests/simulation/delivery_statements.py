@@ -26,7 +26,10 @@ def first_state(t: Tables, x: Txn, call: UUID, webhook: UUID) -> str:
 class DeliveryStatements:
     claim_s: float
 
-    def claim(self, t: Tables, x: Txn, me: UUID, full: list[UUID], limit: int) -> list[Row]:
+    def claim(
+        self, t: Tables, x: Txn, me: UUID, limit: int, known: list[UUID], rooms: list[int], first: int
+    ) -> list[Row]:
+        room = dict(zip(known, rooms, strict=True))
         deliveries = t.rows["deliveries"]
         found = []
         lanes: dict[tuple[UUID, UUID], list[Row]] = {}
@@ -37,7 +40,7 @@ class DeliveryStatements:
             if (
                 d["state"] not in ("pending", "parked")
                 or d["next_at"] > x.now
-                or key[1] in full
+                or room.get(key[1], first) <= 0
                 or len(found) >= limit
             ):
                 continue
@@ -55,6 +58,7 @@ class DeliveryStatements:
                 "overtook": d["overtook"] or overtakes,
             }  # fmt: skip
             x.writes.append(("deliveries", key, row))
+            room[key[1]] = room.get(key[1], first) - 1
             found.append({**row, "number": row["attempts"]})
         return found
 
