@@ -325,7 +325,7 @@ create table vx.webhooks (
   takes            boolean not null generated always as (enabled and deleted_at is null and full_since is null) stored
 );
 create index on vx.webhooks (project_id) where deleted_at is null;
-create index on vx.webhooks (project_id) where takes;
+create index on vx.webhooks (project_id) where takes and scope = 'project';
 create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
 
 -- Whether an endpoint wants events of a type; `call.*` stands for all that begin so.
