@@ -35,18 +35,19 @@ HELD_S = 0.1
 KEPT_MAX = 10_000
 POSTPONE_S = 0.25
 
-# From endpoint to endpoint along the index; of each the oldest, so many that all of them together fill the batch.
+# From endpoint to endpoint along the index; of each for which something is due the oldest, so many that all fill the batch.
 CLAIM = f"""
 with recursive hooks as (
-  (select d.webhook_id as id from vx.deliveries d where d.state in ('pending', 'parked') order by d.webhook_id limit 1)
+  (select d.webhook_id as id, d.next_at from vx.deliveries d where d.state in ('pending', 'parked')
+    order by d.webhook_id, d.next_at limit 1)
   union all
-  select (select d.webhook_id from vx.deliveries d where d.state in ('pending', 'parked') and d.webhook_id > h.id
-           order by d.webhook_id limit 1)
-    from hooks h where h.id is not null
+  select n.webhook_id, n.next_at from hooks h cross join lateral (
+    select d.webhook_id, d.next_at from vx.deliveries d where d.state in ('pending', 'parked') and d.webhook_id > h.id
+     order by d.webhook_id, d.next_at limit 1) n
 ), served as materialized (
   select h.id, h.room, count(*) over () as n from (
     select h.id, coalesce(k.room, $5) as room from hooks h left join unnest($3::uuid[], $4::int[]) k(id, room) on k.id = h.id
-     where h.id is not null and coalesce(k.room, $5) > 0 order by random() limit $2) h
+     where h.next_at <= clock_timestamp() and coalesce(k.room, $5) > 0 order by random() limit $2) h
 ), due as (
   select p.* from served h cross join lateral (
     select p.call_id, p.webhook_id, p.seq,
