@@ -17,7 +17,7 @@ from app.local.deployment import PLACES, Deployment, temporary_folder
 from app.local.process import free_port
 from tests.bench.create import load
 from tests.bench.report import Figure
-from tests.bench.support import Generator, generator, idle
+from tests.bench.support import Generator, deployed, generator, idle
 
 WAITING_S = 6.0
 PER_S = 200
@@ -38,26 +38,22 @@ class Deployed(Deployment):
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    folder = temporary_folder("voxplane-bench")
-    try:
-        async with (
-            Deployed(folder, places=PLACES[:3], instances=1) as deployment,
-            generator("tests.bench.hook_receiver") as receiver,
-        ):
-            where = await receiver.answer()
-            _, waiting = await deployment.create_project("waiting")
-            _, paced = await deployment.create_project("paced")
-            throughput = await _throughput(deployment, waiting, receiver, where)
-            latency = await _latency(deployment, paced, receiver, where, rounds=ROUNDS * (2 if full else 1))
-            return [*throughput, *latency]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    rounds = ROUNDS * (2 if full else 1)
+    async with generator("tests.bench.hook_receiver") as receiver:
+        where = await receiver.answer()
+        folder = temporary_folder("voxplane-bench")
+        try:
+            async with Deployed(folder, places=PLACES[:3], instances=1) as deployment:
+                throughput = await _throughput(deployment, receiver, where)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        async with deployed(regions=3, instances=2) as deployment:
+            return [*throughput, *await _latency(deployment, receiver, where, rounds=rounds)]
 
 
-async def _throughput(
-    deployment: Deployed, key: str, receiver: Generator, where: dict[str, str]
-) -> list[Figure]:
+async def _throughput(deployment: Deployed, receiver: Generator, where: dict[str, str]) -> list[Figure]:
     """What waits is delivered by one instance that has nothing else to do."""
+    _, key = await deployment.create_project("waiting")
     async with httpx.AsyncClient(base_url=deployment.api_urls[0], trust_env=False) as client:
         headers = {"Authorization": f"Bearer {key}"}
         made = await client.post("/v1/webhooks", json={"url": f"{where['url']}/all"}, headers=headers)
@@ -80,8 +76,10 @@ async def _throughput(
 
 
 async def _latency(
-    deployment: Deployed, key: str, receiver: Generator, where: dict[str, str], *, rounds: int
+    deployment: Deployment, receiver: Generator, where: dict[str, str], *, rounds: int
 ) -> list[Figure]:
+    """Two instances, as `voxplane up` starts them: each serves requests and makes deliveries."""
+    _, key = await deployment.create_project("paced")
     port = deployment.api_urls[0].rpartition(":")[2]
     healthy = [[f"{where['url']}/h", ENDPOINTS]]
     some_hang = [[f"{where['url']}/h", ENDPOINTS - HUNG], [f"{where['hangs']}/g", HUNG]]
