@@ -1,9 +1,9 @@
 """``python -m tests.chaos.worker_kill --minutes 10``: an instance that makes deliveries is killed every ten seconds under load.
 
 Two API instances, an edge that appends, creates over REST, a webhook endpoint. Every ten seconds one of the instances gets
-SIGKILL and is started again. At the end every event of the log has come to the endpoint, in the order of its call, and genuine. One that came
-twice was on its way when an instance was killed: what was claimed then is read from the database right after each kill.
-Exit code 0 where that is so.
+SIGKILL and is started again. At the end every event of the log has come to the endpoint, in the order of its call, and genuine.
+One that came twice was on its way when an instance was killed: what was claimed then is read from the database right after
+each kill. Exit code 0 where that is so.
 """
 
 from __future__ import annotations
