@@ -78,7 +78,10 @@ async def test_a_move_loses_no_frame_of_the_callers_and_the_log_says_that_it_was
             assert (caller.region, caller.lost) == ("b", False)
             await until(lambda: FRAMES in given(backend), "the last frame")
             assert set(range(1, FRAMES + 1)) - given(backend) == set()
-            assert [n["event"] for n in caller.notices] == ["agent.connected", "call.reconnected"]
+            assert [n["event"] for n in caller.notices] == ["agent.connected"], "audio flows one way"
+            await say(backend, 1, 5)
+            told = ["agent.connected", "call.reconnected"]
+            await until(lambda: [n["event"] for n in caller.notices] == told, "audio flows both ways")
             await caller.hangup()
         assert [m["customParameters"]["voxplane_epoch"] for m in backend.starts] == ["1", "3"]
         [moved] = b.log.of("call.moved")

@@ -37,8 +37,9 @@ class AsyncCaller:
     """``async with AsyncCaller(call["ticket"]) as caller: …``
 
     `client` lets the caller ask for a new ticket once every grant has been used. `receive` gives audio frames; `notices`
-    what the edge has told. `send` takes samples of any length and sends them as they come: pace them yourself, 20 ms at a
-    time. Entering raises `CallRefused` or `CallLost` where no edge takes the call.
+    what the edge has told: ``call.reconnecting`` and ``call.reconnected`` are for a display. `send` takes samples of any length
+    and sends them as they come: pace them yourself, 20 ms at a time. Entering raises `CallRefused` or `CallLost` where no edge
+    takes the call.
     """
 
     def __init__(
@@ -368,7 +369,9 @@ class AsyncCaller:
             return
         self._carry_out(self._watch.heard(now_s * 1000))
         self._standing.stamped(audio.stamp)
-        if not audio.filler:
+        if audio.filler:
+            self._hearing.filler(link.epoch, audio, now_s)
+        else:
             self._moving.note(Overlap.new_spoke)
             self._standing.played = self._hearing.audio(link.epoch, audio, now_s)
 
