@@ -42,7 +42,7 @@ class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dialect: Literal["twilio", "teler", "exotel", "native"] = "twilio"
     parameters: Annotated[dict[Name, ShortText], Meta(max_length=32)] = {}
     fallback_url: Url | None = None
-    reconnect: ReconnectRequest = ReconnectRequest()
+    reconnect: ReconnectRequest = msgspec.field(default_factory=ReconnectRequest)
 
 
 class LatencyRequest(

@@ -50,7 +50,7 @@ class Listening:
         self._quiet = 0 if self._voice.speaking else self._quiet + 1
         self._since_start += 1
         if heard == "started":
-            self._unanswered, self._since_start = True, 0
+            self._unanswered, self._since_start = True, 1
         elif self._unanswered and self._quiet >= HELD_FRAMES_MAX:
             self.answered()
         return heard
