@@ -281,8 +281,9 @@ async def test_a_caller_that_hangs_up_while_its_edge_dies_tells_the_next_one() -
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds over the caller's own network follow each other quickly."""
-    for name in ("OWN_NETWORK_AFTER_MS", "RETRY_EVERY_MS", "PREPARE_PATIENCE_MS"):
+    for name in ("OWN_NETWORK_AFTER_MS", "PREPARE_PATIENCE_MS"):
         monkeypatch.setattr(f"voxplane.watch.{name}", 600)
+    monkeypatch.setattr("voxplane.watch.RETRY_AFTER_MS", (600,))
 
 
 @pytest.mark.usefixtures("hasty")
