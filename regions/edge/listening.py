@@ -39,9 +39,13 @@ class Listening:
         dropped, self._dropped = self._dropped, 0
         return {"replayed_ms": len(self._held) * FRAME_MS, "dropped_ms": dropped * FRAME_MS}
 
-    def next(self) -> bytes | None:
-        """The caller's next 20 ms, where they have come; to be heard, and then given."""
-        return self._buffer.pop()
+    def next(self) -> list[bytes]:
+        """What of the caller's is to be heard in this turn, and then given: 20 ms where they have come. While something waits,
+        all that has come, so that nothing of the delay stays."""
+        frames: list[bytes] = []
+        while (not frames or self._held) and (frame := self._buffer.pop()) is not None:
+            frames.append(frame)
+        return frames
 
     def hear(self, frame: bytes) -> str | None:
         """``started`` or ``stopped`` where the caller's voice has."""

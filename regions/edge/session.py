@@ -276,7 +276,7 @@ class Session:
             self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:
-        if (frame := self._listening.next()) is not None:
+        for frame in self._listening.next():
             self._hear(frame)
         if (agent := self._agent.connection) is None:
             return

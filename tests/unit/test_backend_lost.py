@@ -10,15 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regions.agents.connection import LOST
 from regions.agents.redial import FIRST_WITHIN_MS, PAUSE_MAX_MS, STEADY_MS, Redial
 from regions.edge import listening as listening_module
+from regions.edge.agent_leg import Dialled
 from regions.edge.backend_counts import BackendCounts
+from regions.edge.journal import Journal
 from regions.edge.listening import BEFORE_FRAMES, CATCH_UP_FRAMES, HELD_FRAMES_MAX, Listening
+from regions.edge.recall import Recall
+from regions.edge.returning import Returning
 from regions.edge.speech import AgentSpeech
 from regions.media.caller_buffer import CallerBuffer
 from regions.media.codecs import SILENCE, to_pcm
 from regions.media.hold_sound import BEGINS_AFTER_MS, FRAMES, LISTENS_AFTER_MS, HoldSound
 from regions.wire.snapshot import Turn
+from regions.wire.ticket import Grant, Reconnect
+from regions.wire.uplink import AppendStatus
 
 # -------------------------------------------------------------------------------------------------------------- redial
 
@@ -109,6 +116,55 @@ def test_a_backend_that_says_nothing_listens_and_silence_is_silent() -> None:
     assert sound.frame(1_000 + LISTENS_AFTER_MS + 20) is None
 
 
+class Caller:
+    """Nobody is there to be told."""
+
+    def notice(self, type_: str, data: dict[str, object]) -> None:
+        return
+
+
+def test_the_sound_ends_with_the_first_word_of_the_new_backend_and_not_with_the_last_of_the_dead_one() -> (
+    None
+):
+    journal = Journal("call_1", 1, lambda: "", lambda: None)
+    counts = BackendCounts()
+    grant = Grant(epoch=1, edge="e", incarnation="i", region="lab", url="")
+    returning = Returning(journal, Caller(), grant, Reconnect(), counts)  # type: ignore[arg-type]
+    returning.caller_heard = True
+    returning.agent_lost(LOST, 3, 0)
+    returning.played(3, 400)
+    assert returning.sound(BEGINS_AFTER_MS) is None
+    assert returning.sound(400 + BEGINS_AFTER_MS) is not None
+    returning.agent_up(Dialled(resumed=True), {}, 1_000)
+    returning.given()
+    returning.played(3, 1_020)
+    assert returning.sound(1_020 + BEGINS_AFTER_MS) is not None, "what the dead one had left"
+    assert [e.type for e in journal.outbox.unacked][-1] == "agent.connected"
+    returning.played(4, 1_700)
+    assert returning.sound(1_700 + BEGINS_AFTER_MS) is None
+    assert [e.type for e in journal.outbox.unacked][-1] == "call.reconnected"
+    assert counts.came_to["reconnected"] == 1
+
+
+def test_a_backend_that_comes_and_goes_is_one_absence_until_audio_flows_both_ways() -> None:
+    journal = Journal("call_1", 1, lambda: "", lambda: None)
+    grant = Grant(epoch=1, edge="e", incarnation="i", region="lab", url="")
+    returning = Returning(journal, Caller(), grant, Reconnect(), BackendCounts())  # type: ignore[arg-type]
+    returning.caller_heard = True
+    for at_ms in (0, 100, 200):
+        returning.agent_lost(LOST, 0, at_ms)
+        returning.agent_up(Dialled(resumed=True), {}, at_ms + 50)
+        returning.given()
+    kinds = [e.type for e in journal.outbox.unacked]
+    assert kinds == ["call.reconnecting", *["agent.connected"] * 3]
+    returning.agent_lost(LOST, 0, 300)
+    returning.agent_up(Dialled(resumed=True), {}, 350)
+    returning.played(1, 400)
+    assert "call.reconnected" not in [e.type for e in journal.outbox.unacked], "given to the one before"
+    returning.given()
+    assert [e.type for e in journal.outbox.unacked][-1] == "call.reconnected"
+
+
 # ------------------------------------------------------------------------------------------------------------ listening
 
 
@@ -166,6 +222,24 @@ def test_what_is_said_while_there_is_no_backend_is_given_faster_afterwards_in_it
     assert len(turns(heard, [quiet(10)])) == CATCH_UP_FRAMES
     assert drain(heard) == [quiet(n) for n in range(4, 11)]
     assert turns(heard, [quiet(11), quiet(12)]) == [quiet(11), quiet(12)], "caught up"
+
+
+def test_what_has_piled_up_meanwhile_leaves_no_delay_behind(heard: Listening) -> None:
+    buffer = heard._buffer
+    frames = [quiet(n) for n in range(16)]
+    for frame in frames[:6]:
+        buffer.push(frame)
+    for frame in heard.next():
+        heard.hear(frame)
+    assert drain(heard) == frames[:1], "early, and given in its time"
+    turns(heard, frames[1:6], backend=False)
+    buffer.push(b"".join(frames[6:]))
+    came = heard.next()
+    assert len(came) == 15, "all that is there"
+    for frame in came:
+        heard.hear(frame)
+    drain(heard)
+    assert buffer.pop() is None
 
 
 def test_the_newest_five_seconds_are_kept_and_the_rest_is_counted(heard: Listening) -> None:
@@ -274,6 +348,35 @@ def test_a_text_whose_audio_never_came_is_not_the_next_backends() -> None:
         popped = speech.pop()
         facts += speech.facts(popped) if popped is not None else []
     assert [t for t, _ in facts] == ["playback.started", "playback.done"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- tools
+
+
+class Backend:
+    """The backend's side of a call, as `Recall` sees it: whoever is there hears what is said."""
+
+    def __init__(self) -> None:
+        self.connection: Backend | None = self
+        self.told: list[tuple[str, object]] = []
+
+    def send_text(self, type_: str, data: object) -> None:
+        self.told.append((type_, data))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_tool_of_the_dead_backend_is_acknowledged_to_nobody(lost: bool) -> None:
+    """Its successor may use the same ids."""
+    journal = Journal("call_1", 1, iter(map(str, range(9))).__next__, lambda: None)
+    backend = Backend()
+    recall = Recall(journal, "call_1", None, backend, lambda: True)
+    recall.on_text("tool.called", b'{"id":"t1","name":"pay","arguments":{}}', 0)
+    if lost:
+        recall.forget()
+    recall.acknowledged(AppendStatus(call="call_1", epoch=1, status="durable", durable_n=1, seq=5, stored=1))
+    acked = ("ack", {"type": "tool.called", "id": "t1", "seq": 5})
+    assert backend.told == ([] if lost else [acked])
+    assert [t.id for t in journal.turns] == ["t1"], "the conversation has it"
 
 
 # --------------------------------------------------------------------------------------------------------------- counts

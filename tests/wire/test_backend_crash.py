@@ -263,6 +263,29 @@ async def test_what_the_dead_backend_has_said_is_heard_out_and_known_to_the_next
         await caller.hangup()
 
 
+async def test_a_tool_of_the_dead_backend_is_not_acknowledged_to_its_successor(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, backend() as made, in_call(edge, made) as caller:
+        held: list[Any] = []
+        edge.log.notify = held.append  # type: ignore[method-assign]
+        await made.tell(0, "tool.called", id="t1", name="pay", arguments={})
+        session = edge.calls.session(CALL, 1)
+        assert session is not None
+        await until(lambda: held, "the intent")
+        await reset(made.sockets[0])
+        await until(lambda: len(made.starts) == 2, "the second dial")
+        [turn] = json.loads(made.starts[1]["voxplane_conversation"])["turns"]
+        assert (turn["id"], turn.get("done")) == ("t1", None)
+        await made.tell(1, "conversation.get", id="q")
+        await until(lambda: made.of(1, "voxplane"), "the first answer: it speaks text")
+        edge.log._take(session)
+        await made.tell(1, "tool.called", id="t2", name="pay", arguments={})
+        await until(lambda: len(session._journal.turns) == 2, "its own")
+        edge.log._take(session)
+        await until(lambda: len(made.of(1, "voxplane")) == 2, "its acknowledgement")
+        assert [m["data"]["id"] for m in made.of(1, "voxplane")] == ["q", "t2"]
+        await caller.hangup()
+
+
 async def test_a_backend_that_is_never_had_again_ends_the_call_with_the_reason(tmp_path: Path) -> None:
     async with lone_edge(tmp_path) as edge, backend() as made:
         async with in_call(edge, made, **reconnect(deadline_s=0.3)) as caller:
