@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
 from tests.bench.tone_process import voice_of
-from voxplane import AsyncCaller, AsyncClient
+from voxplane import AsyncCaller, AsyncClient, Frame
 
 KILLS = 40
 OTHERS = 10
@@ -123,10 +123,11 @@ async def one(client: AsyncClient, made: Backends, how: str, number: int) -> flo
         try:
             # another moment of the frame's and the snapshot's rhythm each time
             for _ in range(30 + number % 37):
-                await caller.receive()
+                last = await caller.receive()
+            assert last is not None
             pid = await made.end(call["id"], how)
             starting = asyncio.create_task(made.start()) if how == "kill" else None
-            gap_ms = await gap(caller, voice_of(pid), same=how != "kill")
+            gap_ms = await gap(caller, last, voice_of(pid), same=how != "kill")
             if starting is not None:
                 await starting
         finally:
@@ -138,18 +139,16 @@ async def one(client: AsyncClient, made: Backends, how: str, number: int) -> flo
     return gap_ms
 
 
-async def gap(caller: AsyncCaller, dead: bytes, *, same: bool) -> float:
-    """Milliseconds between two frames of backends: the last of one utterance, and the first of the next. `same`: the process that
-    has closed the socket may be given the next one."""
-    last_s: float | None = None
-    utterance = 0
+async def gap(caller: AsyncCaller, last: Frame, dead: bytes, *, same: bool) -> float:
+    """Milliseconds between two frames of backends: the last of one utterance, and the first of the next. `last`: what was heard
+    before. `same`: the process that has closed the socket may be given the next one."""
     async for frame in caller.frames():
         if frame.filler:
             continue
-        if last_s is not None and frame.utterance > utterance:
+        if frame.utterance > last.utterance:
             assert same or frame.samples[:2] != dead
-            return (frame.at_s - last_s) * 1000
-        last_s, utterance = frame.at_s, frame.utterance
+            return (frame.at_s - last.at_s) * 1000
+        last = frame
     raise AssertionError("the call has ended")
 
 
