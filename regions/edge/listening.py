@@ -17,6 +17,8 @@ from regions.media.voice_activity import VoiceGate
 
 HELD_FRAMES_MAX = 250
 CATCH_UP_FRAMES = 4
+EARLY_FRAMES_MAX = 5
+"""What has piled up beyond this is a delay, and no jitter: an edge that was held up hands it on."""
 BEFORE_FRAMES = 15
 """Given again before the first frame in which a voice was noticed."""
 
@@ -40,10 +42,12 @@ class Listening:
         return {"replayed_ms": len(self._held) * FRAME_MS, "dropped_ms": dropped * FRAME_MS}
 
     def next(self) -> list[bytes]:
-        """What of the caller's is to be heard in this turn, and then given: 20 ms where they have come. While something waits,
-        all that has come, so that nothing of the delay stays."""
+        """What of the caller's is to be heard in this turn, and then given: 20 ms where they have come, more where they are late,
+        and all that has come while something waits, so that nothing of a delay stays."""
         frames: list[bytes] = []
-        while (not frames or self._held) and (frame := self._buffer.pop()) is not None:
+        while (not frames or self._held or self._buffer.frames > EARLY_FRAMES_MAX) and (
+            frame := self._buffer.pop()
+        ) is not None:
             frames.append(frame)
         return frames
 

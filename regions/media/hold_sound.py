@@ -1,8 +1,9 @@
 """What a caller hears while there is no backend: two soft notes every two seconds, made here. Pure.
 
-Decides when the sound plays and which 20 ms of it come next. It begins once nothing of the agent's has been heard for half a
-second, so that a backend which is back at once is not announced; it ends with the first audio of the new one, or when that has
-been there for two seconds without a word. Nothing of it is an utterance: it has no position and is in no conversation.
+Decides when the sound plays and which 20 ms of it come next. It begins once there has been no backend, and nothing of the
+agent's was heard, for half a second, so that one which is back at once is not announced; it ends with the first audio of the new
+one, or when that has been there for two seconds without a word. Nothing of it is an utterance: it has no position and is in no
+conversation.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FRAMES = _frames()
 class HoldSound:
     """One call's. `sound`: one of `SOUNDS`."""
 
-    __slots__ = ("_next", "_on", "_quiet_ms", "_since_ms", "_up_ms")
+    __slots__ = ("_begun", "_next", "_on", "_quiet_ms", "_since_ms", "_up_ms")
 
     def __init__(self, sound: str) -> None:
         self._on = sound == "tone"
@@ -55,16 +56,19 @@ class HoldSound:
         self._up_ms: int | None = None
         self._quiet_ms = 0
         self._next = 0
+        self._begun = False
 
     def lost(self, now_ms: int) -> None:
         """There is no backend from now on."""
         if self._since_ms is None:
-            self._since_ms, self._next = now_ms, 0
+            self._since_ms, self._next, self._begun = now_ms, 0, False
         self._up_ms = None
 
     def up(self, now_ms: int) -> None:
-        """There is one, which has not spoken yet."""
+        """There is one, which has not spoken yet. What has not begun does not begin any more."""
         self._up_ms = now_ms
+        if not self._begun:
+            self._since_ms = None
 
     def spoken(self, now_ms: int, *, new: bool) -> None:
         """Audio of a backend has been played. `new`: of the one that is there."""
@@ -81,6 +85,7 @@ class HoldSound:
             return None
         if now_ms - max(self._since_ms, self._quiet_ms) < BEGINS_AFTER_MS:
             return None
+        self._begun = True
         frame = FRAMES[self._next]
         self._next = (self._next + 1) % len(FRAMES)
         return frame

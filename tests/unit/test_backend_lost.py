@@ -109,11 +109,20 @@ def test_a_backend_that_says_nothing_listens_and_silence_is_silent() -> None:
     sound, silence = HoldSound("tone"), HoldSound("silence")
     for each in (sound, silence):
         each.lost(0)
-    assert silence.frame(BEGINS_AFTER_MS) is None
+    assert (silence.frame(BEGINS_AFTER_MS), sound.frame(BEGINS_AFTER_MS)) == (None, FRAMES[0])
     sound.up(1_000)
     assert sound.frame(1_000 + LISTENS_AFTER_MS - 1) is not None
     assert sound.frame(1_000 + LISTENS_AFTER_MS) is None
     assert sound.frame(1_000 + LISTENS_AFTER_MS + 20) is None
+
+
+def test_a_backend_that_is_back_before_it_begins_keeps_it_from_beginning() -> None:
+    sound = HoldSound("tone")
+    sound.lost(0)
+    sound.up(BEGINS_AFTER_MS - 1)
+    assert sound.frame(BEGINS_AFTER_MS + 100) is None, "it takes its time to speak"
+    sound.lost(1_000)
+    assert sound.frame(1_000 + BEGINS_AFTER_MS) == FRAMES[0]
 
 
 class Caller:
