@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from app.fleet.desired import topic
-from app.fleet.drain_store import Candidate, Drain, DrainStore
+from app.fleet.drain_store import DRAINS_TOPIC, Candidate, Drain, DrainStore
 from app.fleet.plan import Ask, DrainPlan, Leaving, Pace, plan_drain
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
@@ -26,7 +26,6 @@ from regions.wire import ids
 
 log = structlog.get_logger()
 
-TOPIC = "drains"
 POLL_S = 1.0
 ROUND_S = 0.4
 DRAINED_S = 1.5
@@ -66,7 +65,7 @@ class DrainWorker:
         self._pace = pace or Pace()
 
     async def worker(self, stop: asyncio.Event) -> None:
-        woken = self._hints.subscribe(TOPIC)
+        woken = self._hints.subscribe(DRAINS_TOPIC)
         try:
             while not stop.is_set():
                 if not await self.round():
@@ -87,7 +86,9 @@ class DrainWorker:
             return True
         ids_ = [e.id for e in edges]
         asked, live = await self._store.open(ids_)
-        plan = await self._plan(drain, ids_, asked) if live > asked else DrainPlan()
+        # whom no command reaches is asked nothing by the detector's word: its callers leave by themselves
+        heard = [e.id for e in edges if not (e.silent and drain.by == "detector")]
+        plan = await self._plan(drain, heard, asked) if live > asked and heard else DrainPlan()
         moved = await self._ask(drain, [*plan.ask, *plan.force])
         drained = live == 0
         pause_s = (DRAINED_S if drained else ROUND_S) * (0.75 + random.random() / 2)
@@ -161,7 +162,13 @@ class DrainWorker:
 
     async def _say_drained(self, drain: Drain, edges: list[EdgeState], took_s: float) -> None:
         for edge in edges:
-            data = {"name": edge.name, "kind": drain.kind, "calls": drain.total, "took_s": took_s}
+            data = {
+                "name": edge.name,
+                "by": drain.by,
+                "kind": drain.kind,
+                "calls": drain.total,
+                "took_s": took_s,
+            }
             log.info("edge.drained", region=edge.region, edge=edge.name, took_s=took_s, kind=drain.kind)
             if self._facts is not None:
                 await self._facts.write(

@@ -41,7 +41,7 @@ async def region_health(region_id: FromPath[str], control: ControlIn, operator: 
     if region is None:
         raise NotFound("There is no such region.")
     judged = [j for j in look.judgements.values() if j.region == region_id]
-    edges = [edge_health_view(j) for j in sorted(judged, key=lambda j: j.edge)]
+    edges = [await _with_evacuation(control, j) for j in sorted(judged, key=lambda j: j.edge)]
     actions = {e.action for e in edges if e.verdict == region.health}
     return RegionHealth(
         region=region_id,
@@ -67,7 +67,7 @@ async def edge_health(edge_id: FromPath[str], control: ControlIn, operator: Oper
     if judged is None or found is None:
         raise NotFound("There is no such edge.")
     events = await control.fleet_events.latest(edge_id=found)
-    return msgspec.structs.replace(edge_health_view(judged), transitions=events)
+    return msgspec.structs.replace(await _with_evacuation(control, judged), transitions=events)
 
 
 @get(
@@ -150,6 +150,13 @@ def known_types(types: list[str] | None) -> list[str] | None:
             fix="See docs/reference/fleet-events.md.",
         )
     return types
+
+
+async def _with_evacuation(control: Control, judged: Judgement) -> EdgeHealth:
+    view = edge_health_view(judged)
+    if judged.action != "evacuate":
+        return view
+    return msgspec.structs.replace(view, evacuation=await control.draining.operators.evacuation(judged.edge))
 
 
 def edge_health_view(judged: Judgement) -> EdgeHealth:

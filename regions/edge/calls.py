@@ -176,18 +176,18 @@ class Calls:
         for session in self._owning(call):
             epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
             if claims.call == call and epochs:
-                session.moving.start(ticket, epochs, within_ms, lease_ms())
+                session.moving.start(
+                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants)
+                )
 
     def drain(self, *, on: bool) -> None:
-        """Off: what has not moved stays."""
+        """Calls that are being moved are not touched: each is told by itself."""
         self.draining = on
-        if not on:
-            for session in self._sessions.values():
-                session.moving.stay()
 
-    def stay(self, call: str) -> None:
+    def stay(self, call: str, epoch: int | None) -> None:
+        """The move whose first grant is `epoch` is off; None: whatever move there is."""
         for session in self._owning(call):
-            session.moving.stay()
+            session.moving.stay(epoch)
 
     def _owning(self, call: str) -> list[Session]:
         return [s for (held, _), s in self._sessions.items() if held == call and s.phase is Phase.OWNING]

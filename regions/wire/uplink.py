@@ -93,12 +93,14 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
     """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes.
-    `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`."""
+    `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`. `stopped`: nothing is left
+    here, and this is the last."""
 
     at_ms: int
     load: Load
     draining: bool = False
     drain_left_s: float = 0.0
+    stopped: bool = False
     lapsed: list[Held] = []
 
 
@@ -195,8 +197,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``deny`` (a call: if you do not hold it, refuse
     its grants up to `body.epoch` from now on), ``move`` (a call: let its caller take one of the grants of `body.ticket` at the
-    end of a turn, in `body.within_ms` at the latest), ``stay`` (a call: it is not to be moved any more), ``drain`` (send who
-    attaches first to its standby), ``undrain``. Idempotent."""
+    end of a turn, in `body.within_ms` at the latest), ``stay`` (a call: the move that began with
+    `body.epoch` is off; without it, any is), ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
 
     version: int
     kind: str
@@ -212,7 +214,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
 
 class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``,
-    ``unavailable``, ``unauthorized``, ``silent``."""
+    ``unavailable``, ``unauthorized``, ``silent``, ``stopped``, ``other_incarnation``."""
 
     code: str
     detail: str
