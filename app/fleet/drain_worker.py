@@ -82,12 +82,11 @@ class DrainWorker:
             return False
         await self._store.settle()
         edges = self._edges(drain)
-        if await self._has_stopped(drain, edges):
-            return True
+        stopped = _has_stopped(drain, edges)
         ids_ = [e.id for e in edges]
         asked, live = await self._store.open(ids_)
-        # whom no command reaches is asked nothing by the detector's word: its callers leave by themselves
-        heard = [e.id for e in edges if not (e.silent and drain.by == "detector")]
+        # whom no command reaches is asked nothing: its callers leave by themselves
+        heard = [e.id for e in edges if not stopped and not (e.silent and drain.by == "detector")]
         plan = await self._plan(drain, heard, asked) if live > asked and heard else DrainPlan()
         moved = await self._ask(drain, [*plan.ask, *plan.force])
         drained = live == 0
@@ -106,21 +105,14 @@ class DrainWorker:
             )
         if took_s is not None:
             await self._say_drained(drain, edges, round(took_s, 3))
+        if stopped:
+            await self._stopped(drain)
         return True
 
     def _edges(self, drain: Drain) -> list[EdgeState]:
         return [
             e for e in self._fleet.now.edges if e.region == drain.region and drain.edge_id in (None, e.id)
         ]
-
-    async def _has_stopped(self, drain: Drain, edges: list[EdgeState]) -> bool:
-        """A drain that an edge has asked for ends with it."""
-        if drain.incarnation is None:
-            return False
-        if any(e.incarnation == drain.incarnation and e.health != "down" for e in edges):
-            return False
-        await self._stopped(drain)
-        return True
 
     async def _plan(self, drain: Drain, edges: list[UUID], asked: int) -> DrainPlan:
         seed = random.getrandbits(62)
@@ -174,6 +166,13 @@ class DrainWorker:
                 await self._facts.write(
                     f"drained:{drain.id}:{edge.id}", "edge.drained", edge.region, edge.id, data
                 )
+
+
+def _has_stopped(drain: Drain, edges: list[EdgeState]) -> bool:
+    """A drain that an edge has asked for ends with it."""
+    if drain.incarnation is None:
+        return False
+    return not any(e.incarnation == drain.incarnation and e.health != "down" for e in edges)
 
 
 def _edge_id(drain: Drain) -> str:

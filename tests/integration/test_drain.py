@@ -306,6 +306,8 @@ async def test_one_call_is_moved_where_its_project_wants_it(place: Place) -> Non
 async def test_a_call_that_nobody_has_attached_to_is_not_moved(place: Place) -> None:
     call = await create_call(place.project, [place.edges["us-east"]])
     assert problem(await place.project.client.post(f"/v1/calls/{call.id}/move")) == (409, "not_attached")
+    unknown = await place.project.client.post(f"/v1/calls/{call.id}/move", json={"region": "nowhere"})
+    assert problem(unknown)[0] == 422, "what will never do is said before what does not do yet"
 
 
 async def test_an_edge_that_is_told_to_stop_is_drained_until_it_lives_anew(place: Place) -> None:
