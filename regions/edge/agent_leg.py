@@ -31,7 +31,6 @@ STEADY_S = 5.0
 class DialEvents(AgentEvents, Protocol):
     """What a call is told of its backend, how the dialling went included."""
 
-    def owns(self) -> bool: ...
     def on_connected(self, *, fallback: bool, resumed: bool) -> None: ...
     def on_unreachable(self, code: str, *, resumed: bool) -> None:
         """`code`: of the last attempt's `DialError`; empty where there was no attempt left."""
@@ -106,7 +105,7 @@ class AgentLeg:
                 why = error.code
                 continue
             if not self._events.owns():
-                connection.close()
+                connection.close(stop=False)
                 return
             self._connection = connection
             self._up_at_s = asyncio.get_running_loop().time()

@@ -117,7 +117,7 @@ class Calls:
     def existing(self, call: str, epoch: int) -> Session | None:
         """The session that owns the call at this epoch here, if there is one."""
         session = self._sessions.get((call, epoch))
-        return session if session is not None and session.phase is Phase.OWNING else None
+        return session if session is not None and session.owns() else None
 
     def open(self, claims: Claims, grant: Grant, sealed: Sealed) -> Session:
         """A session in the phase `prepared`; it counts once it is taken. Raises `Refusal` where this epoch was used here before."""

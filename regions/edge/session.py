@@ -53,7 +53,7 @@ class Session:
         self._journal = Journal(
             claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self)
         )
-        self._caller = CallerLeg()
+        self._caller = CallerLeg(self.owns)
         self._agent = AgentLeg(self, context, claims, grant.epoch, sealed)
         self._recall = Recall(self._journal, self.call, context.tails, self._agent, self.owns)
         self._lease = _new_lease()
@@ -334,8 +334,8 @@ class Session:
     # -------------------------------------------------------------------------------------------------- the end
 
     def end(self, reason: EndReason, detail: str = "") -> None:
-        """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
-        if self.phase is not Phase.OWNING:
+        """Writes the final event, while the lease holds, and closes both sides. What is not acknowledged yet is still sent."""
+        if not self.owns():
             return
         _, cut = self._speech.clear("end")
         self._record(cut.facts if cut is not None else [])
