@@ -33,7 +33,7 @@ V = TypeVar("V")
 
 CALLS_KEPT = 20_000
 EVERY_EPOCH = 1 << 31
-LAPSED_KEPT_MS = 600_000
+LAPSED_KEPT_MS = 3_600_000
 LAPSED_SAID_MAX = 200
 MEDIA_PATH = "/v1/media"
 
@@ -217,7 +217,7 @@ class Calls:
             raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
 
     def lapsed(self) -> list[Held]:
-        """Calls that were let go here in the last minutes, and that nobody has ended or taken here since."""
+        """Calls that were let go here in the last hour, and that nobody has ended or taken here since."""
         now = lease_ms()
         while self._lapsed and now - next(iter(self._lapsed.values())) > LAPSED_KEPT_MS:
             self._lapsed.popitem(last=False)

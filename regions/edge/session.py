@@ -103,9 +103,7 @@ class Session:
             "call.moved" if reason == "planned" else "call.reconnecting",
             {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
         )
-        for adopted in plan.adopt:
-            self._journal.adopt(adopted)
-        self._journal.start_from(plan.turns)
+        self._journal.take_over(plan)
         self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
         self._greet(resumed=True)
         self._dial(resumed=True)
