@@ -56,6 +56,8 @@ class Options:
     length_s: float
     calls: int = CALLS
     tickets: int = TICKETS
+    fluent_s: float = FLUENT_S
+    """So long all is well before the outage."""
 
 
 @dataclass
@@ -156,7 +158,7 @@ async def _live(
 ) -> None:
     live, held = calls[: options.calls], calls[options.calls :]
     await asyncio.gather(*(c.attach() for c in live))
-    await asyncio.sleep(FLUENT_S)
+    await asyncio.sleep(options.fluent_s)
     _kill_all_but_edges(deployment)
     seen.began_s = time.monotonic()
     seen.ended_s = seen.began_s + options.length_s
