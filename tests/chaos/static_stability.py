@@ -43,6 +43,7 @@ KILL_AT, LAST_ATTACH_AT, HANG_UP_AT = 0.3, 0.5, 0.6
 FAILOVER_S = 3.0
 FRAMES_PER_S_MIN = 10
 SILENT_SECONDS_MAX = 2
+TALKATIVE, HANGS_UP = "c2", "c3"
 TALKATIVE_DIGITS = 3_000
 TALKATIVE_FROM_S = 45.0
 """In a shorter outage nobody can say more than an edge keeps."""
@@ -145,7 +146,7 @@ async def _create(client: AsyncClient, backend: SteadyBackend, number: int, opti
     created = await client.create_call(
         {"url": backend.url, "parameters": {"load": name}}, latencies=near, metadata={"name": name}
     )
-    talkative = number == 1 and options.length_s >= TALKATIVE_FROM_S
+    talkative = name == TALKATIVE and options.length_s >= TALKATIVE_FROM_S
     fast = TALKATIVE_DIGITS / options.length_s if talkative else None
     return SteadyCall(created, name, client, digits_per_s=fast)
 
@@ -287,7 +288,9 @@ def spans(call: SteadyCall, backend: SteadyBackend, seen: Seen) -> dict[str, lis
     if call.attached_s is None:
         return {}
     from_s = max(seen.began_s, call.attached_s + 1)
-    ended_s = seen.began_s + (seen.ended_s - seen.began_s) * HANG_UP_AT if call.name == "c3" else seen.ended_s
+    ended_s = (
+        seen.began_s + (seen.ended_s - seen.began_s) * HANG_UP_AT if call.name == HANGS_UP else seen.ended_s
+    )
     moved = [gap.lost_at_s for gap in call.caller.gaps]
 
     def counted(second: int) -> bool:
@@ -308,6 +311,11 @@ def _judge_numbers(call: SteadyCall, seen: Seen) -> None:
             stored[event.origin[0]].add(event.origin[1])
         if event.type == "events.lost":
             stored[event.data["epoch"]] |= set(range(event.data["from_n"], event.data["to_n"] + 1))
+    lost = any(e.type == "events.lost" for e in call.kept.events)
+    if lost and not call.caller.gaps and call.name != TALKATIVE:
+        seen.breach(
+            "every_event", call.kept.id, f"{call.name} was kept short by an edge that lived and had room"
+        )
     for epoch, last in call.caller.written.items():
         adopted = sum(
             e.epoch == epoch and e.origin is not None and e.origin[0] != epoch for e in call.kept.events

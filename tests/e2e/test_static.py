@@ -26,10 +26,15 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_calls_outlive_everything_but_their_edges_and_all_is_told_afterwards() -> None:
     async with deployed(fsync=False) as deployment:
-        seen = await static_stability.run(Options(length_s=OUTAGE_S, calls=3, tickets=2, fluent_s=1.0), deployment)
+        seen = await static_stability.run(
+            Options(length_s=OUTAGE_S, calls=3, tickets=2, fluent_s=1.0), deployment
+        )
     assert seen.breaches == []
     assert seen.killed
     assert seen.gaps_s, "the calls of the edge that died have moved"
     assert len(seen.history.calls) == 5
-    told = {e.type for c in seen.history.calls for e in c.events}
+    told: set[str] = {e.type for c in seen.history.calls for e in c.events}
     assert {"tool.called", "dtmf.received", "turn.ended", "call.reconnecting", "call.reconnected"} <= told
+    assert "events.lost" not in told, (
+        "there was room for all of it, with the edges and in the callers' snapshots"
+    )
