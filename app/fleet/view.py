@@ -24,7 +24,7 @@ from app.fleet.detector import (
     RegionTransition,
     region_transitions,
 )
-from app.fleet.verdicts import DOWN_AFTER_S, ORDER, region_verdict
+from app.fleet.verdicts import ORDER, region_verdict
 from app.fleet.votes import Report
 from app.supervisor import wait_for_stop
 from app.telemetry import detector_abstains, edges_by_verdict, heartbeat_phi, region_health
@@ -62,7 +62,7 @@ class RegionState:
 class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
     ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
-    `silent`: no heartbeat for so long that no command reaches it. `stopped`: it has said so; the detector does not judge it."""
+    `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it."""
 
     id: UUID
     region: str
@@ -195,7 +195,7 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
         weight=judged.weight if judged is not None else 0.0,
         action=judged.action if judged is not None else "none",
         refusing=judged is not None and judged.refusing,
-        silent=judged is None or judged.signals.silent_s > DOWN_AFTER_S,
+        silent=judged is None or judged.signals.late,
         stopped=judged is None,
     )
 
