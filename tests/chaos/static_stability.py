@@ -159,7 +159,7 @@ async def _live(
 ) -> None:
     live, held = calls[: options.calls], calls[options.calls :]
     await asyncio.gather(*(c.attach() for c in live))
-    await asyncio.sleep(options.fluent_s)
+    await _until(time.monotonic() + options.fluent_s)
     _kill_all_but_edges(deployment)
     seen.began_s = time.monotonic()
     seen.ended_s = seen.began_s + options.length_s
