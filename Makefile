@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos static env env-dev lock format openapi clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ webhook-proof: env-dev ## Kill an instance every ten seconds under load: every w
 
 chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=60)
 	@$(BIN)/python -m tests.chaos
+
+static: env-dev ## Kill everything but edges for MINUTES=10, and count what calls lose (CALLS=12, TICKETS=4)
+	@$(BIN)/python -m tests.chaos.static_stability
 
 openapi: env-dev ## Write the generated files in openapi/ again
 	@$(BIN)/python -m app.export

@@ -133,7 +133,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         fleet=fleet,
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
-        observations=Observations(db, lambda: fleet.now.edges),
+        observations=Observations(db, lambda: [e for e in fleet.now.edges if not e.stopped]),
         fleet_events=fleet_events,
         registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),

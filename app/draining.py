@@ -30,7 +30,7 @@ class Draining:
     @classmethod
     def of(cls, db: Database, calls: Calls, facts: FleetFacts | None = None) -> Draining:
         store = DrainStore(db)
-        operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell)
+        operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell, facts)
         moves = Moves(db, calls, store, calls.clock)
         worker = DrainWorker(
             store,

@@ -22,8 +22,7 @@ from app.db import Database
 from app.errors import Conflict, FieldError, Invalid
 from app.fleet.desired import topic
 from app.fleet.drain_shapes import MoveRequest, MoveView
-from app.fleet.drain_store import DrainStore
-from app.fleet.drain_worker import TOPIC
+from app.fleet.drain_store import DRAINS_TOPIC, DrainStore
 from app.fleet.plan import Ask, Leaving, Room
 from app.fleet.view import EdgeState, Fleet
 from app.placement.choice import Measured, Wishes
@@ -62,6 +61,12 @@ class Moves:
         """Asks the call's edge to let it go. Raises `NotFound`, `Conflict` or `Invalid`."""
         call = await self._calls.get(principal, call_id)
         fleet = self._calls.fleet.now
+        if wanted.region is not None and wanted.region not in fleet.regions:
+            raise Invalid(
+                "There is no such region.",
+                errors=[FieldError(pointer="/region", detail="unknown")],
+                fix="GET /v1/regions lists them.",
+            )
         if call.state in FINAL:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
         if call.answered_at is None or call.edge_id is None:
@@ -69,12 +74,6 @@ class Moves:
                 "Nobody has attached to the call yet.", code="not_attached",
                 fix="Move it when it is in progress; until then its ticket names standbys.",
             )  # fmt: skip
-        if wanted.region is not None and wanted.region not in fleet.regions:
-            raise Invalid(
-                "There is no such region.",
-                errors=[FieldError(pointer="/region", detail="unknown")],
-                fix="GET /v1/regions lists them.",
-            )
         await self._store.settle()
         under_way = await self._under_way(call.id, wanted)
         if under_way is not None:
@@ -92,7 +91,7 @@ class Moves:
             )
         self._calls.tails.want(call.id)
         self._calls.hints.wake(topic(call.edge_id))
-        self._calls.hints.wake(TOPIC)
+        self._calls.hints.wake(DRAINS_TOPIC)
         log.info("call.to_move", call=ids.encode(ids.CALL, call.id), region=edges[0].region)
         return MoveView(
             call_id=ids.encode(ids.CALL, call.id),

@@ -6,8 +6,8 @@ media listener), and what it would take to change that. What a single edge's sig
 
 1. An observer that lags abstains. Where its own looks came late, or its read of the database took long, nothing is
    changed until it has looked in time for `SETTLE_S` again, and nobody's silence grows by the gap.
-2. Never more than a third of the fleet (one edge at least) is down by the detector's word; who would be too many stays
-   suspect, case ``held``. Edges that have been down for `GONE_S` are no part of the fleet any more.
+2. Never more than a third of the fleet (one edge at least) is down or evacuated by the detector's word; who would be too many
+   stays suspect and keeps its calls, case ``held``. Edges that have been down for `GONE_S` are no part of the fleet any more.
 3. An edge that was never heard since this observer began is judged by no one yet: it is quarantined here, and nothing is
    written.
 
@@ -126,6 +126,15 @@ class Look:
     ejected_max: int = 1
 
 
+def ejects(before: State, after: State) -> bool:
+    """Whether this step takes an edge out of service that was in it: it goes down, or its calls are to leave."""
+    return _ejected(after) and not _ejected(before)
+
+
+def _ejected(state: State) -> bool:
+    return state.verdict == "down" or state.action == "evacuate"
+
+
 def region_transitions(
     look: Look, kept_edges: Mapping[UUID, Kept], kept: Mapping[str, Kept]
 ) -> list[RegionTransition]:
@@ -183,7 +192,7 @@ class Detector:
         untrusted = abstentions(reports, unwell)
         looks = by_target(reports)
         fleet = [e for e in edges if not _gone(kept.get(e.id, unknown))]
-        ejected = sum(kept.get(e.id, unknown).state.verdict == "down" for e in fleet)
+        ejected = sum(_ejected(kept.get(e.id, unknown).state) for e in fleet)
         ejected_max = max(1, len(fleet) // EJECTED_SHARE)
 
         judgements: dict[UUID, Judgement] = {}
@@ -204,7 +213,7 @@ class Detector:
                     may_eject=room > 0,
                 )
             if after is not None:
-                if after.verdict == "down" != known.state.verdict:
+                if ejects(known.state, after):
                     room -= 1
                 transitions.append(
                     Transition(edge=row.id, region=row.region, before=known.state, after=after)

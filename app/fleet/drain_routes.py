@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.calls.routes import bounded
 from app.dependencies import ControlIn, OperatorIn
 from app.errors import NotFound
-from app.fleet.drain_shapes import DrainRequest, DrainView
+from app.fleet.drain_shapes import DrainPage, DrainRequest, DrainView
 from app.fleet.routes import edge_view, region_view
 from app.fleet.shapes import EdgeView, RegionView
 from app.ids import parse
@@ -124,6 +125,13 @@ async def get_edge_drain(edge_id: FromPath[str], control: ControlIn, operator: O
     return await control.draining.operators.of_edge(edge_id)
 
 
+@get("/admin/v1/drains", operation_id="adminListDrains", tags=["fleet"])
+async def list_drains(control: ControlIn, operator: OperatorIn, limit: FromQuery[int] = 50) -> DrainPage:
+    """Drains and evacuations of all regions and edges, whoever began them."""
+    await control.fleet.refresh()
+    return DrainPage(data=await control.draining.operators.all(bounded(limit)))
+
+
 def _region(control: Any, region_id: str) -> RegionView:
     fleet = control.fleet.now
     return region_view(fleet, fleet.regions[region_id])
@@ -138,6 +146,7 @@ def _edge(control: Any, edge_id: str) -> EdgeView:
 
 
 ROUTES: list[Any] = [
+    list_drains,
     cordon_region, uncordon_region, drain_region, evacuate_region, get_region_drain,
     cordon_edge, uncordon_edge, drain_edge, evacuate_edge, get_edge_drain,
 ]  # fmt: skip

@@ -16,9 +16,9 @@ from app.clock import rfc3339
 from app.errors import NotFound
 from app.fleet.desired import Commands
 from app.fleet.drain_shapes import DrainView, StuckView
-from app.fleet.drain_store import Drain, DrainStore
-from app.fleet.drain_worker import TOPIC
-from app.fleet.policy import Target, refusal
+from app.fleet.drain_store import DRAINS_TOPIC, Asked, Drain, DrainStore
+from app.fleet.drain_worker import FleetFacts
+from app.fleet.policy import Target, refusal, takes_first
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
 from app.ids import new_id, parse
@@ -32,8 +32,15 @@ FORCED_SHARE = 0.75
 
 class Drains:
     def __init__(
-        self, store: DrainStore, fleet: FleetView, commands: Commands, hints: Hints, cell: int
+        self,
+        store: DrainStore,
+        fleet: FleetView,
+        commands: Commands,
+        hints: Hints,
+        cell: int,
+        facts: FleetFacts | None = None,
     ) -> None:
+        self._facts = facts
         self._store = store
         self._fleet = fleet
         self._commands = commands
@@ -58,6 +65,16 @@ class Drains:
         known = await self._known(edge)
         return await self._newest(known.region, known.id)
 
+    async def all(self, limit: int) -> list[DrainView]:
+        """Those that run first, the newest of each first."""
+        return [await self._view(drain) for drain in await self._store.all(limit)]
+
+    async def evacuation(self, edge_id: UUID) -> DrainView | None:
+        """What runs there by the detector's word, or in its place."""
+        edge = self._fleet.now.edge(edge_id)
+        drain = await self._store.newest(edge.region, edge_id) if edge is not None else None
+        return await self._view(drain) if drain is not None and drain.ended_at is None else None
+
     async def _known(self, text: str) -> EdgeState:
         await self._fleet.refresh()
         edge_id = parse(ids.EDGE, text)
@@ -76,18 +93,24 @@ class Drains:
                 raise NotFound("There is no such region.", fix="GET /admin/v1/regions lists them.")
             target = Target(fleet, region, fleet.edge(edge_id) if edge_id is not None else None)
             running = await self._store.running(connection, region, edge_id)
-            refused = refusal(verb, target, running.kind if running is not None else None)
+            own = running if running is not None and running.by != "detector" else None
+            refused = refusal(verb, target, own.kind if own is not None else None)
             if refused is not None:
                 raise refused
+            off: list[Asked] = []
             if verb in ("drain", "evacuate"):
                 await self._begin(connection, verb, target, running, 0.0 if verb == "evacuate" else within_s)
-            elif running is not None:
-                await self._store.end(connection, running.id, "canceled")
+            elif running is not None and (verb == "uncordon" or own is not None):
+                off = await self._store.end(connection, running.id, "canceled")
             state = {"cordon": "cordoned", "uncordon": "active"}.get(verb, "draining")
             await self._store.set_state(connection, region, edge_id, state)
         await self._fleet.refresh()
         log.info("fleet.commanded", verb=verb, region=region, edge=str(edge_id or ""))
-        await self._tell(verb, target, running)
+        await self._tell(target)
+        if verb in ("drain", "evacuate") and running is not None:
+            off = await self._store.under_way(running.id)
+        await self._remind(off)
+        self._hints.wake(DRAINS_TOPIC)
         if verb in ("drain", "evacuate") or running is not None:
             return await self._newest(region, edge_id)
         return None
@@ -104,18 +127,18 @@ class Drains:
             connection, new_id(self._cell), target.region, edge_id, None, kind, within_s, total
         )
 
-    async def _tell(self, verb: str, target: Target, before: Drain | None) -> None:
-        """The edges hear of it, and calls that were asked already learn of the new deadline."""
-        if verb == "cordon":
-            return
-        for edge in target.edges:
-            await self._commands.drain(edge.id, on=verb != "uncordon")
-        if before is not None and verb != "uncordon":
-            await self._remind(before.id)
-        self._hints.wake(TOPIC)
+    async def _tell(self, target: Target) -> None:
+        """Whether who comes for the first time is to be served, as it is now: an edge that has registered meanwhile reads the
+        same (`Registration`), so that one of the two sees what the other has done."""
+        fleet = self._fleet.now
+        wanted = target.edge.id if target.edge is not None else None
+        for edge in fleet.edges:
+            if edge.region == target.region and wanted in (None, edge.id):
+                await self._commands.drain(edge.id, on=not takes_first(fleet, edge))
 
-    async def _remind(self, drain_id: UUID) -> None:
-        for call_id, from_edge, epoch in await self._store.under_way(drain_id):
+    async def _remind(self, moves: list[Asked]) -> None:
+        """Their edges learn of the new deadline, or that the move is off: which of the two is looked up when it is sent."""
+        for call_id, from_edge, epoch in moves:
             await self._commands.move(call_id, from_edge, epoch)
 
     # ----------------------------------------------------------------------------------- an edge that stops
@@ -143,9 +166,20 @@ class Drains:
                     total,
                 )
         if running is not None:
-            await self._remind(running.id)
+            await self._remind(await self._store.under_way(running.id))
         log.info("edge.stopping", region=edge.region, edge=edge.name, calls=total, left_s=round(left_s, 1))
-        self._hints.wake(TOPIC)
+        self._hints.wake(DRAINS_TOPIC)
+
+    async def has_stopped(self, edge_id: UUID, incarnation: UUID) -> None:
+        """Its last word: nobody waits for its heartbeats any more. Raises what the driver raises."""
+        region = await self._store.stopped(edge_id, incarnation)
+        if region is None:
+            return
+        log.info("edge.stopped", region=region, edge=str(edge_id))
+        if self._facts is not None:
+            data = {"incarnation": str(incarnation)}
+            await self._facts.write(f"stopped:{edge_id}:{incarnation}", "edge.stopped", region, edge_id, data)
+        self._hints.wake(DRAINS_TOPIC)
 
     async def stopped(self, drain: Drain) -> None:
         async with self._one_at_a_time, self._store.commanding() as connection:
@@ -159,6 +193,10 @@ class Drains:
             if edge_id is None and region not in self._fleet.now.regions:
                 raise NotFound("There is no such region.", fix="GET /admin/v1/regions lists them.")
             raise NotFound("It was never drained.", fix="POST …/drain begins a drain.")
+        return await self._view(drain)
+
+    async def _view(self, drain: Drain) -> DrainView:
+        region, edge_id = drain.region, drain.edge_id
         edges = [e.id for e in self._fleet.now.edges if e.region == region and edge_id in (None, e.id)]
         asked, live = await self._store.open(edges)
         done = await self._store.progress(drain.id)
@@ -166,7 +204,7 @@ class Drains:
             region=region,
             edge=ids.encode(ids.EDGE, edge_id) if edge_id is not None else None,
             kind=drain.kind,
-            by="edge" if drain.incarnation is not None else "operator",
+            by=drain.by,
             state=drain.outcome or ("drained" if drain.drained_at is not None and live == 0 else "running"),
             total=drain.total,
             moved=done.get("moved", 0),

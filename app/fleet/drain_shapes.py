@@ -26,7 +26,8 @@ class StuckView(msgspec.Struct, frozen=True, kw_only=True):
 
 class DrainView(msgspec.Struct, frozen=True, kw_only=True):
     """How far a drain or an evacuation is. `state`: ``running``, ``drained`` (every call has left; it goes on catching those that
-    come back), ``canceled`` or ``stopped`` (the edge has ended). `by`: ``operator``, or ``edge`` where the edge was told to stop.
+    come back), ``canceled``, ``stopped`` (the edge has ended) or ``recovered`` (the detector asks for it no more). `by`:
+    ``operator``, ``edge`` where the edge was told to stop, ``detector`` where its verdict asks for it.
 
     `total`: calls at the beginning. `moved`, `ended`, `failed`: moves by what became of them. `left`: calls that are still there,
     of which `under_way` are being moved. `deadline`: then the ends of turns are not waited for any more.
@@ -48,6 +49,12 @@ class DrainView(msgspec.Struct, frozen=True, kw_only=True):
     deadline: str
     drained_at: str | None
     ended_at: str | None
+
+
+class DrainPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Those that run first, the newest of each first."""
+
+    data: list[DrainView]
 
 
 class MoveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,6 +14,7 @@ import msgspec
 from app.db import Database
 from app.fleet.plan import Ask, Stuck
 
+DRAINS_TOPIC = "drains"
 CLAIM_S = 5.0
 """A round takes less; an instance that dies in one is succeeded after so long."""
 MOVE_LATE_S = 15.0
@@ -23,10 +24,13 @@ COUNTED_S = 3.0
 LEAVING_MAX = 400
 LOCK = "select pg_advisory_xact_lock(7423002)"
 
-COLUMNS = """d.id, d.region, d.edge_id, d.incarnation, d.kind, d.force_at, d.total, d.started_at, d.drained_at, d.ended_at,
+COLUMNS = """d.id, d.region, d.edge_id, d.incarnation, d.verdict, d.kind, d.force_at, d.total, d.started_at, d.drained_at, d.ended_at,
  d.outcome, d.stuck, d.force_at <= clock_timestamp() as late"""
 SELECT_RUNNING = f"""
 select {COLUMNS} from vx.drains d where d.region = $1 and d.edge_id is not distinct from $2 and d.ended_at is null for update
+"""
+SELECT_ALL = f"""
+select {COLUMNS} from vx.drains d order by d.ended_at is not null, d.started_at desc limit $1
 """
 SELECT_NEWEST = f"""
 select {COLUMNS} from vx.drains d where d.region = $1 and d.edge_id is not distinct from $2 order by d.started_at desc limit 1
@@ -40,17 +44,22 @@ insert into vx.drains (id, region, edge_id, incarnation, kind, force_at, total)
 values ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7)
 on conflict do nothing
 """
+# What an operator changes is the operator's from then on.
 CHANGE = """
-update vx.drains set kind = $2, force_at = clock_timestamp() + make_interval(secs => $3), claimed_until = '-infinity' where id = $1
+update vx.drains set kind = $2, verdict = null, force_at = clock_timestamp() + make_interval(secs => $3),
+       claimed_until = '-infinity'
+ where id = $1
 """
 # An edge that is told to stop does not wait for what an operator has set, and an operator's drain of it goes on as its own.
 STOPPING = """
 update vx.drains set incarnation = $2, force_at = least(force_at, clock_timestamp() + make_interval(secs => $3))
  where edge_id = $1 and ended_at is null and incarnation is null returning id
 """
+STOPPED = "update vx.edges set stopped = incarnation where id = $1 and incarnation = $2 returning region"
 END = """
 with d as (update vx.drains set ended_at = clock_timestamp(), outcome = $2 where id = $1 and ended_at is null returning id)
 update vx.moves m set outcome = 'canceled', done_at = clock_timestamp() from d where m.drain_id = d.id and m.outcome is null
+returning m.call_id, m.from_edge, m.epoch
 """
 CLAIM = f"""
 update vx.drains d set claimed_until = clock_timestamp() + make_interval(secs => {CLAIM_S})
@@ -103,6 +112,7 @@ select m.call_id, m.epoch, m.grants,
   from unnest($1::uuid[], $2::integer[]) g(call_id, epoch)
   join vx.moves m on m.call_id = g.call_id and m.epoch = g.epoch and m.outcome is null
   left join vx.drains d on d.id = m.drain_id
+ where d.ended_at is null
 """
 PROGRESS = """
 select outcome, count(*)::integer as calls from vx.moves where drain_id = $1 group by outcome
@@ -120,12 +130,14 @@ class StuckCall(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """`edge_id` None: the whole region. `incarnation`: of an edge that was told to stop. `late`: `force_at` has passed."""
+    """`edge_id` None: the whole region. `incarnation`: of an edge that was told to stop. `verdict`: the version of the detector's
+    that began it. `late`: `force_at` has passed."""
 
     id: UUID
     region: str
     edge_id: UUID | None
     incarnation: UUID | None
+    verdict: int | None
     kind: str
     force_at: datetime
     total: int
@@ -135,6 +147,13 @@ class Drain:
     outcome: str | None
     stuck: tuple[StuckCall, ...]
     late: bool
+
+    @property
+    def by(self) -> str:
+        """``edge`` where it was told to stop, ``detector`` where its verdict asks for it, else ``operator``."""
+        if self.incarnation is not None:
+            return "edge"
+        return "operator" if self.verdict is None else "detector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +178,8 @@ class Granted:
 
 
 _stuck = msgspec.json.Decoder(tuple[StuckCall, ...])
+Asked = tuple[UUID, UUID, int]
+"""A call that was asked to move: its id, the edge that has it, the first epoch of its move."""
 
 
 class DrainStore:
@@ -196,16 +217,26 @@ class DrainStore:
         """An operator's drain of the edge becomes its own; False where there is none."""
         return bool(await connection.fetchval(STOPPING, edge_id, incarnation, within_s))
 
-    async def under_way(self, drain_id: UUID) -> list[tuple[UUID, UUID, int]]:
-        """(call, the edge that has it, the first epoch of its move)."""
+    async def stopped(self, edge_id: UUID, incarnation: UUID) -> str | None:
+        """The edge's region; None where this incarnation is not the newest."""
+        return await self._db.pool("admin").fetchval(STOPPED, edge_id, incarnation)  # type: ignore[no-any-return]
+
+    async def under_way(self, drain_id: UUID) -> list[Asked]:
         rows = await self._db.pool("admin").fetch(SELECT_OPEN, drain_id)
         return [(r["call_id"], r["from_edge"], r["epoch"]) for r in rows]
 
-    async def end(self, connection: Any, drain_id: UUID, outcome: str) -> None:
-        await connection.execute(END, drain_id, outcome)
+    async def end(self, connection: Any, drain_id: UUID, outcome: str) -> list[Asked]:
+        """The moves that are off with it."""
+        rows = await connection.fetch(END, drain_id, outcome)
+        return [(r["call_id"], r["from_edge"], r["epoch"]) for r in rows]
 
     async def newest(self, region: str, edge_id: UUID | None) -> Drain | None:
         return _drain(await self._db.pool("admin").fetchrow(SELECT_NEWEST, region, edge_id))
+
+    async def all(self, limit: int) -> list[Drain]:
+        """Those that run first, the newest of each first."""
+        rows = await self._db.pool("admin").fetch(SELECT_ALL, limit)
+        return [drain for r in rows if (drain := _drain(r)) is not None]
 
     async def progress(self, drain_id: UUID) -> dict[str | None, int]:
         """Moves by outcome; None: under way."""

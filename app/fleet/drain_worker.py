@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from app.fleet.desired import topic
-from app.fleet.drain_store import Candidate, Drain, DrainStore
+from app.fleet.drain_store import DRAINS_TOPIC, Candidate, Drain, DrainStore
 from app.fleet.plan import Ask, DrainPlan, Leaving, Pace, plan_drain
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
@@ -26,7 +26,6 @@ from regions.wire import ids
 
 log = structlog.get_logger()
 
-TOPIC = "drains"
 POLL_S = 1.0
 ROUND_S = 0.4
 DRAINED_S = 1.5
@@ -66,7 +65,7 @@ class DrainWorker:
         self._pace = pace or Pace()
 
     async def worker(self, stop: asyncio.Event) -> None:
-        woken = self._hints.subscribe(TOPIC)
+        woken = self._hints.subscribe(DRAINS_TOPIC)
         try:
             while not stop.is_set():
                 if not await self.round():
@@ -83,11 +82,12 @@ class DrainWorker:
             return False
         await self._store.settle()
         edges = self._edges(drain)
-        if await self._has_stopped(drain, edges):
-            return True
+        stopped = _has_stopped(drain, edges)
         ids_ = [e.id for e in edges]
         asked, live = await self._store.open(ids_)
-        plan = await self._plan(drain, ids_, asked) if live > asked else DrainPlan()
+        # whom no command reaches is asked nothing: its callers leave by themselves
+        heard = [e.id for e in edges if not stopped and not (e.silent and drain.by == "detector")]
+        plan = await self._plan(drain, heard, asked) if live > asked and heard else DrainPlan()
         moved = await self._ask(drain, [*plan.ask, *plan.force])
         drained = live == 0
         pause_s = (DRAINED_S if drained else ROUND_S) * (0.75 + random.random() / 2)
@@ -105,21 +105,14 @@ class DrainWorker:
             )
         if took_s is not None:
             await self._say_drained(drain, edges, round(took_s, 3))
+        if stopped:
+            await self._stopped(drain)
         return True
 
     def _edges(self, drain: Drain) -> list[EdgeState]:
         return [
             e for e in self._fleet.now.edges if e.region == drain.region and drain.edge_id in (None, e.id)
         ]
-
-    async def _has_stopped(self, drain: Drain, edges: list[EdgeState]) -> bool:
-        """A drain that an edge has asked for ends with it."""
-        if drain.incarnation is None:
-            return False
-        if any(e.incarnation == drain.incarnation and e.health != "down" for e in edges):
-            return False
-        await self._stopped(drain)
-        return True
 
     async def _plan(self, drain: Drain, edges: list[UUID], asked: int) -> DrainPlan:
         seed = random.getrandbits(62)
@@ -161,12 +154,25 @@ class DrainWorker:
 
     async def _say_drained(self, drain: Drain, edges: list[EdgeState], took_s: float) -> None:
         for edge in edges:
-            data = {"name": edge.name, "kind": drain.kind, "calls": drain.total, "took_s": took_s}
+            data = {
+                "name": edge.name,
+                "by": drain.by,
+                "kind": drain.kind,
+                "calls": drain.total,
+                "took_s": took_s,
+            }
             log.info("edge.drained", region=edge.region, edge=edge.name, took_s=took_s, kind=drain.kind)
             if self._facts is not None:
                 await self._facts.write(
                     f"drained:{drain.id}:{edge.id}", "edge.drained", edge.region, edge.id, data
                 )
+
+
+def _has_stopped(drain: Drain, edges: list[EdgeState]) -> bool:
+    """A drain that an edge has asked for ends with it."""
+    if drain.incarnation is None:
+        return False
+    return not any(e.incarnation == drain.incarnation and e.health != "down" for e in edges)
 
 
 def _edge_id(drain: Drain) -> str:

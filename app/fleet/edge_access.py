@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -52,7 +53,8 @@ class EdgeAccess:
         except (RedisError, OSError, TimeoutError):
             log.info("edge_access.later", region=region)
         finally:
-            await client.aclose()
+            with suppress(RedisError, OSError, TimeoutError):
+                await client.aclose()
         if region in self._plain:
             return url
         parsed = urlsplit(url)

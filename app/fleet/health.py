@@ -2,7 +2,8 @@
 
 Decides nothing about health. A transition is written under the version that it was decided on: of several instances that see
 the same thing one writes it, with its event, and the others read it a moment later. An age is the database's at first sight, and
-by this instance's own clock from then on, so that a clock that jumps ends no probation.
+by this instance's own clock from then on, so that a clock that jumps ends no probation. What a verdict sets in motion besides is in
+`evacuations`, in the same transaction.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import structlog
 
 from app.db import Database
 from app.fleet import explain
-from app.fleet.detector import GONE_S, Kept, Look, RegionTransition, Transition
+from app.fleet.desired import topic
+from app.fleet.detector import GONE_S, Kept, Look, RegionTransition, Transition, ejects
+from app.fleet.drain_store import DRAINS_TOPIC
+from app.fleet.evacuations import Evacuations
 from app.fleet.events import TOPIC
 from app.fleet.observations import SELECT_REPORTS, report_of
 from app.fleet.verdicts import State
@@ -56,7 +60,8 @@ select exists (select from put) as moved
 EJECT_LOCK = "select pg_advisory_xact_lock($1)"
 EJECTED = f"""
 select count(*) from vx.health
- where kind = 'edge' and verdict = 'down' and subject <> $1 and since > clock_timestamp() - interval '{GONE_S} seconds'
+ where kind = 'edge' and (verdict = 'down' or action = 'evacuate') and subject <> $1
+   and since > clock_timestamp() - interval '{GONE_S} seconds'
 """
 EDGE_TYPES = {"suspect": "edge.suspect", "down": "edge.lost"}
 REGION_TYPES = {"suspect": "region.suspect", "down": "region.down"}
@@ -66,6 +71,7 @@ class HealthStore:
     def __init__(self, db: Database, hints: Hints) -> None:
         self._db = db
         self._hints = hints
+        self._evacuations = Evacuations(db)
         self._since_s: dict[tuple[str, str, int], float] = {}
 
     async def read(
@@ -107,11 +113,7 @@ class HealthStore:
             **said,
         }
         key = f"edge:{transition.edge}:{after.version}"
-        ejects = look.ejected_max if after.verdict == "down" != before.verdict else None
-        subject = str(transition.edge)
-        if not await self._put(
-            "edge", subject, after, key, type_, transition.region, transition.edge, data, ejects
-        ):
+        if not await self._put_edge(look, transition, key, type_, data, said):
             return
         fleet_transitions_total.labels("edge", after.verdict).inc()
         log.info(
@@ -137,27 +139,46 @@ class HealthStore:
             "edges": said,
         }
         key = f"region:{moved.region}:{after.version}"
-        if await self._put("region", moved.region, after, key, type_, moved.region, None, data, None):
+        async with self._db.pool("admin").acquire() as connection, connection.transaction():
+            won = await self._put(
+                connection, "region", moved.region, after, key, type_, moved.region, None, data
+            )
+        self._hints.wake(TOPIC)
+        if won:
             fleet_transitions_total.labels("region", after.verdict).inc()
             if type_ is not None:
                 log.info(type_, region=moved.region, was=before.verdict, verdict=after.verdict)
 
-    async def _put(
-        self, kind: str, subject: str, after: State, key: str, type_: str | None, region: str, edge: UUID | None,
-        data: dict[str, Any], ejected_max: int | None,
+    async def _put_edge(
+        self, look: Look, transition: Transition, key: str, type_: str, data: dict[str, Any], said: dict[str, Any]
     ) -> bool:  # fmt: skip
-        """False where another instance was there first, or where too many are down already."""
+        """False where another instance was there first, or where too many are ejected already."""
+        edge, region, before, after = transition.edge, transition.region, transition.before, transition.after
+        total = await self._evacuations.total(edge, before, after)
         async with self._db.pool("admin").acquire() as connection, connection.transaction():
-            if ejected_max is not None:
+            if ejects(before, after):
                 await connection.execute(EJECT_LOCK, LOCK)
-                if await connection.fetchval(EJECTED, subject) >= ejected_max:
+                if await connection.fetchval(EJECTED, str(edge)) >= look.ejected_max:
                     return False
-            won = await connection.fetchval(
+            if not await self._put(connection, "edge", str(edge), after, key, type_, region, edge, data):
+                return False
+            off = await self._evacuations.follow(connection, edge, region, before, after, total, said)
+        await self._evacuations.tell(off)
+        for what in (TOPIC, DRAINS_TOPIC, topic(edge)):
+            self._hints.wake(what)
+        return True
+
+    async def _put(
+        self, connection: Any, kind: str, subject: str, after: State, key: str, type_: str | None, region: str,
+        edge: UUID | None, data: dict[str, Any],
+    ) -> bool:  # fmt: skip
+        """False where another instance was there first."""
+        return bool(
+            await connection.fetchval(
                 MOVE, kind, subject, after.verdict, after.action, after.case, after.flaps, after.stumbles, after.owed,
                 after.version, key, new_id(self._db.cell), type_, region, edge, msgspec.json.encode(data).decode(),
-            )  # fmt: skip
-        self._hints.wake(TOPIC)
-        return bool(won)
+            )
+        )  # fmt: skip
 
 
 def _state(row: Any) -> State:

@@ -19,6 +19,7 @@ from app.fleet import explain
 from app.fleet.detector import Judgement, Look
 from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, position_of
 from app.fleet.health_shapes import DetectorView, EdgeHealth, FleetEventPage, RegionHealth, SignalView
+from app.fleet.view import EdgeState
 from app.ids import parse
 from app.placement.choice import panics
 from regions.wire import ids
@@ -41,7 +42,8 @@ async def region_health(region_id: FromPath[str], control: ControlIn, operator: 
     if region is None:
         raise NotFound("There is no such region.")
     judged = [j for j in look.judgements.values() if j.region == region_id]
-    edges = [edge_health_view(j) for j in sorted(judged, key=lambda j: j.edge)]
+    edges = [await _with_evacuation(control, j) for j in sorted(judged, key=lambda j: j.edge)]
+    edges += [_stopped_view(e) for e in fleet.edges if e.region == region_id and e.stopped]
     actions = {e.action for e in edges if e.verdict == region.health}
     return RegionHealth(
         region=region_id,
@@ -63,11 +65,16 @@ async def region_health(region_id: FromPath[str], control: ControlIn, operator: 
 async def edge_health(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeHealth:
     await control.fleet.refresh()
     found = parse(ids.EDGE, edge_id)
-    judged = control.fleet.look.judgements.get(found) if found is not None else None
-    if judged is None or found is None:
+    edge = control.fleet.now.edge(found) if found is not None else None
+    if edge is None or found is None:
         raise NotFound("There is no such edge.")
+    judged = control.fleet.look.judgements.get(found)
+    if judged is None:
+        return msgspec.structs.replace(
+            _stopped_view(edge), transitions=await control.fleet_events.latest(edge_id=found)
+        )
     events = await control.fleet_events.latest(edge_id=found)
-    return msgspec.structs.replace(edge_health_view(judged), transitions=events)
+    return msgspec.structs.replace(await _with_evacuation(control, judged), transitions=events)
 
 
 @get(
@@ -150,6 +157,29 @@ def known_types(types: list[str] | None) -> list[str] | None:
             fix="See docs/reference/fleet-events.md.",
         )
     return types
+
+
+async def _with_evacuation(control: Control, judged: Judgement) -> EdgeHealth:
+    view = edge_health_view(judged)
+    if judged.action != "evacuate":
+        return view
+    return msgspec.structs.replace(view, evacuation=await control.draining.operators.evacuation(judged.edge))
+
+
+def _stopped_view(edge: EdgeState) -> EdgeHealth:
+    return EdgeHealth(
+        edge=ids.encode(ids.EDGE, edge.id),
+        region=edge.region,
+        verdict=edge.health,
+        since_s=None,
+        case="stopped",
+        why="it was told to stop, and has said that it has",
+        action="none",
+        weight=0.0,
+        flaps=0,
+        signals=[],
+        would_change=["as it was before, when it registers again"],
+    )
 
 
 def edge_health_view(judged: Judgement) -> EdgeHealth:

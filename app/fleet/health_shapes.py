@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from app.fleet.drain_shapes import DrainView
 from app.fleet.events import FleetEvent
 
 
@@ -20,7 +21,8 @@ class SignalView(msgspec.Struct, frozen=True, kw_only=True):
 
 class EdgeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """`verdict`: healthy, suspect, down or probation. `since_s`: for so long. `case`: see docs/explanation/detector.md.
-    `action`: what the detector asks for. `transitions`: its latest, the newest first."""
+    `action`: what the detector asks for; `evacuation`: how far that is, where it runs. `transitions`: its latest, the newest
+    first."""
 
     edge: str
     region: str
@@ -33,6 +35,7 @@ class EdgeHealth(msgspec.Struct, frozen=True, kw_only=True):
     flaps: int
     signals: list[SignalView]
     would_change: list[str]
+    evacuation: DrainView | None = None
     transitions: list[FleetEvent] = []
 
 

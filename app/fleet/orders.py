@@ -23,7 +23,10 @@ class Tickets(Protocol):
 
 
 class Stopping(Protocol):
+    """Both raise what the driver raises."""
+
     async def stopping(self, edge_id: UUID, incarnation: UUID, left_s: float) -> None: ...
+    async def has_stopped(self, edge_id: UUID, incarnation: UUID) -> None: ...
 
 
 class Orders:
@@ -60,6 +63,10 @@ class Orders:
         """Raises what the driver raises."""
         await self._drains.stopping(edge_id, incarnation, left_s)
 
+    async def stopped(self, edge_id: UUID, incarnation: UUID) -> None:
+        """Raises what the driver raises."""
+        await self._drains.has_stopped(edge_id, incarnation)
+
 
 def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None) -> Command:
     if command.kind == "ticket":
@@ -67,6 +74,6 @@ def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None)
     if command.kind != "move":
         return command
     if made is None:
-        return Command(version=command.version, kind="stay")
+        return Command(version=command.version, kind="stay", body={"epoch": command.body["epoch"]})
     ticket, within_ms = made
     return Command(version=command.version, kind="move", body={"ticket": ticket, "within_ms": str(within_ms)})

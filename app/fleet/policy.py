@@ -5,6 +5,7 @@
       └──drain, evacuate──┴──► draining ──uncordon──► active
                                   └ a drain becomes an evacuation; never the other way round
 
+What the detector has begun binds no operator: any command takes its place, but for a cordon, which leaves it be.
 The same command again is as good as once. Nothing is drained or evacuated where no healthy edge would be left to take calls.
 """
 
@@ -56,8 +57,18 @@ class Target:
         ]
 
 
+def takes_first(fleet: Fleet, edge: EdgeState) -> bool:
+    """Whether who comes for the first time is served there, as far as operators and the detector have a say."""
+    return (
+        edge.admin_state == "active"
+        and fleet.regions[edge.region].admin_state == "active"
+        and edge.action != "evacuate"
+    )
+
+
 def refusal(verb: str, target: Target, running: str | None) -> Conflict | None:
-    """`verb`: ``cordon``, ``drain``, ``evacuate`` or ``uncordon``. `running`: the kind of the target's drain that has not ended."""
+    """`verb`: ``cordon``, ``drain``, ``evacuate`` or ``uncordon``. `running`: the kind of the target's drain that has not ended
+    and that an operator or the edge has begun."""
     if verb == "uncordon":
         return None
     if verb == "cordon":

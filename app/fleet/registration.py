@@ -19,6 +19,7 @@ from app.fleet import tokens
 from app.fleet.events import FleetEvents
 from app.fleet.frames import CAPACITY_MAX
 from app.fleet.keyring import Keyring
+from app.fleet.policy import takes_first
 from app.fleet.store import FleetStore, KnownEdge
 from app.fleet.verdicts import DOWN_AFTER_S
 from app.fleet.view import FleetView
@@ -88,6 +89,10 @@ class Registration:
             known.id if known else new_id(self._cell), incarnation, public_key, body
         )
         await self._view.refresh()
+        # read after it was written: a command that is given meanwhile either is seen here, or sees this edge
+        edge = self._view.now.edge(edge_id)
+        if edge is not None and not takes_first(self._view.now, edge):
+            await self._store.add_command(edge_id, "drain", None, {})
         await self._events.write(
             f"registered:{edge_id}:{incarnation}", "edge.registered", region, edge_id,
             {"name": body.name, "incarnation": str(incarnation), "restarted": known is not None},

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import Annotated, Any
 
+import structlog
 from litestar import Request, Response, WebSocket, get, patch, post, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath, HeaderParameter, JSONBody
@@ -13,6 +14,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
 from app.clock import rfc3339
+from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import (
@@ -43,6 +45,8 @@ from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
 from regions.wire.uplink import UPLINK_PATH, RegisterRequest, RegisterResponse
+
+log = structlog.get_logger()
 
 TTL_S = 60
 PROBES_PER_REGION = 3
@@ -165,15 +169,22 @@ async def register(
 
 @websocket(UPLINK_PATH)
 async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
-    """Refused before it is accepted where the token does not hold."""
+    """Refused before it is accepted where the token does not hold, and put off where nobody can say whether it does."""
     try:
         token = bearer(socket.headers.get("authorization"))
         known, claims = await control.registration.edge_of(token, now_s=control.clock.now().timestamp())
         await control.registration.use_once(claims.jti)
         if str(known.incarnation) != claims.inc:
             raise Unauthenticated("This incarnation is not the newest.", fix="Register again.")
+        redis_url = await control.edge_access.url_for(known.region, known.id)
     except VoxplaneError:
         await socket.close(code=4401, reason="unauthorized")
+        return
+    except Exception as error:
+        if not is_away(error):
+            raise
+        log.info("uplink.put_off", error=type(error).__name__)
+        await _put_off(socket)
         return
     await socket.accept()
     edge = EdgeIdentity(known.id, known.incarnation, known.region)
@@ -188,9 +199,21 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         contact=control.overdue,
         orders=control.draining.orders,
         observing=control.observations,
-        redis_url=await control.edge_access.url_for(known.region, known.id),
+        redis_url=redis_url,
         stop=control.stopping,
     ).run()
+
+
+async def _put_off(socket: WebSocket[Any, Any, Any]) -> None:
+    """503 in answer to the handshake: the same again in a moment, here or at another instance."""
+    start: Any = {
+        "type": "websocket.http.response.start",
+        "status": 503,
+        "headers": [(b"retry-after", b"1"), (b"content-type", b"text/plain")],
+    }
+    await socket.send(start)
+    body: Any = {"type": "websocket.http.response.body", "body": b"The database is away.", "more_body": False}
+    await socket.send(body)
 
 
 class _LitestarSocket:
@@ -255,6 +278,7 @@ def edge_view(edge: EdgeState) -> EdgeView:
         capacity_calls=edge.capacity_calls,
         weight=edge.weight,
         action=edge.action,
+        stopped=edge.stopped,
     )
 
 

@@ -54,7 +54,7 @@ class RegionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     """`weight`: the share of its capacity that it may fill; `action`: what the detector asks for (`none`, `quarantine`,
-    `evacuate`)."""
+    `evacuate`); `stopped`: it was told to stop, and has said so."""
 
     id: str
     region: str
@@ -67,6 +67,7 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     capacity_calls: int
     weight: float
     action: str
+    stopped: bool
 
 
 class EdgePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ returning id
 
 # A new uplink of the present incarnation; the older ones find their generation gone at the next heartbeat.
 NEXT_GENERATION = """
-update vx.edges set generation = generation + 1, seen_at = clock_timestamp(), calls = $3
+update vx.edges set generation = generation + 1, seen_at = clock_timestamp(), calls = $3, stopped = null
  where id = $1 and incarnation = $2 returning generation
 """
 

@@ -130,6 +130,12 @@ class Uplink:
             raise _Closed("bad_frame", str(error), "say hello first") from None
         if not isinstance(message, Hello):
             raise _Closed("bad_frame", "the first frame is a hello", "say hello first")
+        if message.incarnation != str(self._edge.incarnation):
+            raise _Closed(
+                "other_incarnation",
+                "the hello is of another incarnation than the token",
+                "sign and say the same one",
+            )
         return message
 
     async def _serve(self, hello: Hello) -> None:
@@ -193,6 +199,8 @@ class Uplink:
             match message:
                 case Heartbeat():
                     self._beat(message.load)
+                    if message.stopped:
+                        await self._note_stopped()
                     if message.draining:
                         await self._note_stopping(message.drain_left_s)
                     if message.lapsed:
@@ -224,6 +232,14 @@ class Uplink:
             self._told_to_stop = True
         except DATABASE_ERRORS as error:
             log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
+
+    async def _note_stopped(self) -> None:
+        if self._orders is not None:
+            try:
+                await self._orders.stopped(self._edge.edge_id, self._edge.incarnation)
+            except DATABASE_ERRORS as error:
+                log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
+        raise _Closed("stopped", "the edge has stopped", "register when it starts again")
 
     async def _note_lapsed(self, lapsed: list[Held]) -> None:
         """Once in a while for each: an edge says it again and again."""

@@ -107,8 +107,9 @@ def step(
     state: State, found: Assessment, *, age_s: float, good_for_s: float, may_eject: bool
 ) -> State | None:
     """The next state, or None where it stays. `age_s`: of the present verdict; `good_for_s`: so long nothing spoke against the
-    edge; `may_eject`: a third of the fleet is not down yet."""
-    if found.level == "down" and may_eject:
+    edge; `may_eject`: a third of the fleet is not ejected yet; an edge that is may always be held for worse."""
+    ejected = state.verdict == "down" or state.action == "evacuate"
+    if found.level == "down" and (may_eject or ejected):
         if state.verdict == "down":
             return _changed(state, action=_stronger(state.action, found.action), case=found.case)
         forgiven = state.verdict == "healthy" and age_s > FORGIVEN_AFTER_S
@@ -117,8 +118,9 @@ def step(
     if found.level != "good":
         if state.verdict == "down":
             return None
-        case = "held" if found.level == "down" else found.case
-        action = "quarantine" if found.level == "down" else found.action
+        held = found.level == "down" or (found.action == "evacuate" and not (may_eject or ejected))
+        case = "held" if held else found.case
+        action = "quarantine" if held else found.action
         if state.verdict == "suspect":
             return _changed(state, action=_stronger(state.action, action), case=case)
         stumbles = 0 if state.verdict == "healthy" and age_s > STEADY_AFTER_S else state.stumbles

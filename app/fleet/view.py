@@ -40,7 +40,8 @@ SELECT_EDGES = """
 select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load, seen_at,
        extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
        exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
-                                         and d.ended_at is null) as stopping
+                                         and d.ended_at is null) as stopping,
+       stopped is not distinct from incarnation as stopped
   from vx.edges order by region, name
 """
 
@@ -60,7 +61,8 @@ class RegionState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
-    ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say."""
+    ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
+    `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it."""
 
     id: UUID
     region: str
@@ -76,6 +78,8 @@ class EdgeState:
     weight: float = 1.0
     action: str = "none"
     refusing: bool = False
+    silent: bool = False
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +133,9 @@ class FleetView:
             if self._verdicts is not None:
                 kept, kept_regions, reports = await self._verdicts.read(connection, loop.time())
         now_s = loop.time()
-        look = self._detector.look(now_s, [_edge_row(r) for r in rows], kept, reports, read_s=now_s - began_s)
-        edges = tuple(_edge_state(r, look.judgements[r["id"]]) for r in rows)
+        judged = [_edge_row(r) for r in rows if not r["stopped"]]
+        look = self._detector.look(now_s, judged, kept, reports, read_s=now_s - began_s)
+        edges = tuple(_edge_state(r, look.judgements.get(r["id"])) for r in rows)
         self.look = look
         self.now = Fleet(regions={r["id"]: _region_state(r, edges) for r in regions}, edges=edges)
         self._show()
@@ -158,7 +163,9 @@ class FleetView:
             phis = [j.signals.phi for j in self.look.judgements.values() if j.region == region.id]
             heartbeat_phi.labels(region.id).set(max(phis, default=0.0))
         for verdict in ORDER:
-            edges_by_verdict.labels(verdict).set(sum(e.health == verdict for e in self.now.edges))
+            edges_by_verdict.labels(verdict).set(
+                sum(e.health == verdict and not e.stopped for e in self.now.edges)
+            )
 
     async def worker(self, stop: asyncio.Event) -> None:
         while not await wait_for_stop(stop, REFRESH_S):
@@ -171,7 +178,8 @@ def _edge_row(row: Any) -> EdgeRow:
     )  # fmt: skip
 
 
-def _edge_state(row: Any, judged: Judgement) -> EdgeState:
+def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
+    """`judged` None: it has stopped."""
     return EdgeState(
         id=row["id"],
         region=row["region"],
@@ -181,12 +189,14 @@ def _edge_state(row: Any, judged: Judgement) -> EdgeState:
         http_url=row["http_url"],
         capacity_calls=row["capacity_calls"],
         calls=row["calls"],
-        health=judged.health,
+        health=judged.health if judged is not None else "down",
         admin_state=row["admin_state"],
         draining=row["stopping"],
-        weight=judged.weight,
-        action=judged.action,
-        refusing=judged.refusing,
+        weight=judged.weight if judged is not None else 0.0,
+        action=judged.action if judged is not None else "none",
+        refusing=judged is not None and judged.refusing,
+        silent=judged is None or judged.signals.late,
+        stopped=judged is None,
     )
 
 

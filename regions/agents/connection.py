@@ -45,8 +45,10 @@ LOST = Ending(clean=False, why="lost")
 
 
 class AgentEvents(Protocol):
-    """What a call is told by its backend. Called on the event loop; never awaited."""
+    """What a call is told by its backend. Called on the event loop; never awaited. `owns` is asked before everything that is said
+    to the backend but the goodbye: a process that was stopped goes on in the middle of what it did."""
 
+    def owns(self) -> bool: ...
     def on_audio(self, ulaw: bytes) -> None: ...
     def on_mark(self, name: str) -> None: ...
     def on_clear(self) -> None: ...
@@ -91,6 +93,9 @@ class AgentConnection:
                 if i + 1 == len(urls):
                     raise
                 continue
+            if self._events is None or not self._events.owns():
+                transport.disconnect(False)
+                raise DialError("lapsed", "the call has gone while its backend was dialled")
             self.fallback = i > 0
             self._transport = transport
             transport.send(WSMsgType.TEXT, self._dialect.connected())
@@ -140,7 +145,7 @@ class AgentConnection:
 
     def _send(self, message: bytes) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or self._events is None or not self._events.owns():
             return
         if transport.underlying_transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             log.warning("agent.does_not_read")

@@ -22,7 +22,8 @@ UNACKED_MS_MAX = 5_000
 
 
 class DialError(Exception):
-    """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``handshake`` or ``timeout``."""
+    """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``handshake``,
+    ``timeout``, or ``lapsed`` where the call was gone by then."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

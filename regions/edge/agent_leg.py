@@ -192,7 +192,7 @@ class AgentLeg:
             log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
             return error.code
         if not self._events.owns():
-            connection.close()
+            connection.close(stop=False)
             return None
         self._connection = connection
         return ""

@@ -44,7 +44,10 @@ class CallerPort(Protocol):
 
 
 class CallerLeg:
-    def __init__(self) -> None:
+    """`owns` is asked at each frame: a process that was stopped goes on in the middle of a turn."""
+
+    def __init__(self, owns: Callable[[], bool]) -> None:
+        self._owns = owns
         self.buffer = CallerBuffer()
         self._port: CallerPort | None = None
         self._transcoder = Transcoder("pcm16", 16_000)
@@ -93,7 +96,7 @@ class CallerLeg:
 
     def play(self, popped: Popped, *, stamp: int, now: int) -> bool:
         """One 20 ms frame of the agent's; False where there is nobody to hear it."""
-        if self._port is None or popped.frame is None:
+        if self._port is None or popped.frame is None or not self._owns():
             return False
         self._send(popped.frame, popped.utterance, popped.offset_ms, 0, stamp=stamp, now=now)
         return True

@@ -33,7 +33,7 @@ V = TypeVar("V")
 
 CALLS_KEPT = 20_000
 EVERY_EPOCH = 1 << 31
-LAPSED_KEPT_MS = 600_000
+LAPSED_KEPT_MS = 3_600_000
 LAPSED_SAID_MAX = 200
 MEDIA_PATH = "/v1/media"
 
@@ -117,7 +117,7 @@ class Calls:
     def existing(self, call: str, epoch: int) -> Session | None:
         """The session that owns the call at this epoch here, if there is one."""
         session = self._sessions.get((call, epoch))
-        return session if session is not None and session.phase is Phase.OWNING else None
+        return session if session is not None and session.owns() else None
 
     def open(self, claims: Claims, grant: Grant, sealed: Sealed) -> Session:
         """A session in the phase `prepared`; it counts once it is taken. Raises `Refusal` where this epoch was used here before."""
@@ -176,7 +176,9 @@ class Calls:
         for session in self._owning(call):
             epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
             if claims.call == call and epochs:
-                session.moving.start(ticket, epochs, within_ms, lease_ms())
+                session.moving.start(
+                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants)
+                )
 
     def renew(self, call: str, ticket: str) -> None:
         """The caller is to have a newer ticket, while it stays here. Nothing where the call is not owned here."""
@@ -190,15 +192,13 @@ class Calls:
                 session.moving.renewed(ticket)
 
     def drain(self, *, on: bool) -> None:
-        """Off: what has not moved stays."""
+        """Calls that are being moved are not touched: each is told by itself."""
         self.draining = on
-        if not on:
-            for session in self._sessions.values():
-                session.moving.stay()
 
-    def stay(self, call: str) -> None:
+    def stay(self, call: str, epoch: int | None) -> None:
+        """The move whose first grant is `epoch` is off; None: whatever move there is."""
         for session in self._owning(call):
-            session.moving.stay()
+            session.moving.stay(epoch)
 
     def _owning(self, call: str) -> list[Session]:
         return [s for (held, _), s in self._sessions.items() if held == call and s.phase is Phase.OWNING]
@@ -228,7 +228,7 @@ class Calls:
             raise Refusal("epoch_used", "this epoch has been used here", "take the next standby")
 
     def lapsed(self) -> list[Held]:
-        """Calls that were let go here in the last minutes, and that nobody has ended or taken here since."""
+        """Calls that were let go here in the last hour, and that nobody has ended or taken here since."""
         now = lease_ms()
         while self._lapsed and now - next(iter(self._lapsed.values())) > LAPSED_KEPT_MS:
             self._lapsed.popitem(last=False)

@@ -12,7 +12,7 @@ import msgspec
 
 from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
-from regions.edge.takeover import Adopted
+from regions.edge.takeover import Adopted, TakeoverPlan
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import FINAL_TYPE, LOST_TYPE, EndReason, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Tail, Turn, Unacked, bounded
@@ -69,6 +69,14 @@ class Journal:
         """An event of the owner before, which is not durable yet; the plan's turns contain it already."""
         event = adopted.event
         self._put(event.type, bytes(event.data), at_ms=event.at_ms, id=event.id, origin=adopted.origin)
+
+    def take_over(self, plan: TakeoverPlan) -> None:
+        """What the owner before has left, behind the event that says that it was taken over."""
+        for adopted in plan.adopt:
+            self.adopt(adopted)
+        if plan.lost is not None:
+            self._put(LOST_TYPE, msgspec.json.encode(plan.lost), at_ms=wall_ms())
+        self.start_from(plan.turns)
 
     def start_from(self, turns: list[Turn]) -> None:
         self.turns = bounded([msgspec.structs.replace(t, seq=0) if t.seq < 0 else t for t in turns])

@@ -131,6 +131,7 @@ class Edge:
             session.supersede()
         await _flush(self.calls)
         await self.spool.sweep(after_ms=0)
+        await self.uplink.stopped()
 
 
 async def serve(settings: EdgeSettings) -> None:

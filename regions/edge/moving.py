@@ -23,6 +23,7 @@ class Moving:
         self._call = call
         self._caller = caller
         self._tickets: deque[str] = deque(maxlen=TICKETS_KEPT)
+        self._first = 0
         self._handover: Handover | None = None
         self._arrived = False
 
@@ -31,10 +32,13 @@ class Moving:
         """The caller was told to take the new edge."""
         return self._handover is not None and self._handover.gone
 
-    def start(self, ticket: str, epochs: list[int], within_ms: int, now_ms: int) -> None:
-        """Replaces a move that has not gone yet; said again, it begins again."""
+    def start(
+        self, ticket: str, epochs: list[int], within_ms: int, now_ms: int, *, first: int | None = None
+    ) -> None:
+        """Replaces a move that has not gone yet; said again, it begins again. `first`: of all that its ticket grants."""
         if self.gone:
             return
+        self._first = min(epochs) if first is None else first
         self._handover = Handover(epochs, now_ms, within_ms)
         self.renewed(ticket)
 
@@ -43,9 +47,9 @@ class Moving:
         self._tickets.append(ticket)
         self._caller.tell(wire.Ticket(ticket=ticket))
 
-    def stay(self) -> None:
-        """The call is not to be moved any more; too late where the caller has gone."""
-        if not self.gone:
+    def stay(self, epoch: int | None = None) -> None:
+        """The move that began with `epoch` is off, but not one that was asked for after it; too late where the caller has gone."""
+        if not self.gone and (epoch is None or self._first <= epoch):
             self._handover = None
 
     def ready(self, epoch: int, code: str) -> None:

@@ -1,7 +1,8 @@
 """A call's durable events on this edge: numbered as they happen, kept until they are acknowledged. Pure.
 
 Numbers are dense within (call, epoch), from 1. What is acknowledged is dropped; what is not is sent again with the same
-numbers. Over the limit numbers are skipped; one `events.lost` takes the place of the whole range once there is room again.
+numbers. Over the limit, which is one of number and one of size, numbers are skipped; one `events.lost` takes the place of the
+whole range once there is room again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from regions.wire.events import EdgeEvent, Origin
 
 EVENTS_MAX = 2_000
+BYTES_MAX = 2 << 20
 RUN_MAX = 200
 
 
@@ -26,6 +28,7 @@ class Outbox:
         self.in_flight = False
         self.closed = False
         self._events: deque[EdgeEvent] = deque()
+        self._bytes = 0
 
     def add(self, *, id: str, type: str, at_ms: int, data: bytes, origin: Origin | None = None) -> EdgeEvent:
         """The event with its number."""
@@ -33,6 +36,7 @@ class Outbox:
         event = EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data), origin=origin)
         if not self.closed:
             self._events.append(event)
+            self._bytes += len(data)
         return event
 
     def skip(self) -> int:
@@ -43,6 +47,7 @@ class Outbox:
     def fill(self, *, id: str, type: str, at_ms: int, data: bytes) -> None:
         """The event that stands for all numbers skipped since the last one that was kept; it has the newest of them."""
         self._events.append(EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data)))
+        self._bytes += len(data)
 
     def reopen(self, durable_n: int, *, id: str, at_ms: int, data: bytes, type: str) -> None:
         """The log has lost what it had acknowledged above `durable_n`, and nobody has it any more: the event stands for these
@@ -51,11 +56,12 @@ class Outbox:
             EdgeEvent(n=self.acked_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data))
         )
         self.acked_n = durable_n
+        self._bytes += len(data)
 
     @property
     def over(self) -> bool:
         """No more may be added but the final event: the log has been out of reach for too long."""
-        return len(self._events) >= EVENTS_MAX
+        return len(self._events) >= EVENTS_MAX or self._bytes >= BYTES_MAX
 
     @property
     def unacked(self) -> list[EdgeEvent]:
@@ -83,7 +89,7 @@ class Outbox:
             return False
         self.acked_n = min(durable_n, self.last_n)
         while self._events and self._events[0].n <= self.acked_n:
-            self._events.popleft()
+            self._bytes -= len(bytes(self._events.popleft().data))
         return True
 
     def send_again(self, after_n: int | None = None) -> None:
@@ -96,3 +102,4 @@ class Outbox:
         self.closed = True
         self.in_flight = False
         self._events.clear()
+        self._bytes = 0

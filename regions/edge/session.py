@@ -58,7 +58,7 @@ class Session:
         self._journal = Journal(
             claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self)
         )
-        self._caller = CallerLeg()
+        self._caller = CallerLeg(self.owns)
         self._agent = AgentLeg(self, context, claims, grant.epoch, sealed)
         self._recall = Recall(self._journal, self.call, context.tails, self._agent, self.owns)
         self._lease = _new_lease()
@@ -111,9 +111,7 @@ class Session:
             "call.moved" if reason == "planned" else "call.reconnecting",
             {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
         )
-        for adopted in plan.adopt:
-            self._journal.adopt(adopted)
-        self._journal.start_from(plan.turns)
+        self._journal.take_over(plan)
         self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
         self._greet(resumed=True)
         self._agent.dial(self._known, resumed=True)
@@ -331,8 +329,8 @@ class Session:
     # -------------------------------------------------------------------------------------------------- the end
 
     def end(self, reason: EndReason, why: Mapping[str, object] = NOTHING_MORE) -> None:
-        """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
-        if self.phase is not Phase.OWNING:
+        """Writes the final event, while the lease holds, and closes both sides. What is not acknowledged yet is still sent."""
+        if not self.owns():
             return
         _, cut = self._speech.clear("end")
         self._record(cut.facts if cut is not None else [])

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regions.wire.conversation import with_project_writes
-from regions.wire.events import EdgeEvent, Origin
+from regions.wire.events import EdgeEvent, Lost, Origin
 from regions.wire.media import Position, Resume
 from regions.wire.snapshot import CallSnapshot, Tail, Turn, Word
 from regions.wire.ticket import Claims
@@ -34,7 +34,8 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeoverPlan:
-    """`source`: ``snapshot``, ``tail`` or ``none``. `cut`: the utterance that was being played, with the text announced for it."""
+    """`source`: ``snapshot``, ``tail`` or ``none``. `cut`: the utterance that was being played, with the text announced for it.
+    `lost`: what the owner before had written, as its snapshot says, and had no room for there."""
 
     source: str
     turns: list[Turn] = field(default_factory=list)
@@ -44,6 +45,7 @@ class TakeoverPlan:
     cut_text: str = ""
     cut_words: list[Word] = field(default_factory=list)
     utterance: int = 0
+    lost: Lost | None = None
     answered_at_ms: int = 0
     elapsed_ms: int = 0
 
@@ -96,9 +98,18 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         cut_text=snapshot.playing_text,
         cut_words=snapshot.playing_words,
         utterance=max(snapshot.utterance, played.utterance),
+        lost=_lost(snapshot, max(acked_n, tail.n if tail and tail.epoch == snapshot.epoch else 0)),
         answered_at_ms=snapshot.answered_at_ms,
         elapsed_ms=snapshot.elapsed_ms,
     )
+
+
+def _lost(snapshot: CallSnapshot, acked_n: int) -> Lost | None:
+    """A snapshot has the oldest of what was not acknowledged. Of the rest nobody knows any more whether the log has it."""
+    carried_n = max([acked_n, *(u.event.n for u in snapshot.unacked if u.epoch == snapshot.epoch)])
+    if carried_n >= snapshot.last_n:
+        return None
+    return Lost(epoch=snapshot.epoch, from_n=carried_n + 1, to_n=snapshot.last_n, reason="snapshot")
 
 
 def _history(snapshot: CallSnapshot, tail: Tail | None, newer_tail: bool) -> list[Turn]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 import msgspec
@@ -51,6 +51,7 @@ SILENCE_MAX_S = 3.0
 """A control plane that has promised to say something (`Welcome.alive_s`) and is silent for so long is not there."""
 ACK_DEADLINE_S = 8.0
 WATCH_EVERY_S = 0.25
+LAST_WORD_S = 1.0
 BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
 VOLATILE_MAX = 1_000
 BUSY_PAUSE_S = 0.05
@@ -102,6 +103,8 @@ class Uplink:
         self._heartbeat_s = 1.0
         self._stopping = asyncio.Event()
         self._stop_at_s = 0.0
+        self._stopped = asyncio.Event()
+        self._said_it = asyncio.Event()
         self.calls: Calls
         self.up = False
 
@@ -131,12 +134,20 @@ class Uplink:
         self._stop_at_s = asyncio.get_running_loop().time() + within_s
         self._stopping.set()
 
+    async def stopped(self) -> None:
+        """Says that nothing is left here. Returns once that was heard, or is not to be."""
+        self._stopped.set()
+        if self.up:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._said_it.wait()
+
     # --------------------------------------------------------------------------------------------- connecting
 
     async def run(self) -> None:
-        """Until cancelled: connects, serves, reconnects, over all URLs in turn (`Retry`)."""
+        """Until cancelled, or `stopped`: connects, serves, reconnects, over all URLs in turn (`Retry`)."""
         retry = Retry()
-        while True:
+        while not self._stopped.is_set():
             url, self._served_s = retry.url(self._urls), 0.0
             try:
                 headers = {"Authorization": f"Bearer {self._identity.token(self._region)}"}
@@ -199,6 +210,8 @@ class Uplink:
             raise
         finally:
             self.up = False
+            if self._stopped.is_set():
+                self._said_it.set()
             self._served_s = self._heard_s - began_s
             for task in tasks:
                 task.cancel()
@@ -235,17 +248,18 @@ class Uplink:
                 load=self.calls.load(),
                 draining=self._stopping.is_set(),
                 drain_left_s=max(0.0, self._stop_at_s - asyncio.get_running_loop().time()),
+                stopped=self._stopped.is_set(),
                 lapsed=self.calls.lapsed(),
             )
             await socket.send(msgspec.json.encode(beat).decode())
             await self._next_beat()
 
     async def _next_beat(self) -> None:
-        """The first after the edge was told to stop does not wait for its turn."""
-        told = self._stopping.is_set()
+        """The first after the edge was told to stop does not wait for its turn, nor does the last."""
+        news = self._stopped if self._stopping.is_set() else self._stopping
         try:
             async with asyncio.timeout(self._heartbeat_s):
-                await (asyncio.Event() if told else self._stopping).wait()
+                await (asyncio.Event() if news.is_set() else news).wait()
         except TimeoutError:
             return
 
@@ -373,7 +387,8 @@ class Uplink:
             case "ticket" if call is not None and body.get("ticket"):
                 self.calls.renew(call, body["ticket"])
             case "stay" if call is not None:
-                self.calls.stay(call)
+                epoch = body.get("epoch", "")
+                self.calls.stay(call, int(epoch) if epoch.isdecimal() else None)
             case "drain" | "undrain":
                 self.calls.drain(on=command.kind == "drain")
         return True

@@ -93,12 +93,14 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
     """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes.
-    `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`."""
+    `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`. `stopped`: nothing is left
+    here, and this is the last."""
 
     at_ms: int
     load: Load
     draining: bool = False
     drain_left_s: float = 0.0
+    stopped: bool = False
     lapsed: list[Held] = []
 
 
@@ -196,8 +198,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``deny`` (a call: if you do not hold it, refuse
     its grants up to `body.epoch` from now on), ``move`` (a call: let its caller take one of the grants of `body.ticket` at the
     end of a turn, in `body.within_ms` at the latest), ``ticket`` (a call: hand its caller `body.ticket`, whose standbys are better
-    than those it has; nothing where it is missing), ``stay`` (a call: it is not to be moved any more), ``drain`` (send who
-    attaches first to its standby), ``undrain``. Idempotent."""
+    than those it has; nothing where it is missing), ``stay`` (a call: the move that began with `body.epoch` is off; without it,
+    any is), ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
 
     version: int
     kind: str
@@ -213,7 +215,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
 
 class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     """Said before the control plane closes. `code` is stable: ``superseded``, ``bad_frame``, ``shutting_down``,
-    ``unavailable``, ``unauthorized``, ``silent``."""
+    ``unavailable``, ``unauthorized``, ``silent``, ``stopped``, ``other_incarnation``."""
 
     code: str
     detail: str

@@ -79,7 +79,7 @@ async def complete(
         call = known.get(view["id"]) or Call(view["id"], view["metadata"]["name"])
         async with limit:
             events = await client.events_of(call.id)
-            turns = (await client.conversation(call.id))["turns"]
+            turns = await _turns(client, call.id)
             now = await client.get_call(call.id)
         call.state, call.seq, call.end_reason = now["state"], now["seq"], now["end_reason"]
         call.turns = turns
@@ -97,6 +97,16 @@ async def complete(
     # a call that a create has answered and no list has is lost
     lost = [call for call_id, call in known.items() if call_id not in {c.id for c in calls}]
     return [*calls, *lost], late
+
+
+async def _turns(client: AsyncClient, call_id: str) -> list[dict[str, Any]]:
+    """The whole conversation, page by page into the past."""
+    page = await client.conversation(call_id)
+    found: list[dict[str, Any]] = page["turns"]
+    while page["next_before_seq"] is not None:
+        page = await client.conversation(call_id, before_seq=page["next_before_seq"])
+        found = page["turns"] + found
+    return found
 
 
 async def _origins(dsn: str) -> Origins:

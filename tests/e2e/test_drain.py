@@ -153,6 +153,21 @@ async def test_an_edge_that_is_told_to_stop_moves_its_calls_first(deployment: De
             edge.send_signal(signal.SIGTERM)
             await until(lambda: edge.poll() is not None, "the edge has stopped")
             assert edge.returncode == 0
+            async with deployment.operator() as operator:
+                edges = (await operator.get("/admin/v1/edges")).json()["data"]
+                assert [e["region"] for e in edges if e["stopped"]] == ["eu-west"]
+
+                async def ended() -> set[str]:
+                    said = (await operator.get("/admin/v1/events", params={"limit": 200})).json()["data"]
+                    return {e["type"] for e in said if e["region"] == "eu-west"} & {
+                        "edge.drained",
+                        "edge.stopped",
+                    }
+
+                async def both() -> bool:
+                    return len(await ended()) == 2
+
+                await until(both, "it is known as drained, and as stopped")
             assert all(t.region != "eu-west" for t in talks)
             assert [t.caller.gaps[0].reason for t in talks] == ["planned"] * CALLS
             assert all(len(t.ends.lost_up) <= 1 and len(t.ends.lost_down) <= 1 for t in talks)

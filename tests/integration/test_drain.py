@@ -93,6 +93,21 @@ async def test_a_command_to_move_carries_a_fresh_ticket_and_none_is_stored(place
     assert [c.kind for c, i in await place.api.control.draining.orders.complete(commands) if i] == ["stay"]
 
 
+async def test_an_uncordon_leaves_alone_what_was_asked_for_by_itself(place: Place) -> None:
+    own, drained = await place.call("us-east"), await place.call("us-east")
+    asked = await place.project.client.post(f"/v1/calls/{own.id}/move", json={"within_s": 600})
+    assert asked.status_code == 202, asked.text
+    await place.command("regions/us-east", "drain", within_s=600)
+    await place.until(lambda: _all(place, [drained]), "the other call asked")
+    await place.command("regions/us-east", "uncordon")
+    commands = await place.api.control.fleet_store.commands(place.edges["us-east"].edge_id, 0)
+    completed = await place.api.control.draining.orders.complete(commands)
+    said = [(c.kind, ids.encode(ids.CALL, i) if i is not None else None) for c, i in completed]
+    assert {kind for kind, call in said if call == own.id} == {"move"}
+    assert {kind for kind, call in said if call == drained.id} == {"stay"}
+    assert [kind for kind, call in said if call is None] == ["drain", "undrain"]
+
+
 async def test_residency_holds_a_call_where_it_is_and_is_said(place: Place) -> None:
     bound = await place.call("us-east", allow=["us-east"])
     free = await place.call("us-east", pin="us-east")
@@ -230,6 +245,8 @@ async def test_one_call_is_moved_where_its_project_wants_it(place: Place) -> Non
 async def test_a_call_that_nobody_has_attached_to_is_not_moved(place: Place) -> None:
     call = await create_call(place.project, [place.edges["us-east"]])
     assert problem(await place.project.client.post(f"/v1/calls/{call.id}/move")) == (409, "not_attached")
+    unknown = await place.project.client.post(f"/v1/calls/{call.id}/move", json={"region": "nowhere"})
+    assert problem(unknown)[0] == 422, "what will never do is said before what does not do yet"
 
 
 async def test_an_edge_that_is_told_to_stop_is_drained_until_it_lives_anew(place: Place) -> None:

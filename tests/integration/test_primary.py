@@ -12,10 +12,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from app.local.postgres import Postgres
 from app.local.process import free_port
 from app.primary import Hosts, NoPrimary, split
+from regions.edge.identity import Identity
+from regions.wire import ids
+from regions.wire.uplink import UPLINK_PATH, EdgeListeners, RegisterRequest
 from tests.conftest import make_settings
 from tests.support.api import serving
 from tests.support.engines import Engines
@@ -170,3 +175,31 @@ async def test_an_instance_follows_the_primary_and_answers_503_meanwhile(
         ready = await project.client.get("/readyz")
         assert ready.status_code == 503
         assert ready.json()["reasons"] == ["database: no_primary"]
+
+
+async def test_with_the_database_away_an_uplink_is_put_off_and_not_refused(
+    database_url: str, redis_urls: dict[str, str], tmp_path: Path
+) -> None:
+    """A refusal would make the edge register again, which it must not have to."""
+    identity = Identity(tmp_path / "edge")
+    async with (
+        doors(database_url, 1) as (url, [door]),
+        serving(make_settings(url, redis_urls, tmp_path)) as api,
+    ):
+        await api.operator.post("/admin/v1/regions", json={"id": "us-east", "jurisdiction": "us"})
+        token = (await api.operator.post("/admin/v1/regions/us-east/enrol")).json()["token"]
+        body = RegisterRequest(
+            name="e", region="us-east", incarnation=identity.incarnation, public_key=identity.public_key, capacity_calls=5,
+            listeners=EdgeListeners(media_url="ws://127.0.0.1:9", http_url="http://127.0.0.1:9"),
+        )  # fmt: skip
+        edge_id, region = await api.control.registration.register(token, body)
+        identity.registered(ids.encode(ids.EDGE, edge_id))
+        await door.shut()
+        with pytest.raises(InvalidStatus) as put_off:
+            async with connect(
+                api.url.replace("http", "ws") + UPLINK_PATH,
+                additional_headers={"Authorization": f"Bearer {identity.token(region)}"},
+            ):
+                pass
+        assert put_off.value.response.status_code == 503
+        await door.open()

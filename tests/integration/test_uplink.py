@@ -318,6 +318,55 @@ async def test_the_first_frame_is_a_hello(edge: Edge, first: str | bytes) -> Non
         assert (await heard(socket))["code"] == "bad_frame"
 
 
+async def test_a_hello_of_another_incarnation_cuts_off_its_edge_alone(api: Api, edge: Edge) -> None:
+    async with edge.uplink() as socket:
+        other = json.loads(edge.hello()) | {"incarnation": str(uuid4())}
+        await socket.send(json.dumps(other))
+        goodbye = await heard(socket)
+        assert (goodbye["type"], goodbye["code"]) == ("goodbye", "other_incarnation")
+        assert goodbye["fix"]
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.reason == "other_incarnation"
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        assert (await heard(socket))["generation"] == 1, "the refused one was no uplink"
+
+
+async def test_an_edge_that_has_stopped_is_known_for_it_and_never_suspected(api: Api, edge: Edge) -> None:
+    def shown() -> Any:
+        return api.control.fleet.now.edge(ids.decode(ids.EDGE, edge.identity.edge_id))
+
+    load = {"calls": 0, "capacity_calls": 5}
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await heard(socket)
+        beat = {"type": "heartbeat", "at_ms": 1, "load": load, "draining": True, "stopped": True}
+        await socket.send(json.dumps(beat))
+        goodbye = await heard(socket)
+        assert (goodbye["type"], goodbye["code"]) == ("goodbye", "stopped")
+    await api.control.fleet.refresh()
+    assert (shown().stopped, shown().health, shown().action) == (True, "down", "none")
+    judged = [j.edge for j in api.control.fleet.look.judgements.values()]
+    assert shown().id not in judged, "the detector has nothing to say of it"
+    health = (await api.operator.get(f"/admin/v1/edges/{edge.identity.edge_id}/health")).json()
+    assert (health["verdict"], health["case"]) == ("down", "stopped")
+    found = (
+        await api.operator.get("/admin/v1/events", params={"types": ["edge.stopped"], "limit": 200})
+    ).json()
+    assert edge.identity.edge_id in [e["edge"] for e in found["data"]]
+    again = await register(
+        api, edge.identity.token(edge.region), body(edge.identity, name=edge.name, region=edge.region)
+    )
+    assert again.status_code == 200
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await heard(socket)
+        await api.control.fleet.refresh()
+        assert (shown().stopped, shown().health) == (False, "healthy")
+
+
 async def refused(edge: Edge, token: str) -> None:
     with pytest.raises(InvalidStatus) as error:
         async with edge.uplink(token):

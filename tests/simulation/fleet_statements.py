@@ -10,7 +10,10 @@ from tests.simulation.tables import Row, Tables, Txn
 class FleetStatements:
     def select_edges(self, t: Tables, x: Txn) -> list[Row]:
         edges = sorted(t.rows["edges"].values(), key=lambda e: (e["region"], e["name"]))
-        return [{**e, "silent_s": (x.now - e["seen_at"]).total_seconds(), "stopping": False} for e in edges]
+        return [
+            {**e, "silent_s": (x.now - e["seen_at"]).total_seconds(), "stopping": False, "stopped": False}
+            for e in edges
+        ]
 
     def select_edge(self, t: Tables, x: Txn, edge: UUID) -> list[Row]:
         row = t.rows["edges"].get(edge)

@@ -13,7 +13,7 @@ from regions.edge.call_time import TOLD_EVERY_MS, CallTime
 from regions.edge.calls import Calls, Refusal
 from regions.edge.lease import Lease
 from regions.edge.machine import TABLE, BadTransition, Phase, step
-from regions.edge.outbox import EVENTS_MAX, Outbox
+from regions.edge.outbox import BYTES_MAX, EVENTS_MAX, Outbox
 from regions.edge.snapshots import open_snapshot, seal_snapshot
 from regions.edge.takeover import plan_takeover
 from regions.edge.utterances import Said
@@ -123,6 +123,34 @@ def test_an_outbox_is_bounded_and_a_closed_one_sends_nothing() -> None:
     outbox.close()
     assert outbox.run() == []
     assert outbox.settled
+
+
+def test_an_outbox_is_bounded_by_size_as_well() -> None:
+    outbox = Outbox("call", 1)
+    for n in range(1, 5):
+        outbox.add(id=f"evt_{n}", type="tool.result", at_ms=n, data=b"x" * (BYTES_MAX // 4))
+        assert outbox.over == (n == 4)
+    outbox.sent(outbox.run())
+    outbox.acknowledge(1)
+    assert not outbox.over
+
+
+def test_what_a_snapshot_had_no_room_for_is_said_to_be_lost() -> None:
+    """The oldest that was not acknowledged is in it; of the rest nobody knows any more."""
+    unacked = [
+        Unacked(epoch=2, event=EdgeEvent(n=n, id=f"evt_{n}", type="speech.started", at_ms=n)) for n in (4, 5)
+    ]
+    carried = CallSnapshot(call="call", epoch=2, acked_n=3, last_n=9, turns=[], unacked=unacked)
+    lost = plan_takeover(None, carried, None).lost
+    assert lost is not None
+    assert (lost.epoch, lost.from_n, lost.to_n, lost.reason) == (2, 6, 9, "snapshot")
+    seen = plan_takeover(Resume(epoch=2, n=7), carried, None).lost
+    assert seen is not None
+    assert (seen.from_n, seen.to_n) == (8, 9)
+    tail = Tail(call="call", seq=30, epoch=2, n=12, turns=[])
+    assert plan_takeover(None, carried, tail).lost is None, "the log has them all"
+    whole = CallSnapshot(call="call", epoch=2, acked_n=3, last_n=5, turns=[], unacked=unacked)
+    assert plan_takeover(None, whole, None).lost is None
 
 
 def test_an_outbox_that_is_full_skips_numbers_and_says_which() -> None:

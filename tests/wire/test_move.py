@@ -222,8 +222,13 @@ async def test_a_standby_of_the_newest_ticket_is_taken_first(tmp_path: Path) -> 
         await caller.hangup()
 
 
-@pytest.mark.parametrize("by", ["stay", "undrain"])
-async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize(
+    ("told", "stays"), [("any", True), ("this", True), ("another", False), ("undrain", False)]
+)
+async def test_a_call_stays_after_all_where_its_own_move_is_off(
+    tmp_path: Path, told: str, stays: bool
+) -> None:
+    """That the edge takes new calls again, or that an earlier move is off, is no word about this one."""
     async with (
         two_edges(tmp_path) as (a, b),
         Backend().run() as backend,
@@ -232,11 +237,14 @@ async def test_a_call_may_be_told_to_stay_after_all(tmp_path: Path, by: str) -> 
         await caller.hear("attached")
         order(a, b, backend.url, 0)
         await caller.hear("move")
-        if by == "stay":
-            a.calls.stay(CALL)
-        else:
+        if told == "undrain":
             a.calls.drain(on=False)
+        else:
+            a.calls.stay(CALL, {"any": None, "this": 3, "another": 2}[told])
         await caller.say("ready", epoch=3)
+        if not stays:
+            assert (await caller.hear("go"))["epoch"] == 3
+            return
         for _ in range(5):
             assert (await caller.hear("tick", "go"))["type"] == "tick"
             await caller.say("alive", stamp=caller.got[-1]["stamp"])

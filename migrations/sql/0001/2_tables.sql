@@ -75,6 +75,7 @@ create table vx.edges (
   calls            integer not null default 0,
   load             jsonb not null default '{}',
   software         text not null default '',
+  stopped          uuid,                            -- the incarnation that said it stops: nobody waits for its heartbeats
   version          integer not null default 1,
   registered_at    timestamptz not null default now(),
   seen_at          timestamptz not null default now(),
@@ -137,6 +138,7 @@ create table vx.drains (
   region         text not null references vx.regions,
   edge_id        uuid references vx.edges,          -- null: the whole region
   incarnation    uuid,                              -- of an edge that was told to stop: its next life is not drained
+  verdict        bigint,                            -- vx.health.version: by the detector's word, and it ends with the verdict
   kind           text not null check (kind in ('drain', 'evacuate')),
   force_at       timestamptz not null,              -- until then the end of a turn is waited for
   total          integer not null,
@@ -145,7 +147,7 @@ create table vx.drains (
   stuck          jsonb not null default '[]',       -- [{call_id, why}] of the newest round
   drained_at     timestamptz,                       -- when the last call had left
   ended_at       timestamptz,
-  outcome        text check (outcome in ('canceled', 'stopped'))
+  outcome        text check (outcome in ('canceled', 'stopped', 'recovered'))
 );
 create unique index on vx.drains (region, coalesce(edge_id, '00000000-0000-0000-0000-000000000000')) where ended_at is null;
 create index on vx.drains (edge_id, started_at);
