@@ -188,6 +188,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         contact=control.overdue,
         orders=control.draining.orders,
         observing=control.observations,
+        live=control.live,
         redis_url=await control.edge_access.url_for(known.region, known.id),
         stop=control.stopping,
     ).run()

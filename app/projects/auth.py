@@ -101,6 +101,15 @@ class Authenticator:
             raise Unauthenticated("This operator key is not valid.")
         return await self._look_up(secret)
 
+    async def project(self, authorization: str | None) -> Principal:
+        """The same where operators have no business. Raises `Forbidden` for one."""
+        who = await self.authenticate(authorization)
+        if isinstance(who, Operator):
+            raise Forbidden(
+                "This is a project's resource.", fix="Use a project's key (vx_live_… or vx_test_…)."
+            )
+        return who
+
     def forget(self) -> None:
         """Drops what is cached: a key has been revoked somewhere."""
         self._cache.clear()
