@@ -27,6 +27,7 @@ from regions.wire.events import PublicEvent
 
 PAGE_MAX = 200
 POLL_S = 1.0
+BEHIND_S = 0.02
 
 # No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
 SELECT_FEED = f"""
@@ -150,28 +151,31 @@ class Feeds:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
         reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
-        woken, given_s = False, self._clock.monotonic_s()
-        horizon = 0
+        pause_s, given_s = POLL_S, self._clock.monotonic_s()
+        horizon, clear = 0, False
         try:
             while not stop.is_set():
                 try:
                     # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
-                    horizon = horizon or await self._horizon.read()
+                    if not horizon:
+                        bound = await self._horizon.look()
+                        horizon, clear = bound.xid, bound.clear
                     found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
                     horizon = horizon if len(found) == PAGE_MAX else 0
                 except Exception as error:
                     if not is_away(error):
                         raise
                     # what comes is served when the log is back; the reader is told that we are still here
-                    found, horizon = [], 0
+                    found, horizon, clear = [], 0, True
                 if found:
                     yield after, found
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
                     yield after, []
-                if not found:
-                    # a writer that is still running may hold the horizon back: look again soon after a wake
-                    woken = await wakes.wait(0.02 if woken else POLL_S)
+                if not horizon:
+                    # a writer that is still running may hold the horizon back: look again soon after a wake, then less often
+                    woken = await wakes.wait(POLL_S if clear else pause_s)
+                    pause_s = BEHIND_S if woken else min(2 * pause_s, POLL_S)
         finally:
             wakes.close()
 

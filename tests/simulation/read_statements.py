@@ -25,7 +25,7 @@ class ReadStatements:
         t.lock(x, "horizon", writer)
         xmin = t.xmin()
         x.writes.append(("horizon", writer, {"xid": xmin}))
-        return [{"xid": xmin, "marked": True}]
+        return [{"xid": xmin, "marked": True, "clear": False}]
 
     def select_proven(self, t: Tables, x: Txn, proof: UUID | None, xid: int) -> list[Row]:
         return [{"proven": _proven(t, proof, xid)}]
