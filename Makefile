@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos env env-dev lock format openapi clean feed-proof
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ webhook-proof: env-dev ## Kill an instance every ten seconds under load: every w
 
 chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=60)
 	@$(BIN)/python -m tests.chaos
+
+feed-proof: env-dev ## Cut readers of events at random and kill instances: no gap, no repeat (READERS=1000, SECONDS=60, KILLS=4, SEED=n)
+	@$(BIN)/python -m tests.chaos.feed_cuts
 
 openapi: env-dev ## Write the generated files in openapi/ again
 	@$(BIN)/python -m app.export

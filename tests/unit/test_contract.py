@@ -130,7 +130,7 @@ def test_the_clients_types_are_the_contract() -> None:
 
 def test_the_client_takes_what_later_releases_add() -> None:
     newer = voxplane.typed(
-        base | {"type": "agent.disconnected", "data": {"clean": False, "new": 1}, "new": 2}
+        BASE | {"type": "agent.disconnected", "data": {"clean": False, "new": 1}, "new": 2}
     )
     assert (newer.type, newer.data.clean) == ("agent.disconnected", False)
     unknown = voxplane.typed(BASE | {"type": "call.levitated", "data": {"height_m": 2}})
