@@ -20,6 +20,7 @@ from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, FleetScope
 from app.fleet.health_shapes import DetectorView, EdgeHealth, FleetEventPage, RegionHealth, SignalView
 from app.ids import parse
 from app.log import sse
+from app.log.rendering import block
 from app.placement.choice import panics
 from regions.wire import ids
 
@@ -128,7 +129,7 @@ async def _heard(
                 yield cursor, []
             else:
                 text = msgspec.json.encode(event).decode()
-                yield cursor, [sse.block(text, type_=event.type, cursor=cursor)]
+                yield cursor, [block(text, type_=event.type, cursor=cursor)]
 
 
 def known_types(types: list[str] | None) -> list[str] | None:

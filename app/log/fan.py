@@ -40,15 +40,16 @@ T = TypeVar("T")
 
 
 class Entry:
-    """An event on its way to many readers: encoded once."""
+    """An event on its way to many readers: encoded once. `written`: its blocks, by what readers of one kind have in common."""
 
-    __slots__ = ("at", "call_id", "event", "json")
+    __slots__ = ("at", "call_id", "event", "json", "written")
 
     def __init__(self, at: Position, event: PublicEvent) -> None:
         self.at = at
         self.call_id = at.call_id
         self.event = event
         self.json = msgspec.json.encode(event).decode()
+        self.written: dict[tuple[str, bool], str] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from app.log.cloudevents import CloudEvent, cloudevent
 from app.log.fan import Step
 from app.log.filters import EventFilter
 from app.log.positions import BEGINNING, Position, Scope, scope_of
-from app.log.rendering import Format, Rendering
+from app.log.rendering import Format, Rendering, block
 from app.log.socket import FeedSocket, LitestarSocket
 from app.projects.auth import Principal
 from app.telemetry import feed_readers
@@ -176,10 +176,8 @@ async def _heard(
 
 
 def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
-    live = [sse.block(rendering.live(e), type_=e.type, cursor=None) for e in step.live]
-    return live + [
-        sse.block(rendering.event(e), type_=e.event.type, cursor=scope.cursor(e.at)) for e in step.entries
-    ]
+    live = [block(rendering.live(e), type_=e.type, cursor=None) for e in step.live]
+    return live + [rendering.block(e, scope) for e in step.entries]
 
 
 @websocket("/v1/events/ws")

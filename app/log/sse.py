@@ -13,11 +13,10 @@ from litestar.response import Stream
 from app.connection import is_away
 from app.control import Control
 from app.errors import Unauthenticated
+from app.log.rendering import pieces
 
 HEARTBEAT_S = 15.0
 CHECK_EVERY_S = 3.0
-BLOCK_CHARS_MAX = 64 * 1024
-"""What is written at once: a reader that is slow holds no more of it in memory."""
 
 Heard = AsyncIterator[tuple[str, list[str]]]
 """The cursor that is reached, and the blocks up to it; without a block at least every `CHECK_EVERY_S`."""
@@ -55,13 +54,6 @@ def event_stream(control: Control, credential: str | None, start: str, heard: He
     )
 
 
-def block(data: str, *, type_: str, cursor: str | None) -> str:
-    """Without a cursor: a volatile event, behind which no reader can go on."""
-    return (
-        f"id: {cursor}\nevent: {type_}\ndata: {data}\n\n" if cursor else f"event: {type_}\ndata: {data}\n\n"
-    )
-
-
 async def _lines(control: Control, credential: str | None, start: str, heard: Heard) -> AsyncIterator[str]:
     key = KeyCheck(control, credential)
     yield f"retry: 1000\nid: {start}\n\n"
@@ -77,16 +69,3 @@ async def _lines(control: Control, credential: str | None, start: str, heard: He
         elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
             said_s = now_s
             yield f": still here\nid: {cursor}\n\n"
-
-
-def pieces(blocks: list[str]) -> list[str]:
-    """Joined as far as `BLOCK_CHARS_MAX` allows."""
-    joined: list[list[str]] = [[]]
-    size = 0
-    for one in blocks:
-        if joined[-1] and size + len(one) > BLOCK_CHARS_MAX:
-            joined.append([])
-            size = 0
-        joined[-1].append(one)
-        size += len(one)
-    return ["".join(piece) for piece in joined]

@@ -14,7 +14,7 @@ from app.log.cloudevents import cloudevent
 from app.log.fan import QUEUED_EVENTS_MAX, Batch, Entry, Seat
 from app.log.filters import DURABLE, EVERYTHING, VOLATILE, filter_of
 from app.log.positions import BEGINNING, LAST, SEQ_MAX, Position, before, check_kept, check_reached, scope_of
-from app.log.sse import BLOCK_CHARS_MAX, pieces
+from app.log.rendering import BLOCK_CHARS_MAX, pieces
 from regions.wire.events import PublicEvent
 
 PROJECT, OTHER, CALL = uuid4(), uuid4(), uuid4()
