@@ -39,7 +39,8 @@ async def start_of(
     control: Control, principal: Principal, wanted: EventFilter, cursor: str | None
 ) -> tuple[Position, Scope]:
     """Where to begin: behind `cursor`, else with what comes from now on. Raises where the cursor is not for this, is too old, or
-    lies ahead of the log: before the stream has begun, so that its reader is told."""
+    lies ahead of the log, and where there are too many readers: before the stream has begun, so that its reader is told."""
+    control.fan.check_room(principal.project_id)
     scope = scope_of(principal.project_id, wanted)
     if cursor is None:
         return await control.feeds.newest(), scope

@@ -20,6 +20,7 @@ import structlog
 
 from app.clock import Clock
 from app.connection import is_away
+from app.errors import QuotaExceeded
 from app.log.feeds import Feeds, Found
 from app.log.filters import EventFilter
 from app.log.live import Live, LiveSeat
@@ -32,6 +33,8 @@ QUEUED_EVENTS_MAX = 1_000
 QUEUED_BYTES_MAX = 1 << 20
 """Of what lies handed out and not taken by a reader. The bytes are shared by the readers of a project."""
 CATCH_UP_PAGE = 50
+READERS_MAX = 2_000
+"""Of one project, on one instance."""
 LOOK_EVERY_S = 1.0
 AGAIN_S = 0.5
 BEHIND_S = 0.02
@@ -171,6 +174,16 @@ class Fan:
         self._clock = clock
         self._stop = stop
         self._followers: dict[UUID, Follower] = {}
+
+    def check_room(self, project_id: UUID) -> None:
+        """Raises `QuotaExceeded` where the project has as many readers here as it may have."""
+        follower = self._followers.get(project_id)
+        if follower is not None and len(follower.seats) >= READERS_MAX:
+            raise QuotaExceeded(
+                f"The project has {READERS_MAX} streams open on this instance.",
+                fix="Close some, or ask another instance.",
+                retry_after_s=5,
+            )
 
     async def read(
         self, project_id: UUID, after: Position, wanted: EventFilter, *, look_every_s: float

@@ -177,6 +177,8 @@ async def _heard(
 
 def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
     live = [block(rendering.live(e), type_=e.type, cursor=None) for e in step.live]
+    if live and step.dropped:
+        live.insert(0, f": {step.dropped} volatile events were dropped so far\n")
     return live + [rendering.block(e, scope) for e in step.entries]
 
 

@@ -169,13 +169,14 @@ async def prove(
         writing = [
             asyncio.create_task(_write(pool, calls, random.Random(chance.random()), written)) for _ in range(WRITERS)
         ]  # fmt: skip
-        for _ in range(kills):
+        for n in range(kills + 1):
             await asyncio.sleep(seconds / (kills + 1))
+            if n == kills:
+                break
             victim = chance.choice(deployment.apis)
             os.kill(victim.pid, signal.SIGKILL)
             victim.wait()
             await deployment.mend()
-        await asyncio.sleep(seconds / (kills + 1))
         written.set()
         await asyncio.gather(*writing)
         stop.set()

@@ -17,7 +17,7 @@ import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
 from app import housekeeping, main
-from app.log import live, sse
+from app.log import fan, live, sse
 from app.log import socket as feed_socket_module
 from app.log.append import EdgeIdentity
 from regions.wire import ids
@@ -268,6 +268,24 @@ async def test_streams_of_a_project_share_one_look_at_the_log(
         expected = [both, both[:2], both[3:], both[:3]][n % 4]
         assert kinds == expected
     assert 1 <= pages <= 6, "not once per reader"
+
+
+async def test_a_project_has_so_many_readers_on_an_instance_and_no_more(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan, "READERS_MAX", 1)
+    another = await api.project()
+    followers, project_id = api.control.fan._followers, ids.decode(ids.PROJECT, project.id)
+    async with streaming(project.client):
+        async with asyncio.timeout(WITHIN_S):
+            while project_id not in followers:
+                await asyncio.sleep(0.01)
+        full = await project.client.get("/v1/events/stream")
+        assert (full.status_code, full.json()["code"]) == (429, "quota_exceeded")
+        async with feed_socket(api, project.key) as ws:
+            assert (await ws.subscribe())["problem"]["status"] == 429
+        async with streaming(another.client):
+            pass
 
 
 async def test_cloudevents_in_lists_and_streams(project: Project) -> None:
