@@ -15,7 +15,7 @@ import msgspec
 
 from app.clock import Clock
 from app.connection import is_away
-from app.db import Database
+from app.db import COMMAND_DEADLINE_S, Database
 from app.errors import Gone
 from app.hints import Hints
 from app.log.filters import EVERYTHING, EventFilter
@@ -29,33 +29,8 @@ PAGE_MAX = 200
 POLL_S = 1.0
 BEHIND_S = 0.02
 
+SELECT_FEED = "select * from vx.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 # No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
-SELECT_FEED = f"""
-select e.*, k.feed_xid as kept_xid
-  from (select where {PROVEN.format(proof="$8", xid="$5")}) proven
-  cross join (select feed_xid from vx.kept where log = 'events') k
-  left join lateral (
-    select {EVENT_COLUMNS} from vx.events v
-     where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
-       and ($6::text[] is null or type = any($6))
-       and ($9::jsonb is null or exists (select from vx.calls c where c.id = v.call_id and c.metadata @> $9))
-     order by feed_xid, call_id, seq limit $7) e on true
- order by e.feed_xid, e.call_id, e.seq
-"""
-# Of one call, by its key: there the order of the feed is the order of `seq`.
-SELECT_CALL_FEED = f"""
-select e.*, k.feed_xid as kept_xid
-  from (select where {PROVEN.format(proof="$8", xid="$5")}) proven
-  cross join (select feed_xid from vx.kept where log = 'events') k
-  left join lateral (
-    select {EVENT_COLUMNS} from vx.events v
-     where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
-       and ($6::text[] is null or type = any($6))
-       and ($9::jsonb is null or exists (select from vx.calls c where c.id = v.call_id and c.metadata @> $9))
-       and call_id = $10
-     order by seq limit $7) e on true
- order by e.seq
-"""
 SELECT_CALL_EVENTS = f"""
 select e.*, (select calls_from from vx.kept where log = 'events') as kept_from
   from (select where {PROVEN.format(proof="$5", xid="$3")}) proven
@@ -100,14 +75,11 @@ class Feeds:
     ) -> tuple[Found, Position]:
         check_reached(after.feed_xid, horizon)
         metadata = msgspec.json.encode(dict(wanted.metadata)).decode() if wanted.metadata else None
-        given = (
-            project_id, after.feed_xid, after.call_id, after.seq, horizon, wanted.types_list, limit, self._horizon.proof, metadata,
-        )  # fmt: skip
-        async with self._db.project_driver(project_id) as connection:
-            if wanted.call_id is None:
-                found_rows = await connection.fetch(SELECT_FEED, *given)
-            else:
-                found_rows = await connection.fetch(SELECT_CALL_FEED, *given, wanted.call_id)
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            found_rows = await self._db.pool("api").fetch(
+                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, wanted.types_list, limit,
+                self._horizon.proof, metadata, wanted.call_id,
+            )  # fmt: skip
         rows = _proven(found_rows)
         check_kept(after, found_rows[0]["kept_xid"], scope_of(project_id, wanted).cursor(BEGINNING))
         events = await to_public(self._vault, rows)
@@ -151,30 +123,31 @@ class Feeds:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
         reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
-        pause_s, given_s = POLL_S, self._clock.monotonic_s()
-        horizon, clear = 0, False
+        pause_s, given_s = BEHIND_S, self._clock.monotonic_s()
+        horizon = reached = wanted_xid = 0
+        woken = True
         try:
             while not stop.is_set():
                 try:
                     # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
                     if not horizon:
                         bound = await self._horizon.look()
-                        horizon, clear = bound.xid, bound.clear
+                        horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
                     found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
-                    horizon = horizon if len(found) == PAGE_MAX else 0
+                    reached, horizon = horizon, horizon if len(found) == PAGE_MAX else 0
                 except Exception as error:
                     if not is_away(error):
                         raise
                     # what comes is served when the log is back; the reader is told that we are still here
-                    found, horizon, clear = [], 0, True
+                    found, horizon = [], 0
                 if found:
                     yield after, found
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
                     yield after, []
                 if not horizon:
-                    # a writer that is still running may hold the horizon back: look again soon after a wake, then less often
-                    woken = await wakes.wait(POLL_S if clear else pause_s)
+                    # a writer that is still running may hold back what we were woken for: look again soon, then less often
+                    woken = await wakes.wait(pause_s if reached < wanted_xid else POLL_S)
                     pause_s = BEHIND_S if woken else min(2 * pause_s, POLL_S)
         finally:
             wakes.close()

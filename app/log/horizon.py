@@ -32,7 +32,7 @@ with marked as (select where $2 or current_setting('synchronous_standby_names') 
   returning xid)
 select coalesce((select xid from put), pg_snapshot_xmin(pg_current_snapshot())::text::bigint) as xid,
        exists (select from put) as marked,
-       pg_snapshot_xmin(pg_current_snapshot()) = pg_snapshot_xmax(pg_current_snapshot()) as clear
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint as upto
 """
 PROVEN = "({proof}::uuid is null or exists (select from vx.horizon where writer = {proof} and xid >= {xid}))"
 """A condition for the statement that reads: the names of its parameters for `Horizon.proof` and for what `read` gave."""
@@ -43,10 +43,10 @@ SELECT_PROVEN = f"select {PROVEN.format(proof='$1', xid='$2')}"
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`clear`: no transaction was running, so nothing that had been committed lies above `xid`."""
+    """Below `xid` all may be served. What had been committed lies below `upto`: a later bound that has reached that covers it."""
 
     xid: int
-    clear: bool
+    upto: int
 
 
 class StaleServer(ConnectionError):
@@ -70,7 +70,7 @@ class Horizon:
         return (await self.look()).xid
 
     async def look(self) -> Bound:
-        """The same, and whether it holds anything back."""
+        """The same, and up to where it may hold something back."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running))
             self._next.add_done_callback(_seen)
@@ -105,7 +105,7 @@ class Horizon:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 row = await pool.fetchrow(READ, self._writer, always)
-                return Bound(int(row["xid"]), bool(row["clear"])), bool(row["marked"])
+                return Bound(int(row["xid"]), int(row["upto"])), bool(row["marked"])
         except TimeoutError:
             # a server that answers a question and not a commit is waiting for its standbys
             async with asyncio.timeout(ASK_S):

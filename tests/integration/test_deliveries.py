@@ -226,7 +226,8 @@ async def test_a_reader_that_leaves_is_let_go_without_a_word(
 ) -> None:
     topic = f"feed:{wire.decode(wire.PROJECT, project.id)}"
     async with project.client.stream("GET", "/v1/events/stream") as response:
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept: what is collected closes its stream
+        await anext(lines)
         async with asyncio.timeout(15):
             while not api.control.hints.subscribers(topic):
                 await asyncio.sleep(0.01)

@@ -29,7 +29,7 @@ from tests.support.feeds import feed_socket, streaming
 WITHIN_S = 20.0
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def owners(api: Api) -> list[EdgeIdentity]:
     return await owners_in(api, ("us-east", "eu-west"))
 

@@ -25,16 +25,16 @@ class ReadStatements:
         t.lock(x, "horizon", writer)
         xmin = t.xmin()
         x.writes.append(("horizon", writer, {"xid": xmin}))
-        return [{"xid": xmin, "marked": True, "clear": False}]
+        return [{"xid": xmin, "marked": True, "upto": t.next_xid}]
 
     def select_proven(self, t: Tables, x: Txn, proof: UUID | None, xid: int) -> list[Row]:
         return [{"proven": _proven(t, proof, xid)}]
 
     def select_feed(
         self, t: Tables, x: Txn, project: UUID, feed_xid: int, call: UUID, seq: int, horizon_xid: int, types: list[str] | None,
-        limit: int, proof: UUID | None, metadata: str | None,
+        limit: int, proof: UUID | None, metadata: str | None, only: UUID | None,
     ) -> list[Row]:  # fmt: skip
-        assert metadata is None
+        assert (metadata, only) == (None, None)
         events, found = t.rows["events"], []
         if not _proven(t, proof, horizon_xid):
             return []

@@ -438,6 +438,9 @@ language plpgsql security definer set search_path = vx, pg_temp set timezone = '
 declare
   part text; week timestamptz; upto uuid; newest bigint;
 begin
+  if not pg_try_advisory_xact_lock(7423002) then
+    return false;  -- another instance is at it
+  end if;
   select c.relname, to_timestamp(right(c.relname, 7), 'IYYY"w"IW') into part, week
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
    where i.inhparent = 'vx.events'::regclass and c.relname ~ '^events_\d{4}w\d{2}$'
