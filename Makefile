@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos static env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos static feed-proof env env-dev lock format openapi clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ chaos: env-dev ## Break real processes under load, and judge what was seen (MINU
 
 static: env-dev ## Kill everything but edges for MINUTES=10, and count what calls lose (CALLS=12, TICKETS=4)
 	@$(BIN)/python -m tests.chaos.static_stability
+
+feed-proof: env-dev ## Cut readers of events at random and kill instances: no gap, no repeat (READERS=1000, SECONDS=60, KILLS=4, SEED=n)
+	@$(BIN)/python -m tests.chaos.feed_cuts
 
 openapi: env-dev ## Write the generated files in openapi/ again
 	@$(BIN)/python -m app.export

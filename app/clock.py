@@ -40,6 +40,11 @@ def ms_of(at: datetime) -> int:
     return int(at.replace(microsecond=0).timestamp()) * 1000 + at.microsecond // 1000
 
 
+def time_of(at_ms: int) -> datetime:
+    """The other way round from `ms_of`."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
 def rfc3339(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and `Z`."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

@@ -35,8 +35,10 @@ from app.hints import Hints
 from app.housekeeping import Housekeeping
 from app.log.append import Appender
 from app.log.facts import FactsReader
+from app.log.fan import Fan
 from app.log.feeds import Feeds
 from app.log.horizon import Horizon
+from app.log.live import Live
 from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
@@ -52,6 +54,7 @@ from app.webhooks.recovery import Recovery
 from app.webhooks.service import CHANGED, Webhooks
 from app.webhooks.testing import Tests
 from app.webhooks.upkeep import Upkeep
+from regions.wire.keeping import opening
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Control:
     projects: Projects
     appender: Appender
     feeds: Feeds
+    fan: Fan
+    live: Live
     horizon: Horizon
     webhooks: Webhooks
     webhook_tests: Tests
@@ -115,6 +120,8 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     horizon, facts = Horizon(db), FactsReader(db, clock)
     fleet_events = FleetEvents(db, horizon, hints, clock)
     tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of, keyring)
+    feeds = Feeds(db, vault, clock, hints, horizon)
+    live = Live(facts, settings.redis_urls, keyring.seal, opening(lambda: keyring.fleet_secrets))
     appender = Appender(db, vault, clock, facts, hints, tails)
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
@@ -142,7 +149,9 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         auth=auth,
         projects=Projects(db, clock, hints, auth),
         appender=appender,
-        feeds=Feeds(db, vault, clock, hints, horizon),
+        feeds=feeds,
+        fan=Fan(feeds, live, clock, stopping),
+        live=live,
         horizon=horizon,
         webhooks=webhooks,
         webhook_tests=Tests(
@@ -192,6 +201,7 @@ def _calls(
 def _with_workers(control: Control) -> Control:
     db, hints, supervisor = control.db, control.hints, control.supervisor
     hints.add_to(supervisor)
+    control.live.add_to(supervisor)
     control.tails.add_to(supervisor)
     TailSweep(db, control.tails).add_to(supervisor)
     spool = SpoolFlusher(
@@ -227,7 +237,7 @@ def _with_workers(control: Control) -> Control:
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
-    supervisor.add("housekeeping", Housekeeping(db).worker)
+    supervisor.add("housekeeping", Housekeeping(db, control.clock).worker)
     return control
 
 

@@ -1,16 +1,28 @@
-"""What time leaves behind: partitions are made ahead, idempotency records and used tokens are dropped when they are old."""
+"""What time leaves behind: partitions are made ahead; events, idempotency records and used tokens are dropped when they are old.
+
+What is dropped of a log that readers follow is written down in the same moment (`vx.kept`), so that a cursor from before is told.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
+import asyncpg
+import structlog
+
+from app.clock import Clock
 from app.db import Database
 from app.supervisor import wait_for_stop
+
+log = structlog.get_logger()
 
 EVERY_S = 600.0
 WEEKS_AHEAD = 4
 IDEMPOTENCY_KEPT = "48 hours"
 MOVES_KEPT = "7 days"
+EVENTS_KEPT = timedelta(days=30)
+FLEET_EVENTS_KEPT = "90 days"
 BATCH = 10_000
 
 DROP_RECORDS = f"""
@@ -21,13 +33,21 @@ DROP_MOVES = f"""
 delete from vx.moves where ctid = any(array(
   select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
-DROP_FLEET_EVENTS = "delete from vx.fleet_events where at < now() - interval '90 days'"
+DROP_FLEET_EVENTS = f"""
+with gone as (
+  delete from vx.fleet_events where ctid = any(array(
+    select ctid from vx.fleet_events where at < now() - interval '{FLEET_EVENTS_KEPT}' order by at limit {BATCH}))
+  returning feed_xid)
+update vx.kept set feed_xid = greatest(feed_xid, (select max(feed_xid) from gone)) where log = 'fleet'
+"""
+DROP_EVENTS = "select vx.drop_events($1)"
 DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
 
 
 class Housekeeping:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
 
     async def worker(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -37,4 +57,13 @@ class Housekeeping:
             await pool.execute(DROP_TOKENS)
             await pool.execute(DROP_MOVES)
             await pool.execute(DROP_FLEET_EVENTS)
+            await self.drop_events()
             await wait_for_stop(stop, EVERY_S)
+
+    async def drop_events(self) -> None:
+        """A week at a time. Where the table is busy, another time."""
+        try:
+            while await self._db.pool("worker").fetchval(DROP_EVENTS, self._clock.now() - EVENTS_KEPT):
+                log.info("events.dropped")
+        except asyncpg.LockNotAvailableError:
+            log.info("events.drop_put_off")

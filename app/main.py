@@ -37,8 +37,9 @@ from app.log import routes as log_routes
 from app.problems import EXCEPTION_HANDLERS, send_problem
 from app.projects import routes as projects
 from app.projects.auth import Operator, Principal
+from app.protocols import abort
 from app.settings import Settings
-from app.telemetry import request_id, requests_total
+from app.telemetry import feed_readers_cut_total, request_id, requests_total
 from app.webhooks import routes as webhooks
 
 log = structlog.get_logger()
@@ -47,6 +48,8 @@ GC_THRESHOLD = 20_000
 
 BODY_BYTES_MAX = 256 * 1024
 SLOW_MS = 1_000
+READ_WITHIN_S = 20.0
+"""A reader of a stream that has taken nothing for so long is cut off."""
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
@@ -56,10 +59,7 @@ async def provide_control(state: State) -> Control:
 
 
 async def provide_principal(request: Connection, control: ControlIn) -> Principal:
-    who = await control.auth.authenticate(request.headers.get("authorization"))
-    if isinstance(who, Operator):
-        raise Forbidden("This is a project's resource.", fix="Use a project's key (vx_live_… or vx_test_…).")
-    return who
+    return await control.auth.project(request.headers.get("authorization"))
 
 
 async def provide_operator(request: Connection, control: ControlIn) -> Operator:
@@ -102,7 +102,10 @@ class RequestId:
                         status=status,
                         ms=round(took_ms),
                     )
-            await send(message)
+            if message["type"] == "http.response.body" and message["more_body"]:
+                await _within(message, send, scope)
+            else:
+                await send(message)
 
         try:
             if b"%00" in scope["query_string"]:
@@ -114,6 +117,17 @@ class RequestId:
             await self._app(scope, receive, sending)
         finally:
             request_id.reset(token)
+
+
+async def _within(message: Message, send: Send, scope: Scope) -> None:
+    """Who does not read what is streamed to him is cut off: nothing more than is under way is kept for him."""
+    try:
+        async with asyncio.timeout(READ_WITHIN_S):
+            await send(message)
+    except TimeoutError:
+        feed_readers_cut_total.labels("sse").inc()
+        log.info("feed.cut", kind="sse", path=scope["path"])
+        abort(scope)
 
 
 def openapi_config() -> OpenAPIConfig:

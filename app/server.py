@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from app.main import create_asgi
+from app.protocols import Http, WebSocket
 from app.settings import Settings
 
 GRACE_S = 5
@@ -39,8 +40,8 @@ def serve_until_told(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
+        http=Http,
+        ws=WebSocket,
         ws_max_size=2 << 20,
         ws_ping_interval=None,
         log_level="warning",

@@ -35,6 +35,16 @@ spool_events_total = Counter(
 webhook_attempts_total = Counter(
     "voxplane_webhook_attempts", "Delivery attempts by outcome.", ["outcome"], registry=registry
 )
+feed_readers = Gauge("voxplane_feed_readers", "Open streams of events.", ["kind"], registry=registry)
+feed_readers_cut_total = Counter(
+    "voxplane_feed_readers_cut", "Streams cut off because they were not read.", ["kind"], registry=registry
+)
+volatile_events_total = Counter(
+    "voxplane_volatile_events", "Volatile events that edges have sent here.", registry=registry
+)
+volatile_dropped_total = Counter(
+    "voxplane_volatile_dropped", "Volatile events dropped, by where.", ["where"], registry=registry
+)
 uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=registry)
 
 standbys_renewed_total = Counter(

@@ -7,7 +7,7 @@ horizon as the feeds of calls do: by (feed_xid, n), where n numbers the events. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,13 +21,16 @@ from app.db import Database
 from app.errors import BadRequest
 from app.hints import Hints
 from app.ids import new_id
+from app.log.filters import digest_of
 from app.log.horizon import PROVEN, Horizon, StaleServer
+from app.log.positions import check_reached, expired
 from regions.wire import ids
 
 CURSOR_KIND = "fleet"
 TOPIC = "fleet.events"
 PAGE_MAX = 200
 POLL_S = 1.0
+N_MAX = (1 << 62) - 1
 
 FLEET_EVENT_TYPES = (
     "region.suspect", "region.down", "region.recovered", "edge.registered", "edge.suspect", "edge.lost", "edge.recovered",
@@ -40,7 +43,9 @@ on conflict (key) do nothing
 """
 # No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
 SELECT_PAGE = f"""
-select e.* from (select where {PROVEN.format(proof="$6", xid="$3")}) proven
+select e.*, k.feed_xid as kept_xid
+  from (select where {PROVEN.format(proof="$6", xid="$3")}) proven
+  cross join (select feed_xid from vx.kept where log = 'fleet') k
   left join lateral (
     select n, id, type, region, edge_id, at, data, feed_xid from vx.fleet_events
      where (feed_xid, n) > ($1, $2) and feed_xid < $3 and ($4::text[] is null or type = any($4))
@@ -75,16 +80,28 @@ class FleetPosition:
     feed_xid: int = 0
     n: int = 0
 
-    def cursor(self) -> str:
-        return cursors.encode(CURSOR_KIND, self.feed_xid, self.n)
 
+class FleetScope:
+    """What a cursor of the fleet's log belongs to: the types that were asked for."""
 
-def position_of(cursor: str) -> FleetPosition:
-    """Raises `BadRequest` ``bad_cursor``."""
-    match cursors.decode(CURSOR_KIND, cursor):
-        case [int(feed_xid), int(n)] if 0 <= feed_xid < 1 << 62 and 0 <= n < 1 << 62:
-            return FleetPosition(feed_xid, n)
-    raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)
+    def __init__(self, types: list[str] | None) -> None:
+        self._digest = digest_of(sorted(types)) if types else ""
+
+    def cursor(self, at: FleetPosition) -> str:
+        return cursors.encode(CURSOR_KIND, self._digest, at.feed_xid, at.n)
+
+    def position(self, cursor: str) -> FleetPosition:
+        """Raises `BadRequest` ``bad_cursor`` or ``cursor_mismatch``."""
+        match cursors.decode(CURSOR_KIND, cursor):
+            case [str(digest), int(feed_xid), int(n)] if 0 <= feed_xid < 1 << 62 and 0 <= n < 1 << 62:
+                if digest != self._digest:
+                    raise BadRequest(
+                        "The cursor was made with other types.",
+                        code="cursor_mismatch",
+                        fix="Ask with the same types as before, or start again without the cursor.",
+                    )
+                return FleetPosition(feed_xid, n)
+        raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)
 
 
 class FleetEvents:
@@ -109,13 +126,16 @@ class FleetEvents:
     async def page(
         self, after: FleetPosition, *, types: list[str] | None = None, limit: int = PAGE_MAX
     ) -> tuple[list[tuple[FleetPosition, FleetEvent]], FleetPosition]:
-        """The events after `after`, and the position up to which has been looked."""
+        """The events after `after`, and the position up to which has been looked. Raises `Gone` and `BadRequest` for a place that
+        is too old, or ahead of the log."""
         horizon = await self._horizon.read()
-        rows = _proven(
-            await self._db.pool("worker").fetch(
-                SELECT_PAGE, after.feed_xid, after.n, horizon, types, limit, self._horizon.proof
-            )
+        check_reached(after.feed_xid, horizon)
+        found_rows = await self._db.pool("worker").fetch(
+            SELECT_PAGE, after.feed_xid, after.n, horizon, types, limit, self._horizon.proof
         )
+        rows = _proven(found_rows)
+        if FleetPosition() < after <= FleetPosition(found_rows[0]["kept_xid"], N_MAX - 1):
+            raise expired(FleetScope(types).cursor(FleetPosition()))
         found = [(FleetPosition(r["feed_xid"], r["n"]), _event(r)) for r in rows]
         return found, found[-1][0] if len(found) == limit else max(after, _before(horizon))
 
@@ -129,7 +149,7 @@ class FleetEvents:
 
     async def follow(
         self, after: FleetPosition, *, types: list[str] | None, look_every_s: float, stop: asyncio.Event
-    ) -> AsyncIterator[tuple[FleetPosition, FleetEvent | None]]:
+    ) -> AsyncGenerator[tuple[FleetPosition, FleetEvent | None], None]:
         """Every event after `after`, as it becomes durable; None with the position reached where none was given for
         `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(TOPIC)
@@ -172,4 +192,4 @@ def _proven(rows: list[Any]) -> list[Any]:
 
 
 def _before(horizon: int) -> FleetPosition:
-    return FleetPosition(horizon - 1, (1 << 62) - 1)
+    return FleetPosition(horizon - 1, N_MAX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
@@ -11,21 +11,20 @@ from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from app.calls.routes import bounded
-from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, OperatorIn
-from app.errors import BadRequest, NotFound, Unauthenticated
+from app.errors import BadRequest, NotFound
 from app.fleet import explain
 from app.fleet.detector import Judgement, Look
-from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, position_of
+from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, FleetScope
 from app.fleet.health_shapes import DetectorView, EdgeHealth, FleetEventPage, RegionHealth, SignalView
 from app.fleet.view import EdgeState
 from app.ids import parse
+from app.log import sse
+from app.log.rendering import block
 from app.placement.choice import panics
 from regions.wire import ids
 
-HEARTBEAT_S = 15.0
-CHECK_EVERY_S = 3.0
 NEVER_S = 1e8
 
 
@@ -90,9 +89,10 @@ async def fleet_events(
     limit: FromQuery[int] = 50,
     types: FromQuery[list[str] | None] = None,
 ) -> FleetEventPage:
-    after = position_of(cursor) if cursor else FleetPosition()
-    found, reached = await control.fleet_events.page(after, types=known_types(types), limit=bounded(limit))
-    return FleetEventPage(data=[event for _, event in found], next_cursor=reached.cursor())
+    scope = FleetScope(known_types(types))
+    after = scope.position(cursor) if cursor else FleetPosition()
+    found, reached = await control.fleet_events.page(after, types=types, limit=bounded(limit))
+    return FleetEventPage(data=[event for _, event in found], next_cursor=scope.cursor(reached))
 
 
 @get(
@@ -111,40 +111,32 @@ async def stream_fleet_events(
     types: FromQuery[list[str] | None] = None,
 ) -> Stream:
     """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on."""
-    start = last_event_id or cursor
-    after = position_of(start) if start else await control.fleet_events.newest()
-    return Stream(
-        _lines(control, request.headers.get("authorization"), after, known_types(types)),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    scope, start = FleetScope(known_types(types)), last_event_id or cursor
+    if start:
+        after = scope.position(start)
+        await control.fleet_events.page(
+            after, limit=1
+        )  # one that is too old is refused before the stream begins
+    else:
+        after = await control.fleet_events.newest()
+    heard = _heard(control, after, types, scope)
+    return sse.event_stream(control, request.headers.get("authorization"), scope.cursor(after), heard)
+
+
+async def _heard(
+    control: Control, after: FleetPosition, types: list[str] | None, scope: FleetScope
+) -> sse.Heard:
+    feed = control.fleet_events.follow(
+        after, types=types, look_every_s=sse.CHECK_EVERY_S, stop=control.stopping
     )
-
-
-async def _lines(
-    control: Control, credential: str | None, after: FleetPosition, types: list[str] | None
-) -> AsyncIterator[str]:
-    """Ends where the key that opened it is not valid any more."""
-    yield f"retry: 1000\nid: {after.cursor()}\n\n"
-    said_s = checked_s = control.clock.monotonic_s()
-    feed = control.fleet_events.follow(after, types=types, look_every_s=CHECK_EVERY_S, stop=control.stopping)
-    async for position, event in feed:
-        now_s = control.clock.monotonic_s()
-        if now_s - checked_s >= CHECK_EVERY_S:
-            checked_s = now_s
-            try:
-                await control.auth.authenticate(credential)
-            except Unauthenticated:
-                return
-            except Exception as error:
-                # with the database away nothing is served either; it is asked again with the next
-                if not is_away(error):
-                    raise
-        if event is not None:
-            said_s = now_s
-            yield f"id: {position.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
-        elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
-            said_s = now_s
-            yield f": still here\nid: {position.cursor()}\n\n"
+    async with aclosing(feed):
+        async for position, event in feed:
+            cursor = scope.cursor(position)
+            if event is None:
+                yield cursor, []
+            else:
+                text = msgspec.json.encode(event).decode()
+                yield cursor, [block(text, type_=event.type, cursor=cursor)]
 
 
 def known_types(types: list[str] | None) -> list[str] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
+from app.log.append import EdgeIdentity
 from regions.wire.observations import Neighbours, Observed
+from regions.wire.uplink import Volatile
 
 
 class Socket(Protocol):
@@ -26,6 +28,12 @@ class LostContact(Protocol):
     async def answered(self, edge_id: UUID, incarnation: UUID, answers: list[tuple[UUID, int, bool]]) -> None:
         """Call, the epoch up to which it was asked, whether it denies."""
         ...
+
+
+class Listening(Protocol):
+    """Where volatile events go. Neither blocks nor raises."""
+
+    def heard(self, edge: EdgeIdentity, message: Volatile) -> None: ...
 
 
 class Observing(Protocol):

@@ -22,7 +22,7 @@ from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
 from app.fleet.orders import Orders
-from app.fleet.ports import LostContact, Observing, Socket
+from app.fleet.ports import Listening, LostContact, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.hints import Hints
 from app.log.append import Appender, EdgeIdentity
@@ -75,6 +75,7 @@ class Uplink:
         contact: LostContact,
         orders: Orders | None = None,
         observing: Observing | None = None,
+        live: Listening | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
     ) -> None:
@@ -89,6 +90,7 @@ class Uplink:
         self._orders = orders
         self._told_to_stop = False
         self._observing = observing
+        self._live = live
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
         self._lapsed_s: dict[Held, float] = {}
@@ -214,7 +216,8 @@ class Uplink:
                     if self._observing is not None:
                         self._observing.heard(self._edge.edge_id, message)
                 case Volatile():
-                    pass  # live feeds take these where somebody listens
+                    if self._live is not None:
+                        self._live.heard(self._edge, message)
                 case Hello():
                     raise _Closed("bad_frame", "one hello is enough", "reconnect to say it again")
 

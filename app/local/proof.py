@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
+
+from regions.wire.event_data import EVENT_DATA
+
 Event = dict[str, Any]
+OPEN = frozenset({"tool.called", "tool.result", "transcript.partial"})
+"""What the customer's backend sent, whatever it is."""
 
 
 def check_events(call: dict[str, Any], events: list[Event]) -> list[str]:
@@ -21,8 +27,30 @@ def check_events(call: dict[str, Any], events: list[Event]) -> list[str]:
     finals = [e for e in events if e["type"] == "call.ended"]
     if len(finals) != 1 or events[-1]["type"] != "call.ended":
         faults.append("there is not exactly one final event, at the end")
+    faults += check_data(events)
     if call["seq"] != len(events):
         faults.append("the call and its log disagree on how many events there are")
+    return faults
+
+
+def check_data(events: list[Event]) -> list[str]:
+    """Against the published contract: what is promised is there, and nothing that the contract does not know of."""
+    faults: list[str] = []
+    for event in events:
+        type_, data = event["type"], event["data"]
+        struct = EVENT_DATA.get(type_)
+        if struct is None:
+            faults.append(f"nobody has heard of {type_}")
+            continue
+        if data == {"erased": True}:
+            continue
+        try:
+            msgspec.convert(data, struct)
+        except msgspec.ValidationError as error:
+            faults.append(f"{type_} breaks its contract: {error}")
+        unknown = set(data) - set(struct.__struct_fields__) if isinstance(data, dict) else set()
+        if unknown and type_ not in OPEN:
+            faults.append(f"{type_} has fields that its contract does not know: {sorted(unknown)}")
     return faults
 
 

@@ -1,72 +1,48 @@
 """Reads events in the order that never skips: (feed_xid, call, seq), below the durable horizon.
 
-A position is the last event a reader has got. The same position serves every instance and every kind of feed.
+A position is the last event a reader has got. The same position serves every instance and every kind of feed. What was dropped
+for its age is known in the same moment as what is read, so that a place behind which something is missing is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 from uuid import UUID
 
-from app import cursors
+import msgspec
+
 from app.clock import Clock
 from app.connection import is_away
-from app.db import Database
-from app.errors import BadRequest
+from app.db import COMMAND_DEADLINE_S, Database
+from app.errors import Gone
 from app.hints import Hints
-from app.ids import parse
+from app.log.filters import EVERYTHING, EventFilter
 from app.log.horizon import PROVEN, Horizon, StaleServer
+from app.log.positions import BEGINNING, Position, Scope, before, check_kept, check_reached, scope_of
 from app.log.rows import EVENT_COLUMNS, to_public
 from app.vault import Vault
-from regions.wire import ids
 from regions.wire.events import PublicEvent
 
-CURSOR_KIND = "feed"
 PAGE_MAX = 200
 POLL_S = 1.0
-ZERO = UUID(int=0)
+BEHIND_S = 0.02
 
+SELECT_FEED = "select * from vx.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 # No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
-SELECT_FEED = f"""
-select e.* from (select where {PROVEN.format(proof="$8", xid="$5")}) proven
-  left join lateral (
-    select {EVENT_COLUMNS} from vx.events
-     where project_id = $1 and (feed_xid, call_id, seq) > ($2, $3, $4) and feed_xid < $5
-       and ($6::text[] is null or type = any($6))
-     order by feed_xid, call_id, seq limit $7) e on true
- order by e.feed_xid, e.call_id, e.seq
-"""
 SELECT_CALL_EVENTS = f"""
-select e.* from (select where {PROVEN.format(proof="$5", xid="$3")}) proven
+select e.*, (select calls_from from vx.kept where log = 'events') as kept_from
+  from (select where {PROVEN.format(proof="$5", xid="$3")}) proven
   left join lateral (
     select {EVENT_COLUMNS} from vx.events where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4) e on true
  order by e.seq
 """
+SELECT_KEPT = "select feed_xid from vx.kept where log = 'events'"
+SELECT_METADATA = "select id, metadata from vx.calls where id = any($1::uuid[])"
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """After this event; (0, zero, 0) is the beginning."""
-
-    feed_xid: int = 0
-    call_id: UUID = ZERO
-    seq: int = 0
-
-    def cursor(self) -> str:
-        return cursors.encode(CURSOR_KIND, self.feed_xid, ids.encode(ids.CALL, self.call_id), self.seq)
-
-
-def position_of(cursor: str) -> Position:
-    """Raises `BadRequest` ``bad_cursor``."""
-    match cursors.decode(CURSOR_KIND, cursor):
-        case [int(feed_xid), str(call), int(seq)] if 0 <= feed_xid < 1 << 62 and 0 <= seq < 1 << 31:
-            call_id = parse(ids.CALL, call)
-            if call_id is not None:
-                return Position(feed_xid, call_id, seq)
-    raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)
+_metadata = msgspec.json.Decoder(dict[str, str])
+Found = list[tuple[Position, PublicEvent]]
 
 
 class Feeds:
@@ -79,59 +55,86 @@ class Feeds:
 
     async def newest(self) -> Position:
         """Where a reader stands that wants only what comes."""
-        return _before(await self._horizon.read())
+        return before(await self._horizon.read())
+
+    async def check(self, project_id: UUID, after: Position, scope: Scope) -> None:
+        """Raises what `page` raises for `after`, without reading a page."""
+        check_reached(after.feed_xid, await self._horizon.read())
+        async with self._db.project_driver(project_id) as connection:
+            check_kept(after, await connection.fetchval(SELECT_KEPT), scope.cursor(BEGINNING))
 
     async def page(
-        self, project_id: UUID, after: Position, *, types: list[str] | None = None, limit: int = PAGE_MAX
-    ) -> tuple[list[tuple[Position, PublicEvent]], Position]:
-        """The events after `after`, and the position up to which has been looked: behind it nothing new will appear."""
-        return await self._page(project_id, after, await self._horizon.read(), types, limit)
+        self, project_id: UUID, after: Position, *, wanted: EventFilter = EVERYTHING, limit: int = PAGE_MAX
+    ) -> tuple[Found, Position]:
+        """The events after `after`, and the position up to which has been looked: behind it nothing new will appear. Raises
+        `Gone` and `BadRequest` for a place that is too old, or ahead of the log."""
+        return await self._page(project_id, after, await self._horizon.read(), wanted, limit)
 
     async def _page(
-        self, project_id: UUID, after: Position, horizon: int, types: list[str] | None, limit: int
-    ) -> tuple[list[tuple[Position, PublicEvent]], Position]:
-        async with self._db.project_driver(project_id) as connection:
-            found_rows = await connection.fetch(
-                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, types, limit, self._horizon.proof
+        self, project_id: UUID, after: Position, horizon: int, wanted: EventFilter, limit: int
+    ) -> tuple[Found, Position]:
+        check_reached(after.feed_xid, horizon)
+        metadata = msgspec.json.encode(dict(wanted.metadata)).decode() if wanted.metadata else None
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            found_rows = await self._db.pool("api").fetch(
+                SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, wanted.types_list, limit,
+                self._horizon.proof, metadata, wanted.call_id,
             )  # fmt: skip
         rows = _proven(found_rows)
+        check_kept(after, found_rows[0]["kept_xid"], scope_of(project_id, wanted).cursor(BEGINNING))
         events = await to_public(self._vault, rows)
         found = [
             (Position(r["feed_xid"], r["call_id"], r["seq"]), e) for r, e in zip(rows, events, strict=True)
         ]
-        return found, found[-1][0] if len(found) == limit else max(after, _before(horizon))
+        return found, found[-1][0] if len(found) == limit else max(after, before(horizon))
 
     async def of_call(
         self, project_id: UUID, call_id: UUID, *, after_seq: int, limit: int
     ) -> list[PublicEvent]:
+        """By `seq`. Raises `Gone` where there are none because they were dropped for their age."""
         horizon = await self._horizon.read()
         async with self._db.project_driver(project_id) as connection:
             rows = await connection.fetch(
                 SELECT_CALL_EVENTS, call_id, after_seq, horizon, limit, self._horizon.proof
             )
-        return await to_public(self._vault, _proven(rows))
+        events = _proven(rows)
+        if call_id < rows[0]["kept_from"]:
+            raise Gone(
+                "The events of this call are kept no longer.",
+                code="events_expired",
+                fix="Read the call itself.",
+            )
+        return await to_public(self._vault, events)
+
+    async def metadata_of(self, project_id: UUID, calls: Iterable[UUID]) -> dict[UUID, dict[str, str]]:
+        async with self._db.project_driver(project_id) as connection:
+            rows = await connection.fetch(SELECT_METADATA, list(calls))
+        return {row["id"]: _metadata.decode(row["metadata"]) for row in rows}
 
     async def follow(
         self,
         project_id: UUID,
         after: Position,
         *,
-        types: list[str] | None,
+        wanted: EventFilter = EVERYTHING,
         look_every_s: float,
         stop: asyncio.Event,
-    ) -> AsyncIterator[tuple[Position, list[tuple[Position, PublicEvent]]]]:
+    ) -> AsyncGenerator[tuple[Position, Found], None]:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
         reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
-        woken, given_s = False, self._clock.monotonic_s()
-        horizon = 0
+        pause_s, given_s = BEHIND_S, self._clock.monotonic_s()
+        horizon = reached = wanted_xid = 0
+        woken = True
         try:
             while not stop.is_set():
                 try:
                     # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
-                    horizon = horizon or await self._horizon.read()
-                    found, after = await self._page(project_id, after, horizon, types, PAGE_MAX)
-                    horizon = horizon if len(found) == PAGE_MAX else 0
+                    if not horizon:
+                        bound = await self._horizon.look()
+                        horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
+                    found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
+                    reached, horizon = horizon, horizon if len(found) == PAGE_MAX else 0
                 except Exception as error:
                     if not is_away(error):
                         raise
@@ -142,9 +145,10 @@ class Feeds:
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
                     yield after, []
-                if not found:
-                    # a writer that is still running may hold the horizon back: look again soon after a wake
-                    woken = await wakes.wait(0.02 if woken else POLL_S)
+                if not horizon:
+                    # a writer that is still running may hold back what we were woken for: look again soon, then less often
+                    woken = await wakes.wait(pause_s if reached < wanted_xid else POLL_S)
+                    pause_s = BEHIND_S if woken else min(2 * pause_s, POLL_S)
         finally:
             wakes.close()
 
@@ -154,8 +158,3 @@ def _proven(rows: list[Any]) -> list[Any]:
     if not rows:
         raise StaleServer("this server has not seen the horizon")
     return [row for row in rows if row["call_id"] is not None]
-
-
-def _before(horizon: int) -> Position:
-    """The last position there can be below the horizon."""
-    return Position(horizon - 1, UUID(int=(1 << 128) - 1), (1 << 31) - 1)

@@ -12,6 +12,7 @@ shows commits that were lost. So who reads below a horizon asks the same server 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -30,13 +31,22 @@ with marked as (select where $2 or current_setting('synchronous_standby_names') 
   on conflict (writer) do update set xid = excluded.xid, at = excluded.at
   returning xid)
 select coalesce((select xid from put), pg_snapshot_xmin(pg_current_snapshot())::text::bigint) as xid,
-       exists (select from put) as marked
+       exists (select from put) as marked,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint as upto
 """
 PROVEN = "({proof}::uuid is null or exists (select from vx.horizon where writer = {proof} and xid >= {xid}))"
 """A condition for the statement that reads: the names of its parameters for `Horizon.proof` and for what `read` gave."""
 
 
 SELECT_PROVEN = f"select {PROVEN.format(proof='$1', xid='$2')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Below `xid` all may be served. What had been committed lies below `upto`: a later bound that has reached that covers it."""
+
+    xid: int
+    upto: int
 
 
 class StaleServer(ConnectionError):
@@ -49,14 +59,18 @@ class Horizon:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._writer = new_id(db.cell)
-        self._running: asyncio.Task[int] | None = None
-        self._next: asyncio.Task[int] | None = None
+        self._running: asyncio.Task[Bound] | None = None
+        self._next: asyncio.Task[Bound] | None = None
         self._reached = 0
         self.proof: UUID | None = None
         """Whose marker a server must show; None where there are no standbys, and one server is all there is."""
 
     async def read(self) -> int:
         """Events with a feed_xid below this may be served. Raises what the driver raises: then nothing may be."""
+        return (await self.look()).xid
+
+    async def look(self) -> Bound:
+        """The same, and up to where it may hold something back."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running))
             self._next.add_done_callback(_seen)
@@ -76,22 +90,22 @@ class Horizon:
         """Writes, whatever the mode: the primary takes writes, and acknowledges them."""
         await self._read(True)
 
-    async def _after(self, running: asyncio.Task[int] | None) -> int:
+    async def _after(self, running: asyncio.Task[Bound] | None) -> Bound:
         if running is not None:
             await asyncio.wait([running])
         self._running, self._next = self._next, None
-        reached, marked = await self._read(False)
+        bound, marked = await self._read(False)
         self.proof = self._writer if marked else None
-        self._reached = max(self._reached, reached)
-        return reached
+        self._reached = max(self._reached, bound.xid)
+        return bound
 
-    async def _read(self, always: bool) -> tuple[int, bool]:
+    async def _read(self, always: bool) -> tuple[Bound, bool]:
         """The bound, and whether a marker was written for it."""
         pool = self._db.pool("worker")
         try:
             async with asyncio.timeout(DEADLINE_S):
                 row = await pool.fetchrow(READ, self._writer, always)
-                return int(row["xid"]), bool(row["marked"])
+                return Bound(int(row["xid"]), int(row["upto"])), bool(row["marked"])
         except TimeoutError:
             # a server that answers a question and not a commit is waiting for its standbys
             async with asyncio.timeout(ASK_S):
@@ -100,7 +114,7 @@ class Horizon:
             raise
 
 
-def _seen(task: asyncio.Task[int]) -> None:
+def _seen(task: asyncio.Task[Bound]) -> None:
     """Its readers have got the error; where all of them have left, no one need be told."""
     if not task.cancelled():
         task.exception()

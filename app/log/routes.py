@@ -1,28 +1,42 @@
-"""The log over HTTP: pages of events, and the stream of them (server-sent events, with Last-Event-ID)."""
+"""The log over HTTP: pages of events, the stream of them (server-sent events, with Last-Event-ID), and the feed's WebSocket."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, get
-from litestar.params import FromPath, FromQuery, HeaderParameter
+from litestar import Request, get, websocket
+from litestar.connection import WebSocket
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from app.calls.routes import bounded
-from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, PrincipalIn
-from app.errors import BadRequest, Unauthenticated
+from app.errors import BadRequest, VoxplaneError
 from app.ids import parse
-from app.log.feeds import Position, position_of
+from app.log import sse
+from app.log.asking import asked_filter, credential_of, metadata_of, start_of
+from app.log.cloudevents import CloudEvent, cloudevent
+from app.log.fan import Step
+from app.log.filters import EventFilter
+from app.log.positions import BEGINNING, Position, Scope, scope_of
+from app.log.rendering import Format, Rendering, block
+from app.log.socket import FeedSocket, LitestarSocket
 from app.projects.auth import Principal
+from app.telemetry import feed_readers
 from regions.wire import ids
-from regions.wire.events import EVENT_TYPES, PublicEvent
+from regions.wire.events import PublicEvent
 
-HEARTBEAT_S = 15.0
-CHECK_EVERY_S = 3.0
+Types = Annotated[
+    list[str] | None, QueryParameter(description="As `call.ended` or `call.*`; repeat it for several.", required=False)
+]  # fmt: skip
+CallId = Annotated[str | None, QueryParameter(description="Events of this call alone.", required=False)]
+Shape = Annotated[
+    Format, QueryParameter(name="format", description="`cloudevents`: CloudEvents 1.0.", required=False)
+]
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,20 +46,38 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class CloudEventPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[CloudEvent]
+    next_cursor: str | None
+
+
 @get("/v1/events", operation_id="listEvents", tags=["events"], summary="Events of the project, oldest first")
 async def list_events(
+    request: Request[Any, Any, Any],
     control: ControlIn,
     principal: PrincipalIn,
     cursor: FromQuery[str | None] = None,
     limit: FromQuery[int] = 50,
-    types: FromQuery[list[str] | None] = None,
-) -> EventPage:
+    types: Types = None,
+    call_id: CallId = None,
+    shape: Shape = "voxplane",
+) -> EventPage | CloudEventPage:
+    """`metadata.<name>=<value>` limits it to calls with that metadata. A cursor belongs to the filter it was made with; one from
+    before the oldest event that is kept is 410 `cursor_expired`."""
     principal.require("events:read")
-    after = position_of(cursor) if cursor else Position()
+    wanted = await asked_filter(control, principal, types, call_id, metadata_of(request.query_params))
+    scope = scope_of(principal.project_id, wanted)
+    after = scope.position(cursor) if cursor else BEGINNING
     found, reached = await control.feeds.page(
-        principal.project_id, after, types=known_types(types), limit=bounded(limit)
+        principal.project_id, after, wanted=wanted, limit=bounded(limit)
     )
-    return EventPage(data=[event for _, event in found], next_cursor=reached.cursor())
+    next_cursor = scope.cursor(reached)
+    if shape == "cloudevents":
+        project = ids.encode(ids.PROJECT, principal.project_id)
+        return CloudEventPage(
+            data=[cloudevent(event, project=project) for _, event in found], next_cursor=next_cursor
+        )
+    return EventPage(data=[event for _, event in found], next_cursor=next_cursor)
 
 
 @get(
@@ -62,9 +94,11 @@ async def list_call_events(
     limit: FromQuery[int] = 200,
 ) -> EventPage:
     principal.require("events:read")
+    if after < 0:
+        raise BadRequest("`after` is a `seq`, or 0.", code="bad_cursor", fix="Use 0 to begin with the first.")
     call = await control.calls.get(principal, parse(ids.CALL, call_id))
     events = await control.feeds.of_call(
-        principal.project_id, call.id, after_seq=max(after, 0), limit=bounded(limit)
+        principal.project_id, call.id, after_seq=min(after, (1 << 31) - 1), limit=bounded(limit)
     )
     return EventPage(data=events, next_cursor=str(events[-1].seq) if events else None)
 
@@ -82,63 +116,91 @@ async def stream_events(
     principal: PrincipalIn,
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", required=False)] = None,
     cursor: FromQuery[str | None] = None,
-    types: FromQuery[list[str] | None] = None,
+    types: Types = None,
+    call_id: CallId = None,
+    volatile: Annotated[
+        bool, QueryParameter(description="With volatile events; they have no id.", required=False)
+    ] = False,
+    shape: Shape = "voxplane",
 ) -> Stream:
-    """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on."""
+    """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on. `metadata.<name>=<value>` as in lists."""
     principal.require("events:read")
+    metadata = metadata_of(request.query_params)
+    wanted = await asked_filter(control, principal, types, call_id, metadata, volatile=volatile)
+    after, scope = await start_of(control, principal, wanted, last_event_id or cursor)
+    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal.project_id))
+    return sse.event_stream(control, credential_of(request), scope.cursor(after), heard)
+
+
+@get(
+    "/v1/calls/{call_id:str}/events/stream",
+    operation_id="streamCallEvents",
+    tags=["calls"],
+    summary="Events of one call as they become durable (text/event-stream)",
+    media_type="text/event-stream",
+)
+async def stream_call_events(
+    call_id: FromPath[str],
+    request: Request[Any, Any, Any],
+    control: ControlIn,
+    principal: PrincipalIn,
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", required=False)] = None,
+    cursor: FromQuery[str | None] = None,
+    types: Types = None,
+    volatile: FromQuery[bool] = False,
+    shape: Shape = "voxplane",
+) -> Stream:
+    """As `/v1/events/stream` with `call_id`; with neither `Last-Event-ID` nor `cursor` it begins with the call."""
+    principal.require("events:read")
+    wanted = await asked_filter(control, principal, types, call_id, {}, volatile=volatile)
+    scope = scope_of(principal.project_id, wanted)
     start = last_event_id or cursor
-    after = position_of(start) if start else await control.feeds.newest()
-    return Stream(
-        _lines(control, request.headers.get("authorization"), principal, after, known_types(types)),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    after, scope = await start_of(control, principal, wanted, start or scope.cursor(BEGINNING))
+    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal.project_id))
+    return sse.event_stream(control, credential_of(request), scope.cursor(after), heard)
 
 
-async def _lines(
-    control: Control, credential: str | None, principal: Principal, after: Position, types: list[str] | None
-) -> AsyncIterator[str]:
-    """Ends where the key that opened it is not valid any more."""
-    yield f"retry: 1000\nid: {after.cursor()}\n\n"
-    said_s = checked_s = control.clock.monotonic_s()
-    feed = control.feeds.follow(
-        principal.project_id, after, types=types, look_every_s=CHECK_EVERY_S, stop=control.stopping
-    )
-    async for position, found in feed:
-        now_s = control.clock.monotonic_s()
-        if now_s - checked_s >= CHECK_EVERY_S:
-            checked_s = now_s
-            try:
-                await control.auth.authenticate(credential)
-            except Unauthenticated:
-                return
-            except Exception as error:
-                # with the database away nothing is served either; it is asked again with the next
-                if not is_away(error):
-                    raise
-        if found:
-            said_s = now_s
-            yield "".join(
-                [
-                    f"id: {at.cursor()}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
-                    for at, event in found
-                ]
-            )
-        elif now_s - said_s >= HEARTBEAT_S - CHECK_EVERY_S:
-            said_s = now_s
-            yield f": still here\nid: {position.cursor()}\n\n"
+async def _heard(
+    control: Control,
+    principal: Principal,
+    after: Position,
+    wanted: EventFilter,
+    scope: Scope,
+    rendering: Rendering,
+) -> AsyncIterator[tuple[str, list[str]]]:
+    steps = control.fan.read(principal.project_id, after, wanted, look_every_s=sse.CHECK_EVERY_S)
+    with feed_readers.labels("sse").track_inprogress():
+        async with aclosing(steps):
+            async for step in steps:
+                yield scope.cursor(step.reached), blocks(step, scope, rendering)
 
 
-def known_types(types: list[str] | None) -> list[str] | None:
-    """Raises `BadRequest` for one that does not exist: a reader that waits for it would wait for ever."""
-    unknown = [t for t in types or [] if t not in EVENT_TYPES]
-    if unknown:
-        raise BadRequest(
-            f"There is no event type {unknown[0][:64]!r}.",
-            code="unknown_type",
-            fix="See docs/reference/webhooks-and-events.md.",
-        )
-    return types
+def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
+    live = [block(rendering.live(e), type_=e.type, cursor=None) for e in step.live]
+    if live and step.dropped:
+        live.insert(0, f": {step.dropped} volatile events were dropped so far\n")
+    return live + [rendering.block(e, scope) for e in step.entries]
 
 
-ROUTES: list[Any] = [list_events, list_call_events, stream_events]
+@websocket("/v1/events/ws")
+async def events_socket(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
+    """See `app.log.socket`. Refused before it is accepted where the key does not hold."""
+    credential = credential_of(socket)
+    try:
+        principal = await control.auth.project(credential)
+        principal.require("events:read")
+    except VoxplaneError as error:
+        await socket.close(code=4401 if error.status == 401 else 4403, reason=error.stable_code)
+        return
+    await socket.accept()
+    with feed_readers.labels("websocket").track_inprogress():
+        await FeedSocket(LitestarSocket(socket), control, principal, credential).run()
+
+
+ROUTES: list[Any] = [
+    list_events,
+    list_call_events,
+    stream_events,
+    stream_call_events,
+    events_socket,
+]

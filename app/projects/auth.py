@@ -76,6 +76,8 @@ class Authenticator:
         self._operator_key = operator_key.encode()
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._used: set[UUID] = set()
+        self._looking: dict[str, asyncio.Task[Principal]] = {}
+        """Look-ups under way: a thousand streams with one key ask for it once."""
 
     def known(self, authorization: str) -> Principal | None:
         """Whom a key stands for that was looked up within seconds; None where `authenticate` has to be asked."""
@@ -99,7 +101,25 @@ class Authenticator:
             if self._operator_key and hmac.compare_digest(secret.encode(), self._operator_key):
                 return Operator()
             raise Unauthenticated("This operator key is not valid.")
-        return await self._look_up(secret)
+        looking = self._looking.get(secret)
+        if looking is None:
+            looking = self._looking[secret] = asyncio.create_task(self._look_up(secret))
+            looking.add_done_callback(lambda done: self._looked_up(secret, done))
+        return await asyncio.shield(looking)
+
+    def _looked_up(self, secret: str, done: asyncio.Task[Principal]) -> None:
+        self._looking.pop(secret, None)
+        if not done.cancelled():
+            done.exception()  # those who asked have got it; where all of them have left, no one need be told
+
+    async def project(self, authorization: str | None) -> Principal:
+        """The same where operators have no business. Raises `Forbidden` for one."""
+        who = await self.authenticate(authorization)
+        if isinstance(who, Operator):
+            raise Forbidden(
+                "This is a project's resource.", fix="Use a project's key (vx_live_… or vx_test_…)."
+            )
+        return who
 
     def forget(self) -> None:
         """Drops what is cached: a key has been revoked somewhere."""

@@ -54,6 +54,7 @@ WATCH_EVERY_S = 0.25
 LAST_WORD_S = 1.0
 BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
 VOLATILE_MAX = 1_000
+VOLATILE_ROUND = 50
 BUSY_PAUSE_S = 0.05
 AGAIN_LATER = frozenset({"busy", "gap"})
 """Answers after which the same call is sent again: not at once, or a log that says it for ever is asked without pause."""
@@ -267,13 +268,16 @@ class Uplink:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for message in self._take_volatile():
-                await socket.send(message.decode())
             while len(self._in_flight) < BATCHES_IN_FLIGHT_MAX and (batch := self._next_batch()) is not None:
                 await socket.send(msgspec.json.encode(batch).decode())
+            for message in self._take_volatile():
+                await socket.send(message.decode())
 
     def _take_volatile(self) -> list[bytes]:
-        taken, self._volatile = self._volatile, []
+        """A few at a time: what is durable never waits behind all of them."""
+        taken, self._volatile = self._volatile[:VOLATILE_ROUND], self._volatile[VOLATILE_ROUND:]
+        if self._volatile:
+            self._wake.set()
         return taken
 
     def _next_batch(self) -> Events | None:

@@ -139,6 +139,17 @@ def first_n(event: EdgeEvent, epoch: int) -> int:
     return lost.from_n if spans else event.n
 
 
+class VolatileEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The envelope of what is only told to who listens: it has no id, no `seq` and no place in the log."""
+
+    type: str
+    call_id: str
+    epoch: int
+    region: str
+    timestamp: str
+    data: msgspec.Raw
+
+
 class PublicEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The envelope that customers see: REST, feeds, sockets and webhooks alike.
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from app.projects.auth import ROLE_SCOPES
+from app.errors import Unauthenticated
+from app.projects.auth import ROLE_SCOPES, Principal
 from app.projects.secrets import RANDOM_BYTES, make
 from tests.conftest import OPERATOR_KEY
 from tests.support.api import Api, Project, serving
@@ -135,3 +136,25 @@ async def test_a_use_is_written_down(api: Api, project: Project) -> None:
 
     assert before["last_used_at"] is None
     assert after["last_used_at"] >= after["created_at"]
+
+
+async def test_many_who_ask_for_one_key_at_once_look_it_up_once(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth, looked_up = api.control.auth, 0
+    look_up = auth._look_up
+
+    async def counted(secret: str) -> Principal:
+        nonlocal looked_up
+        looked_up += 1
+        return await look_up(secret)
+
+    monkeypatch.setattr(auth, "_look_up", counted)
+    auth.forget()
+    found = await asyncio.gather(*(auth.authenticate(f"Bearer {project.key}") for _ in range(50)))
+    assert (len(set(map(id, found))), looked_up) == (1, 1)
+    refused = await asyncio.gather(
+        *(auth.authenticate("Bearer vx_test_nonsense") for _ in range(5)), return_exceptions=True
+    )
+    assert {type(e) for e in refused} == {Unauthenticated}
+    assert auth._looking == {}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -280,6 +281,23 @@ async def test_a_stream_that_breaks_goes_on_where_it_was_and_yields_nothing_twic
             assert await take(4, client.stream_events()) == EVENTS
         cursors = [a.headers.get("last-event-id") for a in server.asked]
         assert cursors == [None, "c2", "c2"]
+
+
+async def test_a_stream_asks_for_what_is_wanted_and_gives_volatile_events_without_moving_on() -> None:
+    async def live(number: int, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + block(EVENTS[0]))
+        writer.write(b'event: transcript.partial\ndata: {"type": "transcript.partial"}\n\n')
+        await writer.drain()
+
+    wanted: dict[str, Any] = {"types": ["call.*", "turn.ended"], "call_id": "call_1", "volatile": True}
+    async with serving(live) as server, AsyncClient(server.url, "k") as client:
+        found = await take(3, client.stream_events(metadata={"team": "a"}, **wanted))
+        assert [e["type"] for e in found] == ["turn.ended", "transcript.partial", "turn.ended"]
+        assert [a.headers.get("last-event-id") for a in server.asked] == [None, "c1"]
+        query = parse_qs(urlsplit(server.asked[0].target).query)
+        assert query == {
+            "types": ["call.*", "turn.ended"], "call_id": ["call_1"], "volatile": ["true"], "metadata.team": ["a"],
+        }  # fmt: skip
 
 
 async def test_the_sync_stream_does_the_same() -> None:

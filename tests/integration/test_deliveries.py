@@ -16,9 +16,10 @@ import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
-from app.log import routes
-from app.log.feeds import Feeds, Position
+from app.log import sse
+from app.log.feeds import Feeds
 from app.log.horizon import Horizon, StaleServer
+from app.log.positions import Position
 from app.webhooks.delivery import Delivery
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
@@ -199,7 +200,7 @@ async def test_a_stream_shows_what_happens_and_nothing_of_others(api: Api, proje
 async def test_a_stream_outlives_a_key_that_cannot_be_looked_up_for_a_while(
     api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(sse, "CHECK_EVERY_S", 0.01)
     open_ = asyncio.Event()
     reading = asyncio.create_task(read_stream(project.client, 2, open_=open_))
     await open_.wait()
@@ -225,7 +226,8 @@ async def test_a_reader_that_leaves_is_let_go_without_a_word(
 ) -> None:
     topic = f"feed:{wire.decode(wire.PROJECT, project.id)}"
     async with project.client.stream("GET", "/v1/events/stream") as response:
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept: what is collected closes its stream
+        await anext(lines)
         async with asyncio.timeout(15):
             while not api.control.hints.subscribers(topic):
                 await asyncio.sleep(0.01)
@@ -342,7 +344,7 @@ async def test_a_parked_delivery_is_overtaken_also_while_it_is_tried(
 async def test_a_stream_ends_with_the_key_that_opened_it(
     api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.log.routes.CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr("app.log.sse.CHECK_EVERY_S", 0.01)
     second = await api.key(project, "viewer")
     key_id = next(
         k["id"] for k in (await project.client.get("/v1/keys")).json()["data"] if k["name"] == "viewer"
@@ -358,8 +360,8 @@ async def test_a_stream_ends_with_the_key_that_opened_it(
 async def test_a_filtered_stream_gets_on_and_says_that_it_lives(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.log.routes.CHECK_EVERY_S", 0.01)
-    monkeypatch.setattr("app.log.routes.HEARTBEAT_S", 0.02)
+    monkeypatch.setattr("app.log.sse.CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr("app.log.sse.HEARTBEAT_S", 0.02)
     params = {"types": "call.reconnected"}
     async with (
         asyncio.timeout(15),
@@ -372,7 +374,9 @@ async def test_a_filtered_stream_gets_on_and_says_that_it_lives(
             line = await anext(lines)
             if line.startswith("id: "):
                 cursors.append(line)
-    behind = (await project.client.get("/v1/events", params={"cursor": cursors[-1][4:]})).json()["data"]
+    behind = (await project.client.get("/v1/events", params=params | {"cursor": cursors[-1][4:]})).json()[
+        "data"
+    ]
     assert behind == []
 
 

@@ -23,7 +23,7 @@ OPERATIONS = [
 OPEN = {"health", "readiness", "metrics", "jwks"}
 OWN_CREDENTIAL = {"renewTicket", "registerEdge"}
 """Ask for another credential than a key; the body may be refused before it."""
-ENDLESS = {"streamEvents", "adminStreamEvents"}
+ENDLESS = {"streamEvents", "streamCallEvents", "adminStreamEvents"}
 NONSENSE: list[tuple[bytes, str]] = [
     (b"", "application/json"),
     (b"{", "application/json"),

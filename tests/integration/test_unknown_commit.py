@@ -19,7 +19,7 @@ from app.calls.store import CallStore
 from app.connection import CommitUnknown
 from app.local.receiver import WebhookReceiver
 from app.log.append import EdgeIdentity
-from app.log.feeds import Position
+from app.log.positions import Position
 from regions.wire import ids
 from regions.wire.events import Source
 from regions.wire.uplink import CallEvents
@@ -91,9 +91,7 @@ async def test_an_append_that_was_not_waited_for_is_busy_and_served_to_nobody(
     streamed: list[int] = []
 
     async def stream() -> None:
-        feed = api.control.feeds.follow(
-            project_id, Position(), types=None, look_every_s=60, stop=asyncio.Event()
-        )
+        feed = api.control.feeds.follow(project_id, Position(), look_every_s=60, stop=asyncio.Event())
         async for _, found in feed:
             streamed.extend(event.seq for _, event in found)
 

@@ -25,8 +25,10 @@ from app.hints import Hints
 from app.ids import parse
 from app.log.append import Appender, EdgeIdentity
 from app.log.facts import FactsReader
-from app.log.feeds import Feeds, Position, position_of
+from app.log.feeds import Feeds
+from app.log.filters import EVERYTHING
 from app.log.horizon import Horizon
+from app.log.positions import Position, scope_of
 from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
@@ -211,19 +213,20 @@ class Api:
         raise AssertionError(payload)
 
     async def _feed(self, end: End, cursor: str) -> None:
-        after = position_of(cursor) if cursor else Position()
+        after = scope_of(fixtures.PROJECT, EVERYTHING).position(cursor) if cursor else Position()
         asyncio.create_task(self._stream(end, after), name="feed")  # noqa: RUF006
 
     async def _stream(self, end: End, after: Position) -> None:
-        feed = self.feeds.follow(fixtures.PROJECT, after, types=None, look_every_s=2.0, stop=self.stopping)
+        feed = self.feeds.follow(fixtures.PROJECT, after, look_every_s=2.0, stop=self.stopping)
+        scope = scope_of(fixtures.PROJECT, EVERYTHING)
         try:
             async for position, found in feed:
                 if not end.open:
                     return
                 for at, event in found:
-                    end.send((at.cursor(), (event.call_id, event.seq, event.id)))
+                    end.send((scope.cursor(at), (event.call_id, event.seq, event.id)))
                 if not found:
-                    end.send((position.cursor(), None))
+                    end.send((scope.cursor(position), None))
         except DATABASE_ERRORS:
             return
         finally:

@@ -25,15 +25,16 @@ class ReadStatements:
         t.lock(x, "horizon", writer)
         xmin = t.xmin()
         x.writes.append(("horizon", writer, {"xid": xmin}))
-        return [{"xid": xmin, "marked": True}]
+        return [{"xid": xmin, "marked": True, "upto": t.next_xid}]
 
     def select_proven(self, t: Tables, x: Txn, proof: UUID | None, xid: int) -> list[Row]:
         return [{"proven": _proven(t, proof, xid)}]
 
     def select_feed(
         self, t: Tables, x: Txn, project: UUID, feed_xid: int, call: UUID, seq: int, horizon_xid: int, types: list[str] | None,
-        limit: int, proof: UUID | None,
+        limit: int, proof: UUID | None, metadata: str | None, only: UUID | None,
     ) -> list[Row]:  # fmt: skip
+        assert (metadata, only) == (None, None)
         events, found = t.rows["events"], []
         if not _proven(t, proof, horizon_xid):
             return []
@@ -42,8 +43,8 @@ class ReadStatements:
                 break
             row = events[(UUID(int=call_int), number)]
             if row["project_id"] == project and (types is None or row["type"] in types):
-                found.append(row)
-        return found or [{"call_id": None}]
+                found.append(row | {"kept_xid": 0})
+        return found or [{"call_id": None, "kept_xid": 0}]
 
     def select_call_events(
         self, t: Tables, x: Txn, call: UUID, seq: int, horizon_xid: int, limit: int, proof: UUID | None
@@ -51,7 +52,8 @@ class ReadStatements:
         if not _proven(t, proof, horizon_xid):
             return []
         found = [e for e in t.events_of(call) if e["seq"] > seq and e["feed_xid"] < horizon_xid][:limit]
-        return found or [{"call_id": None}]
+        kept = {"kept_from": UUID(int=0)}
+        return [e | kept for e in found] or [{"call_id": None} | kept]
 
     def select_durable(self, t: Tables, x: Txn, call: UUID, horizon_xid: int, above: int) -> list[Row]:
         found = [e for e in t.events_of(call) if e["feed_xid"] < horizon_xid and e["seq"] > above]

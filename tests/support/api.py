@@ -15,6 +15,7 @@ import uvicorn
 
 from app.control import Control
 from app.main import around, create_app
+from app.protocols import Http, WebSocket
 from app.settings import Settings
 
 START_WITHIN_S = 20.0
@@ -79,8 +80,8 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
             around(app),  # type: ignore[arg-type]
-            http="httptools",
-            ws="websockets-sansio",
+            http=Http,
+            ws=WebSocket,
             ws_max_size=2 << 20,
             ws_ping_interval=None,
             log_config=None,

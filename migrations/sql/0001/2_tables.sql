@@ -121,6 +121,14 @@ create index on vx.fleet_events (feed_xid, n);
 create index on vx.fleet_events (region, n);
 create index on vx.fleet_events (edge_id, n) where edge_id is not null;
 
+-- What was dropped for its age. feed_xid: the newest number among it, so a cursor at or below it may have missed something.
+create table vx.kept (
+  log         text primary key,                     -- events, fleet
+  feed_xid    bigint not null default 0,
+  calls_from  uuid not null default '00000000-0000-0000-0000-000000000000'  -- of the calls before this one no event is kept
+);
+insert into vx.kept (log) values ('events'), ('fleet');
+
 -- Commands to an edge are desired state: carried by whichever instance holds its uplink, acknowledged by version.
 create table vx.desired (
   edge_id     uuid not null references vx.edges,
@@ -423,6 +431,41 @@ begin
     end if;
   end loop;
   return made;
+end $$;
+
+-- Drops the events of the oldest week of calls whose every call had ended two days before p_before; false where there is none.
+-- It waits half a second for the lock that it needs, then leaves it for another time: nobody is to wait behind it.
+create function vx.drop_events(p_before timestamptz) returns boolean
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
+declare
+  part text; week timestamptz; upto uuid; newest bigint;
+begin
+  if not pg_try_advisory_xact_lock(7423002) then
+    return false;  -- another instance is at it
+  end if;
+  select c.relname, to_timestamp(right(c.relname, 7), 'IYYY"w"IW') into part, week
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+   where i.inhparent = 'vx.events'::regclass and c.relname ~ '^events_\d{4}w\d{2}$'
+   order by c.relname limit 1;
+  if part is null or week + interval '9 days' > p_before then
+    return false;
+  end if;
+  upto := vx.first_uuid_at(week + interval '7 days');
+  if exists (select from vx.calls where id >= vx.first_uuid_at(week) and id < upto and ended_at is null) then
+    return false;
+  end if;
+  -- nothing is written to a call that has ended. Project by project: a scan of the week would take minutes
+  execute format('with recursive p (id) as (
+      (select project_id from vx.%1$I order by project_id limit 1)
+      union all
+      select (select e.project_id from vx.%1$I e where e.project_id > p.id order by e.project_id limit 1) from p where p.id is not null)
+    select coalesce(max(l.feed_xid), 0) from p, lateral (
+      select e.feed_xid from vx.%1$I e where e.project_id = p.id order by e.feed_xid desc limit 1) l', part) into newest;
+  perform set_config('lock_timeout', '500ms', true);
+  update vx.kept set feed_xid = greatest(feed_xid, newest), calls_from = greatest(calls_from, upto) where log = 'events';
+  execute format('drop table vx.%I', part);
+  execute format('drop table if exists vx.%I', 'late_' || part);
+  return true;
 end $$;
 
 create function vx.first_uuid_at(p_at timestamptz) returns uuid language sql immutable as $$

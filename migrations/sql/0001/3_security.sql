@@ -38,6 +38,8 @@ grant select on vx.delivery_attempts to vx_api;
 grant select, insert, update on vx.replays to vx_api;
 grant select on vx.regions, vx.edges to vx_api;
 grant select, insert, update on vx.horizon to vx_api, vx_worker;
+grant select on vx.kept to vx_api;
+grant select, update on vx.kept to vx_worker;
 
 grant select on vx.calls, vx.events, vx.content_keys, vx.regions, vx.edges to vx_worker;
 grant select, update on vx.webhooks, vx.deliveries to vx_worker;
@@ -83,6 +85,6 @@ grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_
 grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
-grant execute on function vx.ensure_partitions(timestamptz, integer) to vx_worker;
+grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz) to vx_worker;
 
 reset role;

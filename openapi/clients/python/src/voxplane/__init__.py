@@ -3,6 +3,7 @@
 from voxplane.caller import AsyncCaller
 from voxplane.client import AsyncClient, Client
 from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable, VoxplaneError
+from voxplane.events import Event, typed
 from voxplane.hearing import Frame, Gap
 from voxplane.probing import Latency, probe_regions
 from voxplane.webhooks import WebhookError, verify
@@ -14,6 +15,7 @@ __all__ = [
     "CallLost",
     "CallRefused",
     "Client",
+    "Event",
     "Frame",
     "Gap",
     "Latency",
@@ -21,5 +23,6 @@ __all__ = [
     "VoxplaneError",
     "WebhookError",
     "probe_regions",
+    "typed",
     "verify",
 ]

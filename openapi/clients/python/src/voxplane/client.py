@@ -176,15 +176,22 @@ class Client(Fleet):
         self,
         cursor: str | None = None,
         *,
+        types: list[str] | None = None,
+        call_id: str | None = None,
+        volatile: bool = False,
+        metadata: dict[str, str] | None = None,
         opened: Callable[[], None] | None = None,
         path: str = STREAM_PATH,
     ) -> Iterator[Json]:
         """Events as they become durable, each once; reconnects by itself, to the next base URL.
 
         Without a cursor the first is the one after `opened` was called, which happens whenever a server begins to stream.
-        `path`: another stream, such as `fleet.FLEET_STREAM_PATH`.
+        `types` as ``call.ended`` or ``call.*``. With `volatile` also those that have no place in the log: they have no `id`, and
+        what is missed of them does not come again. A cursor belongs to its filter; one that is too old raises `ApiError`
+        ``cursor_expired``, whose `problem` has the `oldest_cursor`. `path`: another stream, such as `fleet.FLEET_STREAM_PATH`.
         """
         url, events = self._url, EventStream(cursor)
+        params = ask.stream_params(types, call_id, metadata, volatile=volatile)
         while True:
             headers = events.again()
             try:
@@ -192,6 +199,7 @@ class Client(Fleet):
                     "GET",
                     self._urls[url] + path,
                     headers=headers,
+                    params=params,
                     timeout=STREAM_TIMEOUT,
                 ) as response:
                     if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
@@ -356,11 +364,16 @@ class AsyncClient(AsyncFleet):
         self,
         cursor: str | None = None,
         *,
+        types: list[str] | None = None,
+        call_id: str | None = None,
+        volatile: bool = False,
+        metadata: dict[str, str] | None = None,
         opened: Callable[[], None] | None = None,
         path: str = STREAM_PATH,
     ) -> AsyncIterator[Json]:
         """See `Client.stream_events`."""
         url, events = self._url, EventStream(cursor)
+        params = ask.stream_params(types, call_id, metadata, volatile=volatile)
         while True:
             headers = events.again()
             try:
@@ -368,6 +381,7 @@ class AsyncClient(AsyncFleet):
                     "GET",
                     self._urls[url] + path,
                     headers=headers,
+                    params=params,
                     timeout=STREAM_TIMEOUT,
                 ) as response:
                     if response.status_code != 200 and response.status_code not in STREAM_AGAIN:

@@ -18,10 +18,11 @@ class Unavailable(VoxplaneError):
 
 
 class ApiError(VoxplaneError):
-    """The API refused the request (RFC 9457). `fix` says how to mend it."""
+    """The API refused the request (RFC 9457). `fix` says how to mend it; `problem` is all that was said."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status = status
+        self.problem = problem
         self.code = str(problem.get("code", "unknown"))
         self.detail = str(problem.get("detail", ""))
         self.fix = str(problem.get("fix", ""))

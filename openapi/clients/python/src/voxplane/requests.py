@@ -156,6 +156,15 @@ def events_of(call_id: str, after_seq: int) -> Request:
     return Request("GET", f"/v1/calls/{call_id}/events", params={"after": after_seq})
 
 
+def stream_params(
+    types: list[str] | None, call_id: str | None, metadata: dict[str, str] | None, *, volatile: bool
+) -> Json:
+    """As the query of a stream."""
+    params: Json = {"types": types, "call_id": call_id, "volatile": "true" if volatile else None}
+    params |= {f"metadata.{name}": value for name, value in (metadata or {}).items()}
+    return {name: value for name, value in params.items() if value}
+
+
 def conversation(call_id: str, window: dict[str, int | None]) -> Request:
     return Request("GET", f"/v1/calls/{call_id}/conversation", params=window)
 

@@ -22,17 +22,18 @@ class Lines:
 
 
 class SseReader:
-    """`feed` a line without its end; it gives (cursor, event or None) when a block is complete."""
+    """`feed` a line without its end; it gives (cursor, event) when a block is complete: one of them may be None. A volatile event
+    has no cursor, and a place that is reached no event."""
 
     def __init__(self) -> None:
         self._id: str | None = None
         self._data: list[str] = []
 
-    def feed(self, line: str) -> list[tuple[str, dict[str, Any] | None]]:
+    def feed(self, line: str) -> list[tuple[str | None, dict[str, Any] | None]]:
         if not line:
             cursor, data = self._id, self._data
             self._id, self._data = None, []
-            if cursor is None:
+            if cursor is None and not data:
                 return []
             return [(cursor, json.loads("\n".join(data)) if data else None)]
         name, _, value = line.partition(":")
@@ -59,6 +60,6 @@ class EventStream:
     def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         for line in self._lines.feed(chunk):
             for cursor, event in self._reader.feed(line):
-                self._cursor = cursor
+                self._cursor = cursor or self._cursor
                 if event is not None:
                     yield event
