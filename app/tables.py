@@ -72,6 +72,7 @@ webhooks = Table(
     Column("signatures", ARRAY(Text)),
     Column("headers", LargeBinary),
     Column("header_names", ARRAY(Text)),
+    Column("format", Text),
     Column("rate_per_s", Integer),
     Column("concurrency", Integer),
     Column("local_targets", Boolean),

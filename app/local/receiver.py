@@ -83,7 +83,7 @@ class WebhookReceiver:
                 return
             self.received.append(event)
             self.headers.append(headers)
-            happened = datetime.fromisoformat(event["timestamp"]).timestamp()
+            happened = datetime.fromisoformat(event.get("timestamp") or event["time"]).timestamp()
             self.latencies_ms.append(round((time.time() - happened) * 1000, 1))
         except WebhookError as error:
             self.faults.append(error.code)

@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from app.clock import Clock
@@ -26,7 +25,7 @@ from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
 from app.webhooks.claims import KEEP_EVERY_S, Claims
-from app.webhooks.envelope import OVERTOOK, REPLAY, Envelopes
+from app.webhooks.envelope import OVERTOOK, REPLAY, Envelopes, type_of
 from app.webhooks.handshake import Handshakes
 from app.webhooks.retry import Attempt, Verdict, judge
 from app.webhooks.sender import Answer, Sender
@@ -172,8 +171,10 @@ class Delivery:
             (event,) = await to_public(self._vault, [row])
             if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
                 return refused
-            body = msgspec.json.encode(event)
-            sent = await self._envelopes.headers(endpoint, event.id, body, self._clock.now())
+            body = self._envelopes.body(endpoint, event)
+            sent = await self._envelopes.headers(
+                endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
+            )
         except VaultError:
             # this instance has another master key, or the row was tampered with: no reason to hold others up
             return Answer(status=None, duration_ms=0, error="cannot be opened with this master key")

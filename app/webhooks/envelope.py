@@ -15,10 +15,13 @@ from uuid import UUID
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from app.log.cloudevents import CONTENT_TYPE, cloudevent
 from app.vault import Vault
 from app.webhooks.signature import headers, public_key, sign, sign_asymmetric
 from regions.wire import ids
+from regions.wire.events import PublicEvent
 
+JSON = "application/json"
 OVERTOOK = "Voxplane-Overtook"
 REPLAY = "Voxplane-Replay"
 
@@ -39,8 +42,19 @@ class Envelopes:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
+    def body(self, endpoint: Mapping[str, Any], event: PublicEvent) -> bytes:
+        if endpoint["format"] != "cloudevents":
+            return msgspec.json.encode(event)
+        return msgspec.json.encode(cloudevent(event, project=ids.encode(ids.PROJECT, endpoint["project_id"])))
+
     async def headers(
-        self, endpoint: Mapping[str, Any], message_id: str, body: bytes, now: datetime
+        self,
+        endpoint: Mapping[str, Any],
+        message_id: str,
+        body: bytes,
+        now: datetime,
+        *,
+        content_type: str = JSON,
     ) -> dict[str, str]:
         """All but `Voxplane-Overtook`. Raises `VaultError` where something cannot be opened with this master key."""
         valid = [s for s in secrets_of(endpoint) if not has_expired(s, now)]
@@ -51,7 +65,7 @@ class Envelopes:
         if "v1a" in endpoint["signatures"]:
             keys = [await self.private_key(endpoint["project_id"], endpoint["id"], s) for s in valid]
             signatures.append(sign_asymmetric(message_id, timestamp_s, body, keys))
-        return {**self._own(endpoint), **headers(message_id, timestamp_s, " ".join(signatures))}
+        return {**self._own(endpoint), **headers(message_id, timestamp_s, " ".join(signatures), content_type)}
 
     async def private_key(self, project_id: UUID, webhook_id: UUID, secret: Secret) -> Ed25519PrivateKey:
         """Of one endpoint, renewed with its secret. It is derived, so that it is stored nowhere."""
@@ -83,6 +97,11 @@ class Envelopes:
         if not sealed:
             return {}
         return _headers.decode(self._vault.provider.unwrap(sealed, f"webhook headers:{endpoint['id']}"))
+
+
+def type_of(endpoint: Mapping[str, Any]) -> str:
+    """The content type of the endpoint's events."""
+    return CONTENT_TYPE if endpoint["format"] == "cloudevents" else JSON
 
 
 def secrets_of(endpoint: Mapping[str, Any]) -> list[Secret]:

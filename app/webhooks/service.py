@@ -292,7 +292,7 @@ class Webhooks:
 
     async def _view(self, row: Any) -> dict[str, Any]:
         now = self._clock.now()
-        plain = ("url", "scope", "description", "types", "metadata", "signatures", "header_names", "rate_per_s",
+        plain = ("url", "scope", "description", "types", "metadata", "signatures", "header_names", "format", "rate_per_s",
                  "concurrency", "enabled", "disabled_reason")  # fmt: skip
         times = ("verified_at", "failing_since", "full_since", "created_at")
         return {

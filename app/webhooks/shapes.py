@@ -12,6 +12,7 @@ Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 Types = Annotated[list[EventName], Meta(min_length=1, max_length=64)]
 Match = Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]
 Headers = Annotated[dict[str, Annotated[str, Meta(max_length=1024)]], Meta(max_length=16)]
+Format = Literal["voxplane", "cloudevents"]
 Signatures = Annotated[list[Literal["v1", "v1a"]], Meta(min_length=1, max_length=2)]
 Rate = Annotated[int, Meta(ge=1, le=1_000)]
 Concurrency = Annotated[int, Meta(ge=1, le=64)]
@@ -21,7 +22,8 @@ Description = Annotated[str, Meta(max_length=256)]
 class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`types`: the event types wanted, `call.*` for all that begin so; left out, all of them. `metadata`: only of calls whose
     metadata contain this. `secret`: one of your own. `signatures`: `v1` (HMAC), `v1a` (Ed25519) or both. `rate_per_s` and
-    `concurrency`: at most, over all instances. `headers`: sent with every request, never shown again."""
+    `concurrency`: at most, over all instances. `headers`: sent with every request, never shown again.
+    `format`: the body, as the feeds have it or as a CloudEvent 1.0."""
 
     url: Url
     description: Description = ""
@@ -30,6 +32,7 @@ class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     secret: Annotated[str, Meta(max_length=128)] | None = None
     signatures: Signatures = msgspec.field(default_factory=lambda: ["v1"])
     headers: Headers | None = None
+    format: Format = "voxplane"
     rate_per_s: Rate | None = None
     concurrency: Concurrency | None = None
 
@@ -45,6 +48,7 @@ class ChangeWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     headers: Headers | UnsetType | None = UNSET
     rate_per_s: Rate | UnsetType | None = UNSET
     concurrency: Concurrency | UnsetType | None = UNSET
+    format: Format | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
 
 
@@ -73,6 +77,7 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
     signatures: list[str]
     header_names: list[str]
+    format: str
     rate_per_s: int | None
     concurrency: int | None
     enabled: bool

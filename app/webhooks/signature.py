@@ -50,12 +50,14 @@ def sign_asymmetric(message_id: str, timestamp_s: int, body: bytes, keys: Iterab
     return " ".join("v1a," + base64.b64encode(key.sign(signed)).decode() for key in keys)
 
 
-def headers(message_id: str, timestamp_s: int, signatures: str) -> dict[str, str]:
+def headers(
+    message_id: str, timestamp_s: int, signatures: str, content_type: str = "application/json"
+) -> dict[str, str]:
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp_s),
         "webhook-signature": signatures,
-        "content-type": "application/json",
+        "content-type": content_type,
         "user-agent": "Voxplane-Webhooks/1",
     }
 

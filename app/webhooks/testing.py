@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from app.buckets import Buckets
 from app.clock import Clock, rfc3339
 from app.db import Database
@@ -17,6 +15,7 @@ from app.errors import FieldError, Invalid, QuotaExceeded, Unavailable
 from app.ids import new_id
 from app.projects.auth import Principal
 from app.vault import VaultError
+from app.webhooks.envelope import type_of
 from app.webhooks.handshake import Handshakes
 from app.webhooks.samples import SAMPLES
 from app.webhooks.sender import Answer, Sender
@@ -68,8 +67,10 @@ class Tests:
         try:
             if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
                 return refused
-            body = msgspec.json.encode(event)
-            headers = await self._webhooks.envelopes.headers(endpoint, event.id, body, self._clock.now())
+            body = self._webhooks.envelopes.body(endpoint, event)
+            headers = await self._webhooks.envelopes.headers(
+                endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
+            )
             headers[TEST] = "true"
             return await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
         except VaultError:

@@ -142,6 +142,21 @@ async def test_a_test_event_says_what_the_endpoint_answered(
     assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/type")
 
 
+async def test_an_endpoint_may_want_cloudevents(project: Project, receiver: WebhookReceiver) -> None:
+    await make_hook(project, receiver, format="cloudevents")
+    call = await make_call(project)
+    await receiver.until(1, 15)
+    (event,) = receiver.received
+    assert (event["specversion"], event["type"], event["subject"]) == (
+        "1.0",
+        "dev.voxplane.call.created",
+        call,
+    )
+    assert event["source"] == f"urn:voxplane:{project.id}"
+    assert receiver.headers[0]["content-type"] == "application/cloudevents+json"
+    assert receiver.headers[0]["webhook-id"] == event["id"]
+
+
 async def test_a_rate_and_a_concurrency_hold_over_all_instances(
     api: Api, project: Project, receiver: WebhookReceiver
 ) -> None:
