@@ -21,6 +21,7 @@ DROP_MOVES = f"""
 delete from vx.moves where ctid = any(array(
   select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
+DROP_DRILLS = "delete from vx.drills where ended_at < now() - interval '90 days'"
 DROP_FLEET_EVENTS = "delete from vx.fleet_events where at < now() - interval '90 days'"
 DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
 
@@ -37,4 +38,5 @@ class Housekeeping:
             await pool.execute(DROP_TOKENS)
             await pool.execute(DROP_MOVES)
             await pool.execute(DROP_FLEET_EVENTS)
+            await pool.execute(DROP_DRILLS)
             await wait_for_stop(stop, EVERY_S)

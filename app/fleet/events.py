@@ -31,7 +31,7 @@ POLL_S = 1.0
 
 FLEET_EVENT_TYPES = (
     "region.suspect", "region.down", "region.recovered", "edge.registered", "edge.suspect", "edge.lost", "edge.recovered",
-    "edge.drained",
+    "edge.drained", "drill.started", "drill.stopped", "drill.finished",
 )  # fmt: skip
 
 WRITE = """

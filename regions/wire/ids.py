@@ -15,6 +15,7 @@ from uuid import UUID
 
 __all__ = [
     "CALL",
+    "DRILL",
     "EDGE",
     "EVENT",
     "KEY",
@@ -31,6 +32,7 @@ __all__ = [
 
 CALL = "call"
 EVENT = "evt"
+DRILL = "drill"
 EDGE = "edge"
 KEY = "key"
 PROJECT = "prj"
