@@ -10,7 +10,7 @@ from app.db import Database
 from app.fleet.drain_service import Drains
 from app.fleet.drain_store import DrainStore
 from app.fleet.drain_worker import DrainWorker, FleetFacts
-from app.fleet.orders import Orders
+from app.fleet.orders import CutReports, Orders
 from app.supervisor import Supervisor
 
 
@@ -24,7 +24,9 @@ class Draining:
     worker: DrainWorker
 
     @classmethod
-    def of(cls, db: Database, calls: Calls, facts: FleetFacts | None = None) -> Draining:
+    def of(
+        cls, db: Database, calls: Calls, facts: FleetFacts | None = None, drills: CutReports | None = None
+    ) -> Draining:
         store = DrainStore(db)
         operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell)
         moves = Moves(db, calls, store, calls.clock)
@@ -37,7 +39,7 @@ class Draining:
             stopped=operators.stopped,
             facts=facts,
         )
-        return cls(operators=operators, moves=moves, orders=Orders(moves, operators), worker=worker)
+        return cls(operators=operators, moves=moves, orders=Orders(moves, operators, drills), worker=worker)
 
     def add_to(self, supervisor: Supervisor) -> None:
         supervisor.add("fleet.drains", self.worker.worker)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from regions.wire.uplink import Command
+from regions.wire.uplink import Command, Cut
 
 
 class Tickets(Protocol):
@@ -22,10 +22,17 @@ class Stopping(Protocol):
     async def stopping(self, edge_id: UUID, incarnation: UUID, left_s: float) -> None: ...
 
 
+class CutReports(Protocol):
+    async def told(self, edge_id: UUID, cut: list[Cut]) -> None:
+        """What the edge says of calls that it was told to cut. Raises what the driver raises."""
+        ...
+
+
 class Orders:
-    def __init__(self, tickets: Tickets, drains: Stopping) -> None:
+    def __init__(self, tickets: Tickets, drains: Stopping, drills: CutReports | None = None) -> None:
         self._tickets = tickets
         self._drains = drains
+        self._drills = drills
 
     async def complete(
         self, commands: list[tuple[Command, UUID | None]]
@@ -47,6 +54,11 @@ class Orders:
     async def stopping(self, edge_id: UUID, incarnation: UUID, left_s: float) -> None:
         """Raises what the driver raises."""
         await self._drains.stopping(edge_id, incarnation, left_s)
+
+    async def cut(self, edge_id: UUID, cut: list[Cut]) -> None:
+        """Raises what the driver raises; a report that is lost is asked for again."""
+        if self._drills is not None:
+            await self._drills.told(edge_id, cut)
 
 
 def _complete(command: Command, made: tuple[str, int] | None) -> Command:
