@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 
@@ -39,7 +40,9 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
+app.add_typer(drills_app, name="drills")
 app.command()(move)
+app.command()(drill)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 

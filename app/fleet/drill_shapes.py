@@ -31,7 +31,7 @@ class DrillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     share: Annotated[float, Meta(gt=0, le=1)] = 0.1
     max_calls: Annotated[int, Meta(ge=1, le=1_000)] = 100
     how: Literal["closed", "silent"] = "closed"
-    bounds: DrillBounds = DrillBounds()
+    bounds: DrillBounds = msgspec.field(default_factory=DrillBounds)
     time_limit_s: Annotated[int, Meta(ge=5, le=3_600)] = 300
     dry_run: bool = False
 

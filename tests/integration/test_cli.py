@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
 NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
-COMMANDS += ("keys revoke", "edges", "move")
+COMMANDS += ("keys revoke", "edges", "move", "drill", "drills", "drills show", "drills stop")
 COMMANDS += tuple(
     f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
 )
