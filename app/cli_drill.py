@@ -10,6 +10,7 @@ import asyncio
 import json
 import secrets
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,53 +67,64 @@ def drill(
     """
     if real == bool(synthetic):
         raise fail("say --synthetic N for calls of this command's own, or --real for those of customers", 2)
-    body = {
+    bounds = {
+        "max_rto_ms": max_rto_ms,
+        "max_lost_events": max_lost_events,
+        "max_failed_calls": max_failed_calls,
+    }
+    body: dict[str, Any] = {
         "calls": "real" if real else "synthetic",
         "share": share if real else 1.0,
         "max_calls": max_calls,
         "how": how,
-        "bounds": {
-            "max_rto_ms": max_rto_ms,
-            "max_lost_events": max_lost_events,
-            "max_failed_calls": max_failed_calls,
-        },
-        "time_limit_s": time_limit_s,
-        "dry_run": dry_run,
     }
+    body |= {"bounds": bounds, "time_limit_s": time_limit_s, "dry_run": dry_run}
+    place = Synthetics(synthetic, listen, backend_url)
     passed: list[bool] = []
 
     async def work() -> None:
-        async with AsyncExitStack() as stack:
-            api = await stack.enter_async_context(operator())
-            calls: Synthetic | None = None
-            if synthetic:
-                calls = await _place(stack, api, target, synthetic, listen, backend_url)
-                body["label"] = calls.label
-            kind = "edge.loss" if target.startswith("edge_") else "region.loss"
-            begun = await api.start_drill(kind, target, **body)
-            if dry_run:
-                typer.echo(json.dumps(begun) if json_ else _preview(begun))
-                passed.append(True)
-                return
-            shown = await _follow(api, begun, quiet=json_)
-            if calls is not None:
-                for one in shown["per_call"]:
-                    one["caller_gap_ms"] = calls.gap_ms(one["call_id"])
-            typer.echo(json.dumps(shown) if json_ else "\n".join(_report(shown)))
-            passed.append(shown["verdict"] == "passed")
+        passed.append(await _rehearse(target, place, body, json_=json_))
 
     run(work)
     raise typer.Exit(0 if passed and passed[0] else 1)
 
 
-async def _place(
-    stack: AsyncExitStack, api: AsyncClient, target: str, count: int, listen: str, backend_url: str | None
-) -> Synthetic:
+@dataclass(frozen=True, slots=True)
+class Synthetics:
+    """How many calls are to be placed, where their backend listens, and where edges reach it."""
+
+    count: int
+    listen: str
+    backend_url: str | None
+
+
+async def _rehearse(target: str, place: Synthetics, body: dict[str, Any], *, json_: bool) -> bool:
+    """Whether the drill has passed; a dry run always has."""
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(operator())
+        calls: Synthetic | None = None
+        if place.count:
+            calls = await _place(stack, api, target, place)
+            body["label"] = calls.label
+        kind = "edge.loss" if target.startswith("edge_") else "region.loss"
+        begun = await api.start_drill(kind, target, **body)
+        if body["dry_run"]:
+            typer.echo(json.dumps(begun) if json_ else _preview(begun))
+            return True
+        shown = await _follow(api, begun, quiet=json_)
+        if calls is not None:
+            for one in shown["per_call"]:
+                one["caller_gap_ms"] = calls.gap_ms(one["call_id"])
+        typer.echo(json.dumps(shown) if json_ else "\n".join(_report(shown)))
+        return bool(shown["verdict"] == "passed")
+
+
+async def _place(stack: AsyncExitStack, api: AsyncClient, target: str, place: Synthetics) -> Synthetic:
     from app.local.drill_calls import synthetic_calls, tone_backend
 
-    host, _, port = listen.rpartition(":")
+    host, _, port = place.listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise fail(f"--listen is host:port, not {listen!r}", 2)
+        raise fail(f"--listen is host:port, not {place.listen!r}", 2)
     region, edge = target, None
     if target.startswith("edge_"):
         edges = (await api.request("GET", "/admin/v1/edges"))["data"]
@@ -121,10 +133,10 @@ async def _place(
             raise fail(f"there is no edge {target}: `voxplane edges` lists them")
         region, edge = found["region"], target
     serving = await stack.enter_async_context(tone_backend(host, int(port)))
-    url = backend_url or f"ws://{host}:{serving}/"
-    typer.echo(f"voxplane: placing {count} calls in {region}, with their backend at {url}", err=True)
+    url = place.backend_url or f"ws://{host}:{serving}/"
+    typer.echo(f"voxplane: placing {place.count} calls in {region}, with their backend at {url}", err=True)
     placing = synthetic_calls(
-        api, api.base_urls, label=f"drill-{secrets.token_hex(4)}", count=count, region=region, edge=edge, backend=url
+        api, api.base_urls, label=f"drill-{secrets.token_hex(4)}", count=place.count, region=region, edge=edge, backend=url
     )  # fmt: skip
     return await stack.enter_async_context(placing)
 

@@ -68,10 +68,9 @@ async def synthetic_calls(
             made.callers[call["id"]] = caller
             for work in (_speak(caller), _listen(made, call["id"], caller)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
+        stack.push_async_callback(_hang_up, made)
         await _until_heard(made)
         yield made
-        for caller in made.callers.values():
-            await caller.hangup()
 
 
 @asynccontextmanager
@@ -172,6 +171,12 @@ async def _until_heard(made: Synthetic) -> None:
             "no_tone", f"{len(made.callers) - len(made.heard)} calls hear nothing of their backend.",
             "Can the edges reach --backend-url?",
         ) from None  # fmt: skip
+
+
+async def _hang_up(made: Synthetic) -> None:
+    for caller in made.callers.values():
+        if not caller.over:
+            await caller.hangup()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -27,6 +27,7 @@ PURE_FILES = {
     "regions/edge/kept.py",
     "app/fleet/arrivals.py",
     "app/fleet/drill_plan.py",
+    "app/fleet/failover_plan.py",
     "app/fleet/drill_policy.py",
     "app/fleet/drill_report.py",
     "app/fleet/drill_views.py",
