@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -88,20 +89,24 @@ def test_a_call_that_is_not_back_in_time_halts_before_it_is_settled() -> None:
     assert ask(drill, late).halt == Halt("stopped", "max_rto_ms")
 
 
-FATES = st.sampled_from(
-    (WELL, WELL, WELL, WELL, WELL, Fate(outcome="ended"), Fate(outcome="untouched"), Fate(outcome="lost"),
-     Fate(outcome="recovered", rto_ms=5_000.0), Fate(outcome="recovered", rto_ms=1.0, lost_events=2))
-)  # fmt: skip
+FATES = (
+    Fate(outcome="ended"),
+    Fate(outcome="untouched"),
+    Fate(outcome="lost"),
+    Fate(outcome="recovered", rto_ms=5_000.0),
+    Fate(outcome="recovered", rto_ms=1.0, lost_events=2),
+)
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.integers(1, 60), st.integers(0, 80), st.data())
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 50), st.integers(0, 2**32))
 def test_a_drill_ends_cuts_no_more_than_it_may_and_waits_for_each_wave(
-    total: int, there: int, data: st.DataObject
+    total: int, there: int, seed: int
 ) -> None:
+    chance = random.Random(seed)
     drill, calls, ended = Standing(total=total), [], None
     for _ in range(600):
-        around = data.draw(st.sampled_from(("",) * 40 + ("fleet_unhealthy",)))
+        around = "fleet_unhealthy" if chance.random() < 0.02 else ""
         before = [c for c in calls if c.fate is None]
         made = ask(drill, calls, around, there)
         given_up = set(made.give_up)
@@ -126,17 +131,16 @@ def test_a_drill_ends_cuts_no_more_than_it_may_and_waits_for_each_wave(
         assert len(cut) <= total
         after: list[Followed] = []
         for c in calls:
-            step = data.draw(st.integers(0, 3)) if c.fate is None else 0
+            step = chance.randrange(4) if c.fate is None else 0
             if step == 1 and c.asks and c.cut_ms is None:
                 c = replace(c, cut_ms=10.0)
             elif step == 2 and c.cut_ms is not None:
-                c = replace(c, fate=data.draw(FATES))
+                c = replace(c, fate=WELL if chance.random() < 0.9 else chance.choice(FATES))
             elif step == 3:
                 c = replace(c, asked_s=c.asked_s + 4.0)
             after.append(c)
         calls = after
-    if ended is None:
-        return
+    assert ended is not None, "it ends"
     fates = [c.fate for c in calls if c.fate is not None]
     assert len(fates) == len(calls), "nobody is left unfollowed"
     broken = any(f.outcome == "lost" or (f.rto_ms or 0) > 1_000 or f.lost_events for f in fates)
