@@ -190,7 +190,7 @@ def candidate(number: int, *standbys: EdgeState) -> Candidate:
 def test_only_calls_with_a_place_elsewhere_are_touched() -> None:
     known = {e.id: e for e in (A, A2, replace(B, capacity_calls=1), C)}
     region, alone = frozenset({A.id, A2.id}), frozenset({A.id})
-    calls = [candidate(1, B, C), candidate(2, B, C), candidate(3, B), candidate(4), candidate(5, A2, B)]
+    calls = [candidate(1, B, C), candidate(2, B, C), candidate(3, B), candidate(4), candidate(5, A2, C)]
     assert destinations(calls, known, lost=region) == {UUID(int=1): B.id, UUID(int=2): C.id}
     assert destinations([candidate(5, A2, B)], known, lost=alone) == {UUID(int=5): A2.id}
     restarted = {**known, C.id: replace(C, incarnation=UUID(int=9))}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from regions.wire.events import Origin
 from regions.wire.uplink import Cut
 from tests.support.edges import until
 from tests.support.lone_edge import Backend, LoneEdge, lone_edge
@@ -82,3 +83,35 @@ async def test_only_the_chosen_call_is_cut_and_a_call_of_none_is_not_held(tmp_pa
             await asyncio.gather(*tasks, return_exceptions=True)
             await stays.hangup()
             await goes.hangup()
+
+
+async def test_what_was_not_acknowledged_is_named_and_never_sent(tmp_path: Path) -> None:
+    async with two_edges(tmp_path) as (a, b), Backend().run() as backend:
+        ticket = a.ticket(backend.url, epochs=(1, 2), edges=(a, b))
+        async with AsyncCaller(ticket, encoding="mulaw", sample_rate=8_000) as caller:
+            speaking = asyncio.create_task(speak(caller))
+            await until(lambda: a.log.of("agent.connected"), "the backend")
+            a.log.notify = lambda session: None  # type: ignore[method-assign]
+            await caller.dtmf("5")
+            [outbox] = a.calls.outboxes
+            await until(lambda: not outbox.settled, "an event that the log has not")
+            written = outbox.last_n
+            said = a.calls.cut(CALL, 1, "closed")
+            assert said.unacked == [Origin(epoch=1, n=written)]
+            assert outbox.settled and outbox.run() == [], "it is never sent from here"
+            await until(lambda: b.log.of("call.reconnected"), "the standby")
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+            await caller.hangup()
+
+
+async def test_a_silent_edge_does_not_even_answer_a_close(tmp_path: Path) -> None:
+    async with (
+        lone_edge(tmp_path) as edge,
+        Backend().run() as backend,
+        edge.caller(edge.ticket(backend.url)) as caller,
+    ):
+        await caller.hear("attached")
+        assert edge.calls.cut(CALL, 1, "silent").held
+        await caller.socket.close()
+        assert caller.socket.close_code == 1006, "as if nobody was there"
