@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 from app.cli_webhooks import listen, replay, trigger, webhooks_app
@@ -40,11 +41,13 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
+app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
 app.command()(move)
 app.command()(listen)
 app.command()(trigger)
 app.command()(replay)
+app.command()(drill)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 

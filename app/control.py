@@ -21,6 +21,7 @@ from app.clock import Clock, SystemClock
 from app.connection import is_away
 from app.db import Database
 from app.draining import Draining
+from app.drilling import Drilling
 from app.fleet.beats import Beats
 from app.fleet.desired import Commands
 from app.fleet.edge_access import EdgeAccess
@@ -88,6 +89,7 @@ class Control:
     webhook_recovery: Recovery
     calls: Calls
     draining: Draining
+    drilling: Drilling
     conversations: Conversations
     tails: Tails
     supervisor: Supervisor = field(default_factory=lambda: Supervisor(waits_for=is_away))
@@ -129,6 +131,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     calls = _calls(
         settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails
     )
+    drilling = Drilling.of(db, calls, appender, fleet_events)
     control = Control(
         settings=settings,
         clock=clock,
@@ -160,7 +163,8 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         webhook_record=Record(db, webhooks, clock),
         webhook_recovery=Recovery(db, webhooks, clock, hints),
         calls=calls,
-        draining=Draining.of(db, calls, fleet_events),
+        draining=Draining.of(db, calls, fleet_events, drilling.worker),
+        drilling=drilling,
         conversations=Conversations(db, vault, horizon, hints, appender, clock),
         tails=tails,
     )
@@ -222,6 +226,7 @@ def _with_workers(control: Control) -> Control:
     )
     supervisor.add("calls.reconciler", reconciler.worker)
     control.draining.add_to(supervisor)
+    control.drilling.add_to(supervisor)
     if control.settings.deliveries:
         delivery = Delivery(
             db,

@@ -10,7 +10,7 @@ from app.db import Database
 from app.fleet.drain_service import Drains
 from app.fleet.drain_store import DrainStore
 from app.fleet.drain_worker import DrainWorker, FleetFacts
-from app.fleet.orders import Orders
+from app.fleet.orders import CutReports, Orders
 from app.fleet.standby_store import StandbyStore
 from app.fleet.standby_worker import StandbyWorker
 from app.supervisor import Supervisor
@@ -28,7 +28,9 @@ class Draining:
     standbys: StandbyWorker
 
     @classmethod
-    def of(cls, db: Database, calls: Calls, facts: FleetFacts | None = None) -> Draining:
+    def of(
+        cls, db: Database, calls: Calls, facts: FleetFacts | None = None, drills: CutReports | None = None
+    ) -> Draining:
         store = DrainStore(db)
         operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell, facts)
         moves = Moves(db, calls, store, calls.clock)
@@ -44,7 +46,7 @@ class Draining:
         standbys = StandbyWorker(
             StandbyStore(db), calls.fleet, calls.hints, wishes=moves.wishes, granted=calls.tails.want
         )
-        orders = Orders(moves, operators)
+        orders = Orders(moves, operators, drills)
         return cls(operators=operators, moves=moves, orders=orders, worker=worker, standbys=standbys)
 
     def add_to(self, supervisor: Supervisor) -> None:

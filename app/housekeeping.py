@@ -33,6 +33,7 @@ DROP_MOVES = f"""
 delete from vx.moves where ctid = any(array(
   select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
+DROP_DRILLS = "delete from vx.drills where ended_at < now() - interval '90 days'"
 DROP_FLEET_EVENTS = f"""
 with gone as (
   delete from vx.fleet_events where ctid = any(array(
@@ -58,6 +59,7 @@ class Housekeeping:
             await pool.execute(DROP_MOVES)
             await pool.execute(DROP_FLEET_EVENTS)
             await self.drop_events()
+            await pool.execute(DROP_DRILLS)
             await wait_for_stop(stop, EVERY_S)
 
     async def drop_events(self) -> None:

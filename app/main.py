@@ -31,6 +31,7 @@ from app.control import Control, open_control
 from app.dependencies import ControlIn
 from app.errors import BadRequest, Forbidden
 from app.fleet import drain_routes as drains
+from app.fleet import drill_routes as drills
 from app.fleet import health_routes as fleet_health
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
@@ -171,6 +172,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
             *webhooks.ROUTES,
             *fleet.ROUTES,
             *drains.ROUTES,
+            *drills.ROUTES,
             *fleet_health.ROUTES,
         ],
         dependencies={

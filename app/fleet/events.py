@@ -35,6 +35,7 @@ N_MAX = (1 << 62) - 1
 FLEET_EVENT_TYPES = (
     "region.suspect", "region.down", "region.recovered", "edge.registered", "edge.suspect", "edge.lost", "edge.recovered",
     "edge.evacuating", "edge.drained", "edge.stopped",
+    "drill.started", "drill.stopped", "drill.finished",
 )  # fmt: skip
 
 WRITE = """

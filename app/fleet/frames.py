@@ -22,6 +22,7 @@ from regions.wire.uplink import (
     EVENTS_PER_BATCH_MAX,
     FRAME_BYTES_MAX,
     CallEvents,
+    Cut,
     Done,
     Events,
     FromEdge,
@@ -39,6 +40,8 @@ PLAIN_TYPES = DURABLE_TYPES - {FINAL_TYPE, LOST_TYPE}
 CAPACITY_MAX = 100_000
 LOAD_MAX = 1e9
 DRAIN_S_MAX = 86_400
+CUT_MAX = 200
+UNACKED_MAX = 200
 
 
 class BadFrame(Exception):
@@ -75,6 +78,7 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
                 raise BadFrame(f"an edge stops within {DRAIN_S_MAX} s")
         case Done():
             _check_version(message.version)
+            _check_cut(message.cut)
         case Observed():
             _check_observed(message)
     return message
@@ -109,6 +113,19 @@ def _check_observed(observed: Observed) -> None:
 def _check_held(held: list[Held]) -> None:
     if len(held) > CAPACITY_MAX or not all(1 <= h.epoch < 1 << 30 for h in held):
         raise BadFrame("what is held has epochs, and there are not that many calls")
+
+
+def _check_cut(cut: list[Cut]) -> None:
+    if len(cut) > CUT_MAX or any(len(c.unacked) > UNACKED_MAX for c in cut):
+        raise BadFrame(f"at most {CUT_MAX} calls are cut at once, and {UNACKED_MAX} events of each are named")
+    for c in cut:
+        sound = 0 <= c.epoch < 1 << 30 and 0 <= c.at_ms < AT_MS_MAX and 0 <= c.acked_seq < 1 << 31
+        if not (sound and all(1 <= o.epoch < 1 << 30 and 1 <= o.n < 1 << 30 for o in c.unacked)):
+            raise BadFrame("epochs, times and numbers have bounds")
+        try:
+            ids.decode(ids.CALL, c.call)
+        except ids.IdError as error:
+            raise BadFrame(str(error)) from None
 
 
 def _check_version(version: int) -> None:

@@ -9,6 +9,7 @@ by this instance's own clock from then on, so that a clock that jumps ends no pr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -67,6 +68,12 @@ EDGE_TYPES = {"suspect": "edge.suspect", "down": "edge.lost"}
 REGION_TYPES = {"suspect": "region.suspect", "down": "region.down"}
 
 
+# Callers that a drill has sent away say nothing about the edge that they left.
+SELECT_DRILLED = (
+    "select call_id from vx.drill_calls where chosen_at > clock_timestamp() - interval '10 minutes'"
+)
+
+
 class HealthStore:
     def __init__(self, db: Database, hints: Hints) -> None:
         self._db = db
@@ -92,6 +99,9 @@ class HealthStore:
                 regions[row["subject"]] = kept
         self._since_s = known
         reports = [r for row in await connection.fetch(SELECT_REPORTS) if (r := report_of(row)) is not None]
+        drilled = {row["call_id"] for row in await connection.fetch(SELECT_DRILLED)}
+        if drilled:
+            reports = [replace(r, left=tuple(x for x in r.left if x.call not in drilled)) for r in reports]
         return edges, regions, reports
 
     async def write(self, look: Look, moved: Sequence[RegionTransition]) -> None:

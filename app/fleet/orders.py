@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from regions.wire.uplink import Command
+from regions.wire.uplink import Command, Cut
 
 
 class Tickets(Protocol):
@@ -29,10 +29,17 @@ class Stopping(Protocol):
     async def has_stopped(self, edge_id: UUID, incarnation: UUID) -> None: ...
 
 
+class CutReports(Protocol):
+    async def told(self, edge_id: UUID, cut: list[Cut]) -> None:
+        """What the edge says of calls that it was told to cut. Raises what the driver raises."""
+        ...
+
+
 class Orders:
-    def __init__(self, tickets: Tickets, drains: Stopping) -> None:
+    def __init__(self, tickets: Tickets, drains: Stopping, drills: CutReports | None = None) -> None:
         self._tickets = tickets
         self._drains = drains
+        self._drills = drills
 
     async def complete(
         self, commands: list[tuple[Command, UUID | None]]
@@ -66,6 +73,11 @@ class Orders:
     async def stopped(self, edge_id: UUID, incarnation: UUID) -> None:
         """Raises what the driver raises."""
         await self._drains.has_stopped(edge_id, incarnation)
+
+    async def cut(self, edge_id: UUID, cut: list[Cut]) -> None:
+        """Raises what the driver raises; a report that is lost is asked for again."""
+        if self._drills is not None:
+            await self._drills.told(edge_id, cut)
 
 
 def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None) -> Command:

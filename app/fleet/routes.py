@@ -112,9 +112,7 @@ async def admin_change_region(
 ) -> Response[RegionView]:
     if if_match is None:
         raise PreconditionRequired("Changing a region needs If-Match.")
-    values: dict[str, Any] = {
-        k: v for k, v in (("name", data.name), ("admin_state", data.admin_state)) if v is not None
-    }
+    values: dict[str, Any] = {"name": data.name} if data.name is not None else {}
     version = if_match.strip('"')
     statement = update(regions).where(
         regions.c.id == region_id, regions.c.version == (int(version) if version.isdigit() else -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +22,10 @@ class CreateRegion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ChangeRegion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left out stays."""
+    """What is left out stays. `admin_state` is changed by commands (`POST …/cordon`, `drain`, `evacuate`, `uncordon`), which are
+    refused where they contradict what is under way."""
 
     name: Annotated[str, Meta(max_length=128)] | None = None
-    admin_state: Literal["active", "cordoned", "draining"] | None = None
 
 
 class ProbeTarget(msgspec.Struct, frozen=True, kw_only=True):

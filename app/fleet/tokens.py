@@ -108,6 +108,12 @@ def _read(
         claims = msgspec.convert(payload, into)
     except (jwt.PyJWTError, msgspec.ValidationError):
         raise Unauthenticated("The token's signature or claims do not hold.", fix=FIX) from None
-    if claims.exp < now_s - SKEW_S or claims.iat > now_s + SKEW_S or claims.exp - claims.iat > ttl_s:
-        raise Unauthenticated("The token has expired, or lives too long.", fix=FIX)
+    if claims.exp < now_s - SKEW_S or claims.iat > now_s + SKEW_S:
+        off_s = round(claims.iat - now_s)
+        raise Unauthenticated(
+            f"The token was made {abs(off_s)} s {'ahead of' if off_s > 0 else 'before'} this instance's clock.",
+            fix="Set the clock of whoever made it, then make a new one.",
+        )
+    if claims.exp - claims.iat > ttl_s:
+        raise Unauthenticated("The token lives too long.", fix=FIX)
     return claims

@@ -268,6 +268,8 @@ class Uplink:
             _, call_id, epoch = self._questions.popleft()
             answers.append((call_id, epoch, ids.encode(ids.CALL, call_id) not in done.held))
         try:
+            if done.cut and self._orders is not None:
+                await self._orders.cut(self._edge.edge_id, done.cut)
             if answers:
                 await self._contact.answered(self._edge.edge_id, self._edge.incarnation, answers)
             await self._store.commands_done(self._edge.edge_id, done.version)

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 ATTACH_WITHIN_S = 5.0
 PREPARED_KEPT_S = 30.0
 CLOSE_WITHIN_S = 1.0
+SILENT_S = 10.0
+"""So long a caller of a call that was cut finds the connection open."""
 UNSENT_BYTES_MAX = 256 * 1024
 PROBES_PER_SOCKET_MAX = 100
 PROBE_BYTES_MAX = 64
@@ -144,6 +146,16 @@ class CallerListener(WSListener):
 
     def close(self) -> None:
         self._close(WSCloseCode.OK)
+
+    def cut(self, *, silent: bool) -> None:
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        self._closing = True
+        if silent:
+            asyncio.get_running_loop().call_later(SILENT_S, transport.disconnect, False)
+        else:
+            transport.disconnect(False)
 
     def _close(self, code: WSCloseCode) -> None:
         """Says goodbye and leaves the hanging up to the caller, for a while: closing over unread audio would reset the

@@ -41,6 +41,9 @@ class CallerPort(Protocol):
     def send_text(self, message: bytes) -> None: ...
     def send_audio(self, frame: bytes) -> None: ...
     def close(self) -> None: ...
+    def cut(self, *, silent: bool) -> None:
+        """Without a word: the connection is gone, or stays and nothing comes any more."""
+        ...
 
 
 class CallerLeg:
@@ -70,6 +73,11 @@ class CallerLeg:
         port, self._port = self._port, None
         if port is not None:
             port.close()
+
+    def cut(self, *, silent: bool) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.cut(silent=silent)
 
     def heard(self, samples: bytes) -> None:
         self.buffer.push(self._transcoder.to_agent(samples))

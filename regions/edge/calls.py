@@ -14,6 +14,7 @@ import structlog
 
 from regions.edge.clock import lease_ms
 from regions.edge.context import EdgeContext
+from regions.edge.cutting import Cuts
 from regions.edge.keyring import Keyring
 from regions.edge.machine import Phase
 from regions.edge.outbox import Outbox
@@ -24,7 +25,7 @@ from regions.edge.takeover import TakeoverPlan, plan_takeover
 from regions.media.pacer import Pacer
 from regions.wire.media import Attach, Resume
 from regions.wire.ticket import Claims, Grant, Sealed, TicketError, admit, check_first, read, unseal
-from regions.wire.uplink import Held, Load
+from regions.wire.uplink import Cut, Held, Load
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Calls:
         self._denied: OrderedDict[str, int] = OrderedDict()
         """Call → the epochs up to this one are refused."""
         self._lapsed: OrderedDict[Held, int] = OrderedDict()
+        self._cuts = Cuts()
         self.context: EdgeContext
         self.identity: tuple[str, str] = ("", "")
         self.refused = 0
@@ -199,6 +201,10 @@ class Calls:
         """The move whose first grant is `epoch` is off; None: whatever move there is."""
         for session in self._owning(call):
             session.moving.stay(epoch)
+
+    def cut(self, call: str, epoch: int, how: str) -> Cut:
+        """A drill: the call is treated as if this edge had died."""
+        return self._cuts.cut(call, epoch, how, self._owning(call))
 
     def _owning(self, call: str) -> list[Session]:
         return [s for (held, _), s in self._sessions.items() if held == call and s.phase is Phase.OWNING]

@@ -88,6 +88,7 @@ class Journal:
         before than is known here, others have written, and `behind` says so.
         """
         waiting = self.outbox.unacked
+        self.outbox.acked_seq = max(self.outbox.acked_seq, seq)
         if not self.outbox.acknowledge(durable_n):
             return []
         self.news = True

@@ -72,7 +72,13 @@ class Edge:
         self.spool = Spool(self.valkey, self.calls, wall_ms, sealing(lambda: keyring.newest))
         self.neighbours = NeighbourWatch(lambda observed: self.uplink.tell(observed))
         self.uplink = Uplink(
-            [], settings.region, self.identity, keyring, self.register, self.valkey.use, self.neighbours.use
+            [],
+            settings.region,
+            self.identity,
+            keyring,
+            self.register_again,
+            self.valkey.use,
+            self.neighbours.use,
         )
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
@@ -86,13 +92,25 @@ class Edge:
             failed=self.neighbours.failed,
         )
         self.listeners: EdgeListeners
+        self._urls: list[str] = []
         self._know(self.identity.edge_id)
 
     async def register(self) -> list[str]:
         """The uplink's URLs. Raises `Refused`."""
         answer = await register(self.settings, self.identity, self.listeners)
         self._know(answer.edge_id)
-        return [u + UPLINK_PATH for u in self.settings.uplink_urls] or answer.uplink_urls
+        self._urls = [u + UPLINK_PATH for u in self.settings.uplink_urls] or answer.uplink_urls
+        return self._urls
+
+    async def register_again(self) -> list[str]:
+        """The same for an edge that serves: while it holds calls a refusal ends nothing. Its clock may be off, and is set again."""
+        try:
+            return await self.register()
+        except Refused as refused:
+            if not self.calls.held():
+                raise
+            log.warning("registration.refused", why=str(refused), calls=len(self.calls.held()))
+            return self._urls
 
     async def keep_connected(self) -> None:
         self.uplink.use(await self.register())

@@ -23,6 +23,7 @@ class Outbox:
         self.call = call
         self.epoch = epoch
         self.acked_n = 0
+        self.acked_seq = 0
         self.last_n = 0
         self.sent_n = 0
         self.in_flight = False

@@ -225,13 +225,8 @@ class Session:
             case "busy":
                 self.outbox.send_again()
             case _:
-                log.warning(
-                    "call.fenced",
-                    call=self.call,
-                    epoch=self.epoch,
-                    status=status.status,
-                    detail=status.detail,
-                )
+                why = {"status": status.status, "detail": status.detail}
+                log.warning("call.fenced", call=self.call, epoch=self.epoch, **why)
                 self._fence(status.status)
 
     def _snapshot(self) -> str:
@@ -357,9 +352,8 @@ class Session:
         """A caller that was told to go is heard out, under what is left of the lease: it says when it has arrived."""
         self.outbox.close()
         if self.phase is Phase.OWNING and not self.moving.gone:
-            self._caller.tell(
-                wire.Refused(code=code, detail="another edge has the call", fix="take the next standby")
-            )
+            refused = wire.Refused(code=code, detail="another edge has the call", fix="take the next standby")
+            self._caller.tell(refused)
             self._leave_to_others("fence")
 
     def _leave_to_others(self, action: str) -> None:
@@ -374,6 +368,11 @@ class Session:
         """A higher epoch of the same call has been taken on this very edge, or the edge stops."""
         if self.phase is Phase.OWNING:
             self._leave_to_others("lapse")
+
+    def cut(self, *, silent: bool) -> None:
+        """As if this process had died, for this call alone: nobody is told."""
+        self._caller.cut(silent=silent)
+        self._leave_to_others("lapse")
 
     def _wind_down(self, now: int) -> None:
         """Kept a while so that what is not acknowledged can still be sent."""

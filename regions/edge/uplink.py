@@ -32,6 +32,7 @@ from regions.wire.uplink import (
     Ack,
     CallEvents,
     Command,
+    Cut,
     Desired,
     Done,
     Events,
@@ -368,13 +369,23 @@ class Uplink:
 
     async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
         held: list[str] = []
+        cut: list[Cut] = []
         for command in desired.commands:
             if command.version <= self._done_version:
                 continue
-            if not self._obey(command):
+            if command.kind == "cut":
+                cut.append(self._cut(command))
+            elif not self._obey(command):
                 held.append(command.call or "")
             self._done_version = command.version
-        await socket.send(msgspec.json.encode(Done(version=self._done_version, held=held)).decode())
+        done = Done(version=self._done_version, held=held, cut=cut)
+        await socket.send(msgspec.json.encode(done).decode())
+
+    def _cut(self, command: Command) -> Cut:
+        epoch = command.body.get("epoch", "")
+        return self.calls.cut(
+            command.call or "", int(epoch) if epoch.isdecimal() else 0, command.body.get("how", "")
+        )
 
     def _obey(self, command: Command) -> bool:
         """False where the call that was to be denied is held."""

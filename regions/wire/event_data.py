@@ -47,12 +47,15 @@ class CallAnswered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallReconnecting(msgspec.Struct, frozen=True, kw_only=True):
-    """A standby has taken the call after a failure. `history`: where the new owner has the conversation from."""
+    """A standby has taken the call after a failure, or the call has lost its backend (`agent_lost`: both epochs are the owner's).
+
+    `history`: where the new owner has the conversation from; only after a failure.
+    """
 
     from_epoch: Epoch
     to_epoch: Epoch
-    reason: Annotated[str, Meta(examples=["silent", "closed", "refused"])]
-    history: Annotated[str, Meta(examples=["snapshot", "tail", "none"])]
+    reason: Annotated[str, Meta(examples=["silent", "closed", "refused", "agent_lost"])]
+    history: Annotated[str, Meta(examples=["snapshot", "tail", "none"])] | None = None
 
 
 class CallMoved(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,14 +68,27 @@ class CallMoved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallReconnected(msgspec.Struct, frozen=True, kw_only=True):
-    """After a takeover, audio flows again, in either direction."""
+    """Audio flows again, in both directions."""
 
     from_epoch: Epoch
     region: Region
 
 
+class CallDrilled(msgspec.Struct, frozen=True, kw_only=True):
+    """The operators rehearsed a loss: the takeover from `from_epoch` was theirs. Changes no state."""
+
+    drill_id: str
+    kind: Annotated[str, Meta(examples=["edge.loss", "region.loss"])]
+    how: Annotated[str, Meta(examples=["closed", "silent"])]
+    from_region: Region
+    from_epoch: Epoch
+
+
 class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """The end; nothing follows. `detail`: a code that says more, with `agent_unreachable` and `agent_lost`."""
+    """The end; nothing follows. `detail`: a code that says more, with `agent_unreachable` and `agent_lost`.
+
+    With `agent_lost`: how often the backend was dialled in vain, and for how long.
+    """
 
     end_reason: Annotated[
         str,
@@ -84,19 +100,33 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]  # fmt: skip
     detail: str | None = None
+    attempts: Annotated[int, Meta(ge=0)] | None = None
+    away_ms: Milliseconds | None = None
 
 
 class AgentConnected(msgspec.Struct, frozen=True, kw_only=True):
-    """The backend's socket is open. `fallback`: it is the `fallback_url`'s; `resumed`: not the call's first."""
+    """The backend's socket is open. `fallback`: it is the `fallback_url`'s; `resumed`: not the call's first.
+
+    After a loss: the attempts it took and the time, and what of the caller's audio waited for it and what was too old.
+    """
 
     fallback: bool
     resumed: bool
+    attempts: Annotated[int, Meta(ge=0)] | None = None
+    away_ms: Milliseconds | None = None
+    replayed_ms: Milliseconds | None = None
+    dropped_ms: Milliseconds | None = None
 
 
 class AgentDisconnected(msgspec.Struct, frozen=True, kw_only=True):
-    """It has closed. `clean`: with 1000 or without a code."""
+    """It has closed. `clean`: with 1000 or without a code. `why` else; `code`: of the close frame, where there was one."""
 
     clean: bool
+    why: (
+        Annotated[str, Meta(examples=["closed", "lost", "does_not_read", "too_large", "hung_up_at_once"])]
+        | None
+    ) = None
+    code: int | None = None
 
 
 class TurnStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +250,7 @@ EVENT_DATA: dict[str, type[msgspec.Struct]] = {
     "call.reconnecting": CallReconnecting,
     "call.moved": CallMoved,
     "call.reconnected": CallReconnected,
+    "call.drilled": CallDrilled,
     "call.ended": CallEnded,
     "agent.connected": AgentConnected,
     "agent.disconnected": AgentDisconnected,

@@ -46,6 +46,7 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType(name="call.reconnecting", sources=_E),
         EventType(name="call.reconnected", sources=_E),
         EventType(name="call.moved", sources=_E),
+        EventType(name="call.drilled", sources=_C),
         EventType(name="call.ended", sources=_EC),
         EventType(name="agent.connected", sources=_E),
         EventType(name="agent.disconnected", sources=_E),

@@ -15,6 +15,7 @@ from uuid import UUID
 
 __all__ = [
     "CALL",
+    "DRILL",
     "EDGE",
     "EVENT",
     "KEY",
@@ -32,6 +33,7 @@ __all__ = [
 
 CALL = "call"
 EVENT = "evt"
+DRILL = "drill"
 EDGE = "edge"
 KEY = "key"
 PROJECT = "prj"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from regions.wire.events import EdgeEvent
+from regions.wire.events import EdgeEvent, Origin
 from regions.wire.observations import Neighbours, Observed
 
 UPLINK_PATH = "/edge/v1/uplink"
@@ -129,12 +129,26 @@ class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag="volatile", rename
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a ``cut``. `held`: False where this edge did not own the call at that epoch, or it was on its way to another;
+    nothing else is said then. `at_ms`: when, by this edge's clock. `acked_seq`: the newest event of the call of which this owner
+    was told that it is durable. `unacked`: what it had written and was not told of, by where it was first numbered."""
+
+    call: str
+    epoch: int
+    held: bool = True
+    at_ms: int = 0
+    acked_seq: int = 0
+    unacked: list[Origin] = []
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
     """Every command up to `version` has been carried out. `held`: calls that a ``deny`` among them was about and that this
-    edge has not denied."""
+    edge has not denied. `cut`: one for each ``cut`` among them."""
 
     version: int
     held: list[str] = []
+    cut: list[Cut] = []
 
 
 # --- control plane to edge -------------------------------------------------------------------------------------
@@ -199,7 +213,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     its grants up to `body.epoch` from now on), ``move`` (a call: let its caller take one of the grants of `body.ticket` at the
     end of a turn, in `body.within_ms` at the latest), ``ticket`` (a call: hand its caller `body.ticket`, whose standbys are better
     than those it has; nothing where it is missing), ``stay`` (a call: the move that began with `body.epoch` is off; without it,
-    any is), ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
+    any is), ``cut`` (a call: if you own it at `body.epoch`, treat it as if you had died; `body.how`: ``closed`` or ``silent``),
+    ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
 
     version: int
     kind: str

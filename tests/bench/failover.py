@@ -13,7 +13,7 @@ import signal
 import statistics
 
 from app.local.deployment import Deployment
-from tests.bench import crash, elsewhere, silent
+from tests.bench import crash, elsewhere, replacing, silent
 from tests.bench.drain import measure_drains
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
@@ -39,6 +39,7 @@ async def measure(*, full: bool) -> list[Figure]:
         *await silent.measure(full=full),
         *await elsewhere.measure(full=full),
         *await crash.measure(full=full),
+        *await replacing.measure(full=full),
     ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
 COMMANDS += ("keys revoke", "edges", "move", "listen", "trigger", "replay")
 COMMANDS += tuple(f"webhooks {w}" for w in ("create", "list", "health", "rotate", "delete", "resend"))
+COMMANDS += ("drill", "drills", "drills show", "drills stop")
 COMMANDS += tuple(
     f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,6 +15,8 @@ from app.fleet.detector import Detector, EdgeRow, Look, RegionTransition, Transi
 from app.fleet.health import EJECT_LOCK, LOCK, HealthStore
 from app.fleet.verdicts import State
 from app.hints import Hints
+from app.ids import new_id
+from regions.wire import ids
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 EDGES = [UUID(int=n) for n in (1, 2, 3)]
@@ -102,3 +105,33 @@ async def test_an_age_is_the_observers_own_from_first_sight_on(db: Database) -> 
     assert round(then[edge].age_s - first[edge].age_s, 6) == 7.0
     assert fresh[edge].age_s > 3_600
     assert future[edge].age_s == 0.0
+
+
+async def test_callers_that_a_drill_has_sent_away_are_no_evidence(db: Database) -> None:
+    """They have gone to several regions, and all at once: else the edge would be suspected, and its other calls moved off."""
+    drilled, left, drill = new_id(), new_id(), new_id()
+    failures = [
+        [ids.encode(ids.CALL, c), ids.encode(ids.EDGE, EDGES[0]), "closed", 10] for c in (drilled, left)
+    ]
+    async with db.pool("admin").acquire() as connection:
+        await connection.execute("insert into vx.regions (id, jurisdiction) values ('lab', 'us')")
+        for i, edge in enumerate(EDGES):
+            await connection.execute(
+                "insert into vx.edges (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls)"
+                " values ($1, 'lab', $2, $1, '', '', '', 1)",
+                edge, f"e{i}",
+            )  # fmt: skip
+        await connection.execute(
+            "insert into vx.observations (edge_id, at, lag_ms, seen) values ($1, clock_timestamp(), 0, $2)",
+            EDGES[1], json.dumps([[], failures]),
+        )  # fmt: skip
+        await connection.execute(
+            "insert into vx.drills (id, region, request, total, deadline_at) values ($1, 'lab', '{}', 1, now())",
+            drill,
+        )
+        await connection.execute(
+            "insert into vx.drill_calls (drill_id, call_id, wave, region, edge_id, epoch) values ($1, $2, 1, 'lab', $3, 1)",
+            drill, drilled, EDGES[0],
+        )  # fmt: skip
+        _, _, [report] = await HealthStore(db, Hints({})).read(connection, 100.0)
+    assert [x.call for x in report.left] == [left]

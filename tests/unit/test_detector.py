@@ -442,3 +442,22 @@ def test_a_ballot_names_its_observers() -> None:
     ballot = vote(A, report(B, "b", look(A, "ok")), report(C, "b", look(A, "timeout"))).ballots[0]
     assert ballot == Ballot(region="b", outcome="ok", streak=3, rtt_ms=9.0, observers=(B, C))
     assert DOWN_AFTER_S == 5.0
+
+
+def test_an_edge_that_flaps_for_an_hour_gets_less_and_less() -> None:
+    """Up for eight seconds, down for six, again and again: after a minute it is never trusted with more than a tenth."""
+    state, since_s, good_since_s = State(), 0.0, -1_000.0
+    trusted: list[tuple[float, float]] = []
+    for tick in range(4 * 3_600):
+        now_s = tick / 4
+        bad = now_s % 14.0 >= 8.0
+        good_since_s = now_s if bad else good_since_s
+        found = DOWN if bad else GOOD
+        after = step(state, found, age_s=now_s - since_s, good_for_s=now_s - good_since_s, may_eject=True)
+        if after is not None:
+            since_s = now_s if after.verdict != state.verdict else since_s
+            state = after
+        trusted.append((now_s, weight(state, now_s - since_s)))
+    later = [w for now_s, w in trusted if now_s > 60]
+    assert max(later) <= 0.1 and state.flaps > 50
+    assert sum(w > 0 for w in later) / len(later) < 0.55

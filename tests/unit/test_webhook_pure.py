@@ -6,6 +6,7 @@ import base64
 import json
 import time
 
+import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app.webhooks.retry import SCHEDULE_S, Attempt, judge
+from app.webhooks.samples import SAMPLES
 from app.webhooks.signature import headers, public_key, read_secret, sign, sign_asymmetric, write_secret
+from regions.wire.event_data import EVENT_DATA
 from voxplane import WebhookError, verify
 
 SECRET = b"s" * 24
@@ -102,3 +105,8 @@ def test_the_schedule() -> None:
 def test_pauses_stay_within_a_fifth(number: int, draw: float) -> None:
     verdict = judge(Attempt(number=number, status=500), draw=draw)
     assert 0.8 * SCHEDULE_S[number] - 1e-6 <= verdict.pause_s <= 1.2 * SCHEDULE_S[number] + 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_examples_are_as_the_contract_has_it(name: str) -> None:
+    msgspec.convert(SAMPLES[name], EVENT_DATA[name])

@@ -227,6 +227,10 @@ class AsyncClient(AsyncFleet):
             mounts=dict.fromkeys(LOOPBACK),
         )
 
+    @property
+    def base_urls(self) -> list[str]:
+        return list(self._urls)
+
     async def __aenter__(self) -> AsyncClient:
         return self
 

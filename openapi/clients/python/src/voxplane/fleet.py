@@ -39,6 +39,27 @@ class Fleet:
         found: Json = self.request("GET", "/admin/v1/events", params=params)
         return found
 
+    def start_drill(self: _Asks, kind: str, target: str, **more: Any) -> Json:
+        """Rehearses a loss. `kind`: ``edge.loss`` or ``region.loss``; `more`: `calls`, `label`, `share`, `max_calls`, `how`,
+        `bounds`, `time_limit_s`, `dry_run`. Never sent twice by itself: a second one would be refused."""
+        found: Json = self.request("POST", "/admin/v1/drills", {"kind": kind, "target": target, **more})
+        return found
+
+    def drill(self: _Asks, drill_id: str) -> Json:
+        """How far it is, and what became of each call."""
+        found: Json = self.request("GET", f"/admin/v1/drills/{quote(drill_id, safe='')}")
+        return found
+
+    def drills(self: _Asks) -> list[Json]:
+        """The newest first, without their calls."""
+        found: list[Json] = self.request("GET", "/admin/v1/drills")["data"]
+        return found
+
+    def stop_drill(self: _Asks, drill_id: str) -> Json:
+        """No more calls are cut; those that were are followed."""
+        found: Json = self.request("POST", f"/admin/v1/drills/{quote(drill_id, safe='')}/stop")
+        return found
+
 
 class AsyncFleet:
     async def region_health(self: _AsksLater, region: str) -> Json:
@@ -57,4 +78,24 @@ class AsyncFleet:
         """See `Fleet.fleet_events`."""
         params = {"cursor": cursor, "types": types, "limit": limit}
         found: Json = await self.request("GET", "/admin/v1/events", params=params)
+        return found
+
+    async def start_drill(self: _AsksLater, kind: str, target: str, **more: Any) -> Json:
+        """See `Fleet.start_drill`."""
+        found: Json = await self.request("POST", "/admin/v1/drills", {"kind": kind, "target": target, **more})
+        return found
+
+    async def drill(self: _AsksLater, drill_id: str) -> Json:
+        """See `Fleet.drill`."""
+        found: Json = await self.request("GET", f"/admin/v1/drills/{quote(drill_id, safe='')}")
+        return found
+
+    async def drills(self: _AsksLater) -> list[Json]:
+        """See `Fleet.drills`."""
+        found: list[Json] = (await self.request("GET", "/admin/v1/drills"))["data"]
+        return found
+
+    async def stop_drill(self: _AsksLater, drill_id: str) -> Json:
+        """See `Fleet.stop_drill`."""
+        found: Json = await self.request("POST", f"/admin/v1/drills/{quote(drill_id, safe='')}/stop")
         return found
