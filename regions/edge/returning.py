@@ -1,8 +1,9 @@
 """A call on its way back: after another edge had it, or after its backend was lost. What the log and the caller are told of it.
 
 Decides when it is back: once a frame of the caller's has been given to the backend that is there, and audio of that backend has
-been played to the caller. A caller that sends keep-alives instead of audio is silent, and its silence counts; a backend that
-says nothing does not. Until then it is one and the same absence, however often a backend comes and goes.
+been played to the caller. Whoever is silent counts all the same: a caller that sends keep-alives instead of audio, and a backend
+that has been given the caller's audio for a second and has said nothing, which is listening. Until then it is one and the same
+absence, however often a backend comes and goes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from regions.edge.agent_leg import Dialled
 from regions.edge.backend_counts import BackendCounts
 from regions.edge.caller_leg import CallerLeg
 from regions.edge.journal import Journal
-from regions.media.hold_sound import HoldSound
+from regions.media import hold_sound
 from regions.wire.ticket import Grant, Reconnect
 
 log = structlog.get_logger()
@@ -31,13 +32,14 @@ class Returning:
         self._counts = counts
         self._call = journal.outbox.call
         self._from_epoch: int | None = None
-        self._sound = HoldSound(wanted.sound)
+        self._sound = hold_sound.HoldSound(wanted.sound)
         self._old_utterance = 0
         self._lost_ms: int | None = None
         self._said = False
         """The log has it that the call is on its way back."""
         self._agent_there = False
         self._given = self._played = False
+        self._up_ms = 0
         self.caller_heard = False
 
     def taken(self, from_epoch: int, now_ms: int, *, planned: bool) -> None:
@@ -81,7 +83,7 @@ class Returning:
 
     def agent_up(self, dialled: Dialled, waited: dict[str, object], now_ms: int) -> None:
         """`waited`: what of the caller's audio was kept for it."""
-        self._agent_there = True
+        self._agent_there, self._up_ms = True, now_ms
         self._sound.up(now_ms)
         data: dict[str, object] = {"fallback": dialled.fallback, "resumed": dialled.resumed}
         if self._lost_ms is not None:
@@ -90,10 +92,15 @@ class Returning:
         if self._from_epoch is not None:
             self._caller.notice("agent.connected", data)
 
-    def given(self) -> None:
+    def given(self, now_ms: int) -> None:
         """A frame of the caller's, to the backend that is there."""
-        if self._from_epoch is not None and not self._given and self.caller_heard:
+        if self._from_epoch is None or not self.caller_heard:
+            return
+        listens = self._said and not self._played and now_ms - self._up_ms >= hold_sound.LISTENS_AFTER_MS
+        if not self._given or listens:
             self._given = True
+            if listens:
+                self._heard(now_ms)
             self._back()
 
     def played(self, utterance: int, now_ms: int) -> None:
@@ -103,8 +110,7 @@ class Returning:
         new = self._agent_there and utterance > self._old_utterance
         self._sound.spoken(now_ms, new=new)
         if new and not self._played:
-            self._played = True
-            self._log_back(now_ms)
+            self._heard(now_ms)
             self._back()
 
     def sound(self, now_ms: int) -> bytes | None:
@@ -128,7 +134,9 @@ class Returning:
                 away_ms=now_ms - lost_ms,
             )
 
-    def _log_back(self, now_ms: int) -> None:
+    def _heard(self, now_ms: int) -> None:
+        """The backend that is there speaks, or listens."""
+        self._played = True
         lost_ms, self._lost_ms = self._lost_ms, None
         if lost_ms is not None:
             self._counts.over("reconnected", (now_ms - lost_ms) / 1000)
@@ -138,7 +146,7 @@ class Returning:
         if not (self._given and self._played):
             return
         data: dict[str, object] = {"from_epoch": self._from_epoch, "region": self._grant.region}
-        self._sound = HoldSound(self._wanted.sound)
+        self._sound = hold_sound.HoldSound(self._wanted.sound)
         self._from_epoch, self._said = None, False
         self._journal.record("call.reconnected", data)
         self._caller.notice("call.reconnected", data)

@@ -275,7 +275,7 @@ class Session:
             return
         for frame in self._listening.due() or (SILENCE,):
             agent.send_media(frame)
-        self._returning.given()
+        self._returning.given(lease_ms())
 
     def _hear(self, frame: bytes) -> None:
         offset_ms = self._time.elapsed_ms(lease_ms())

@@ -2,7 +2,7 @@
 
 Decides when the sound plays and which 20 ms of it come next. It begins once there has been no backend, and nothing of the
 agent's was heard, for half a second, so that one which is back at once is not announced; it ends with the first audio of the new
-one, or when that has been there for two seconds without a word. Nothing of it is an utterance: it has no position and is in no
+one, or when that has been there for a second without a word. Nothing of it is an utterance: it has no position and is in no
 conversation.
 """
 
@@ -15,7 +15,7 @@ import struct
 from regions.media.codecs import FRAME_SAMPLES, RATE_HZ
 
 BEGINS_AFTER_MS = 500
-LISTENS_AFTER_MS = 2_000
+LISTENS_AFTER_MS = 1_000
 """A backend that has been there for so long and has said nothing is listening."""
 SOUNDS = ("tone", "silence")
 

@@ -145,7 +145,7 @@ def test_the_sound_ends_with_the_first_word_of_the_new_backend_and_not_with_the_
     assert returning.sound(BEGINS_AFTER_MS) is None
     assert returning.sound(400 + BEGINS_AFTER_MS) is not None
     returning.agent_up(Dialled(resumed=True), {}, 1_000)
-    returning.given()
+    returning.given(1_000)
     returning.played(3, 1_020)
     assert returning.sound(1_020 + BEGINS_AFTER_MS) is not None, "what the dead one had left"
     assert [e.type for e in journal.outbox.unacked][-1] == "agent.connected"
@@ -163,14 +163,31 @@ def test_a_backend_that_comes_and_goes_is_one_absence_until_audio_flows_both_way
     for at_ms in (0, 100, 200):
         returning.agent_lost(LOST, 0, at_ms)
         returning.agent_up(Dialled(resumed=True), {}, at_ms + 50)
-        returning.given()
+        returning.given(at_ms + 60)
     kinds = [e.type for e in journal.outbox.unacked]
     assert kinds == ["call.reconnecting", *["agent.connected"] * 3]
     returning.agent_lost(LOST, 0, 300)
     returning.agent_up(Dialled(resumed=True), {}, 350)
     returning.played(1, 400)
     assert "call.reconnected" not in [e.type for e in journal.outbox.unacked], "given to the one before"
-    returning.given()
+    returning.given(420)
+    assert [e.type for e in journal.outbox.unacked][-1] == "call.reconnected"
+
+
+def test_a_backend_that_listens_is_back_after_a_second_of_the_callers_audio() -> None:
+    journal = Journal("call_1", 1, lambda: "", lambda: None)
+    grant = Grant(epoch=1, edge="e", incarnation="i", region="lab", url="")
+    returning = Returning(journal, Caller(), grant, Reconnect(), BackendCounts())  # type: ignore[arg-type]
+    returning.agent_lost(LOST, 0, 0)
+    returning.agent_up(Dialled(resumed=True), {}, 100)
+    returning.given(5_000)
+    assert [e.type for e in journal.outbox.unacked][-1] == "agent.connected", "the caller was not heard"
+    returning.caller_heard = True
+    returning.agent_lost(LOST, 0, 5_100)
+    returning.agent_up(Dialled(resumed=True), {}, 5_200)
+    returning.given(6_199)
+    assert [e.type for e in journal.outbox.unacked][-1] == "agent.connected"
+    returning.given(6_200)
     assert [e.type for e in journal.outbox.unacked][-1] == "call.reconnected"
 
 

@@ -356,10 +356,7 @@ async def test_a_backend_that_takes_the_connection_and_says_nothing_is_passed_ov
                     await caller.receive()
                 await until(lambda: len(second.of(0, "media")) > 60, "more of it")
                 assert caller._hearing._frames.empty(), "the sound goes on while the backend listens"
-                assert not edge.log.of("call.reconnected"), "audio flows one way"
-                await second.play(0, 2)
-                await caller.send(SPEECH)
-                await until(lambda: edge.log.of("call.reconnected"), "both ways")
+                await until(lambda: edge.log.of("call.reconnected"), "both ways: it listens")
                 await caller.hangup()
         await first.start()
 
