@@ -107,7 +107,7 @@ class _Said:
                 if turn % TURN_EVERY == 0:
                     token = self._token("said")
                     await self._tell(socket, "turn.ended", {"role": "caller", "text": token})
-                if turn % TOOL_EVERY == 0:
+                if turn % TOOL_EVERY == 1:
                     data = {"id": self._token("tool"), "name": "act", "arguments": {}}
                     await self._tell(socket, "tool.called", data)
                 due += PERIOD_S
