@@ -42,6 +42,8 @@ class Cuts:
             acked_seq=outbox.acked_seq,
             unacked=[e.origin or Origin(epoch=epoch, n=e.n) for e in outbox.unacked[:UNACKED_SAID_MAX]],
         )
+        session.lapsed = True
+        outbox.close()
         session.cut(silent=how == "silent")
         log.info("call.cut", call=call, epoch=epoch, how=how[:16], unacked=len(made.unacked))
         self._made[(call, epoch)] = made

@@ -99,9 +99,10 @@ class Session:
             self._begin(encoding, sample_rate)
             return
         self._resumed_from = plan.from_epoch
-        epochs: dict[str, object] = {"from_epoch": plan.from_epoch, "to_epoch": self.epoch}
-        kind = "call.moved" if reason == "planned" else "call.reconnecting"
-        self._journal.record(kind, epochs | {"reason": reason, "history": plan.source})
+        self._journal.record(
+            "call.moved" if reason == "planned" else "call.reconnecting",
+            {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
+        )
         for adopted in plan.adopt:
             self._journal.adopt(adopted)
         self._journal.start_from(plan.turns)
@@ -372,9 +373,7 @@ class Session:
             self._leave_to_others("lapse")
 
     def cut(self, *, silent: bool) -> None:
-        """As if this process had died, for this call alone: nobody is told, and what is not acknowledged is gone."""
-        self.lapsed = True
-        self.outbox.close()
+        """As if this process had died, for this call alone: nobody is told."""
         self._caller.cut(silent=silent)
         self._leave_to_others("lapse")
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from app.draining import Draining
@@ -17,7 +18,9 @@ from regions.wire import ids
 from regions.wire.ticket import read
 from tests.support.api import Api, serving
 from tests.support.calls import WrittenCall, create_call, event
-from tests.support.place import Place, problem
+from tests.support.place import Place
+
+WITHIN_S = 20.0
 
 
 @pytest.fixture
@@ -27,6 +30,12 @@ async def place(settings: Settings) -> AsyncIterator[Place]:
         for region in ("us-east", "us-west", "eu-west"):
             await made.add(region, region[:2])
         yield made
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    body = response.json()
+    assert body["fix"] and body["detail"], body
+    return response.status_code, body["code"]
 
 
 async def test_a_region_is_drained_call_by_call_with_its_progress(place: Place) -> None:

@@ -18,9 +18,9 @@ from app.settings import Settings
 from regions.wire import ids
 from regions.wire.events import Origin
 from regions.wire.uplink import Cut
-from tests.support.api import serving
+from tests.support.api import problem, serving
 from tests.support.calls import WrittenCall, event
-from tests.support.place import Place, problem
+from tests.support.place import Place
 
 DRILLS = "/admin/v1/drills"
 AT_MS = 1_700_000_000_000

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from tests.support.api import serving
-from tests.support.place import Place, problem
+from tests.support.api import problem, serving
+from tests.support.place import Place
 
 DRILL: dict[str, Any] = {"kind": "region.loss", "target": "us-east", "calls": "real", "share": 1}
 

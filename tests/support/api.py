@@ -115,3 +115,10 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
 async def _stop(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
     server.should_exit = True
     await task
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """(status, code) of an answer that refuses, and says what to do instead."""
+    body = response.json()
+    assert body["fix"] and body["detail"], body
+    return response.status_code, body["code"]

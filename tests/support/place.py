@@ -1,4 +1,4 @@
-"""A small deployment on paper: an instance, regions with one edge each that only exists as a row, and calls that were answered."""
+"""A deployment of one test: regions with edges that do as they are told, calls that run on them, commands of operators."""
 
 from __future__ import annotations
 
@@ -92,9 +92,3 @@ class Place:
                 return found
         except TimeoutError:
             raise AssertionError(f"never came: {what}") from None
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    body = response.json()
-    assert body["fix"] and body["detail"], body
-    return response.status_code, body["code"]
