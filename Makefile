@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench up ha ha-proof chaos env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos env env-dev lock format openapi clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build
 
 ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 25 minutes; needs etcd)
 	@$(BIN)/python -m tests.chaos.primary_kill --count $(or $(COUNT),50) $(ARGS)
+
+webhook-proof: env-dev ## Kill an instance every ten seconds under load: every webhook comes, in order (MINUTES=10)
+	@$(BIN)/python -m tests.chaos.worker_kill --minutes $(or $(MINUTES),10)
 
 chaos: env-dev ## Break real processes under load, and judge what was seen (MINUTES=10, SEED=n, CALLS=60)
 	@$(BIN)/python -m tests.chaos

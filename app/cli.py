@@ -16,6 +16,7 @@ import typer
 from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
+from app.cli_webhooks import listen, replay, trigger, webhooks_app
 
 EXIT_CODES = """\b
 Exit codes:
@@ -41,7 +42,11 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
+app.add_typer(webhooks_app, name="webhooks")
 app.command()(move)
+app.command()(listen)
+app.command()(trigger)
+app.command()(replay)
 app.command()(drill)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
@@ -243,6 +248,11 @@ def serve() -> None:
       VOXPLANE_DATA              holds the master key; all instances need the same
       VOXPLANE_LOG_FORMAT        json or console
       VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
+      VOXPLANE_LOST_AFTER_S      seconds until a call without its caller or edge is looked into (45)
+      VOXPLANE_CELL              this deployment's number in every id (0)
+      VOXPLANE_DELIVERIES        0: this instance sends no webhooks
+      VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
+      VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b

@@ -48,7 +48,11 @@ from app.settings import Settings
 from app.supervisor import Supervisor, Worker
 from app.vault import MASTER_KEY_FILE, LocalKeys, Vault
 from app.webhooks.delivery import Delivery
+from app.webhooks.record import Record
+from app.webhooks.recovery import Recovery
 from app.webhooks.service import CHANGED, Webhooks
+from app.webhooks.testing import Tests
+from app.webhooks.upkeep import Upkeep
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +79,9 @@ class Control:
     feeds: Feeds
     horizon: Horizon
     webhooks: Webhooks
+    webhook_tests: Tests
+    webhook_record: Record
+    webhook_recovery: Recovery
     calls: Calls
     draining: Draining
     drilling: Drilling
@@ -141,6 +148,11 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         feeds=Feeds(db, vault, clock, hints, horizon),
         horizon=horizon,
         webhooks=webhooks,
+        webhook_tests=Tests(
+            db, webhooks, clock, local_targets=settings.local_targets, proxy=settings.egress_proxy
+        ),
+        webhook_record=Record(db, webhooks, clock),
+        webhook_recovery=Recovery(db, webhooks, clock, hints),
         calls=calls,
         draining=Draining.of(db, calls, fleet_events, drilling.worker),
         drilling=drilling,
@@ -207,9 +219,16 @@ def _with_workers(control: Control) -> Control:
     control.drilling.add_to(supervisor)
     if control.settings.deliveries:
         delivery = Delivery(
-            db, control.vault, hints, control.clock, local_targets=control.settings.local_targets
+            db,
+            control.vault,
+            hints,
+            control.clock,
+            local_targets=control.settings.local_targets,
+            proxy=control.settings.egress_proxy,
         )
         supervisor.add("webhooks", delivery.worker)
+        supervisor.add("webhooks.replays", control.webhook_recovery.worker)
+        supervisor.add("webhooks.upkeep", Upkeep(db, hints).worker)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)

@@ -11,17 +11,21 @@ from app.fleet.drain_service import Drains
 from app.fleet.drain_store import DrainStore
 from app.fleet.drain_worker import DrainWorker, FleetFacts
 from app.fleet.orders import CutReports, Orders
+from app.fleet.standby_store import StandbyStore
+from app.fleet.standby_worker import StandbyWorker
 from app.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
-    """`operators`: their commands. `moves`: of single calls. `orders`: for uplinks. `worker`: the rounds."""
+    """`operators`: their commands. `moves`: of single calls. `orders`: for uplinks. `worker`: the rounds. `standbys`: of calls
+    that stay."""
 
     operators: Drains
     moves: Moves
     orders: Orders
     worker: DrainWorker
+    standbys: StandbyWorker
 
     @classmethod
     def of(
@@ -39,7 +43,12 @@ class Draining:
             stopped=operators.stopped,
             facts=facts,
         )
-        return cls(operators=operators, moves=moves, orders=Orders(moves, operators, drills), worker=worker)
+        standbys = StandbyWorker(
+            StandbyStore(db), calls.fleet, calls.hints, wishes=moves.wishes, granted=calls.tails.want
+        )
+        orders = Orders(moves, operators, drills)
+        return cls(operators=operators, moves=moves, orders=orders, worker=worker, standbys=standbys)
 
     def add_to(self, supervisor: Supervisor) -> None:
         supervisor.add("fleet.drains", self.worker.worker)
+        supervisor.add("fleet.standbys", self.standbys.worker)

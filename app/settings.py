@@ -17,7 +17,8 @@ class Settings:
     """`redis_urls`: region → URL. `uplink_urls`: how edges reach the instances, tried in order. `operator_key`: the
     platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
-    `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others."""
+    `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
+    `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
 
     database_url: str
     database_urls: dict[str, str] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Settings:
     attach_within_s: int = 120
     lost_after_s: int = 45
     deliveries: bool = True
+    egress_proxy: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -60,6 +62,7 @@ class Settings:
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
             deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),
+            egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 
@@ -87,6 +90,12 @@ def _switch(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     if text not in ("", "0", "1"):
         raise SettingsError(f"{name} must be 0 or 1")
     return default if not text else text == "1"
+
+
+def _proxy(text: str) -> str:
+    if text and not text.startswith("http://"):
+        raise SettingsError("VOXPLANE_EGRESS_PROXY is a URL like http://proxy.internal:3128")
+    return text
 
 
 def _redis_urls(text: str) -> dict[str, str]:

@@ -37,6 +37,9 @@ webhook_attempts_total = Counter(
 )
 uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=registry)
 
+standbys_renewed_total = Counter(
+    "voxplane_standbys_renewed", "Calls that were given other standbys.", registry=registry
+)
 fleet_transitions_total = Counter(
     "voxplane_fleet_transitions", "Verdicts that this instance wrote.", ["kind", "verdict"], registry=registry
 )

@@ -145,14 +145,22 @@ class Moves:
     async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
         """See `app.fleet.orders.Tickets`."""
         open_moves = await self._store.granted(moves)
-        calls = await self._calls.store.get_many(list(open_moves))
+        tickets = await self._tickets({c: (m.epoch, m.grants) for c, m in open_moves.items()})
+        return {call_id: (ticket, open_moves[call_id].within_ms) for call_id, ticket in tickets.items()}
+
+    async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
+        """See `app.fleet.orders.Tickets`. The newest of a call's counts."""
+        newest = {call_id: (epoch, grants) for call_id, epoch, grants in sorted(renewals)}
+        return await self._tickets(newest)
+
+    async def _tickets(self, wanted: dict[UUID, tuple[int, int]]) -> dict[UUID, str]:
+        """Call → the ticket of its grants from an epoch on, so many of them; of calls that run, with edges that still hold."""
+        calls = await self._calls.store.get_many(list(wanted))
         rows = await self._db.pool("admin").fetch(SELECT_MODES, list({c.project_id for c in calls}))
         tests = {r["id"] for r in rows if r["mode"] == "test"}
-        made: dict[UUID, tuple[str, int]] = {}
+        made: dict[UUID, str] = {}
         for call in calls:
-            move = open_moves[call.id]
-            grants = grants_between(call, move.epoch, move.grants, self._calls.fleet.now)
+            grants = grants_between(call, *wanted[call.id], self._calls.fleet.now)
             if grants and call.ended_at is None:
-                ticket = await self._calls.ticket(call, grants, test=call.project_id in tests)
-                made[call.id] = (ticket, move.within_ms)
+                made[call.id] = await self._calls.ticket(call, grants, test=call.project_id in tests)
         return made

@@ -27,6 +27,14 @@ class CallerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     to: Annotated[str, Meta(max_length=256)] | None = None
 
 
+class ReconnectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens when the backend is lost while the caller is there. `sound`: what the caller hears meanwhile. `deadline_s`: for
+    how long it is dialled again before the call ends as `agent_lost`; 0: not at all."""
+
+    sound: Literal["tone", "silence"] = "tone"
+    deadline_s: Annotated[float, Meta(ge=0, le=120)] = 20.0
+
+
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The customer's AI backend: a WebSocket that the edge dials. `parameters` reach it as `start.customParameters`."""
 
@@ -34,6 +42,7 @@ class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dialect: Literal["twilio", "teler", "exotel", "native"] = "twilio"
     parameters: Annotated[dict[Name, ShortText], Meta(max_length=32)] = {}
     fallback_url: Url | None = None
+    reconnect: ReconnectRequest = msgspec.field(default_factory=ReconnectRequest)
 
 
 class LatencyRequest(

@@ -25,6 +25,7 @@ from regions.wire.ticket import (
     Agent,
     Claims,
     Grant,
+    Reconnect,
     Sealed,
     b64,
     seal,
@@ -71,6 +72,9 @@ def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) ->
             dialect=wanted.agent.dialect,
             parameters=dict(wanted.agent.parameters),
             fallback_url=wanted.agent.fallback_url,
+            reconnect=Reconnect(
+                sound=wanted.agent.reconnect.sound, deadline_s=wanted.agent.reconnect.deadline_s
+            ),
         ),
         snapshot_key=b64(snapshot_key),
         local_targets=wanted.local_targets,

@@ -17,6 +17,10 @@ class Tickets(Protocol):
         driver raises."""
         ...
 
+    async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
+        """Call → ticket for those of these (call, first epoch, how many) that run. Raises what the driver raises."""
+        ...
+
 
 class Stopping(Protocol):
     async def stopping(self, edge_id: UUID, incarnation: UUID, left_s: float) -> None: ...
@@ -37,17 +41,25 @@ class Orders:
     async def complete(
         self, commands: list[tuple[Command, UUID | None]]
     ) -> list[tuple[Command, UUID | None]]:
-        """The same commands, ready to be sent: a move that is off has become a `stay`. Raises what the driver raises."""
+        """The same commands, ready to be sent: a move that is off has become a `stay`, a ticket that nobody needs any more is
+        empty. Raises what the driver raises."""
         moves = [
             (call_id, int(command.body["epoch"]))
             for command, call_id in commands
             if command.kind == "move" and call_id is not None
         ]
-        if not moves:
-            return commands
-        made = await self._tickets.for_moves(moves)
+        renewals = [
+            (call_id, int(command.body["epoch"]), int(command.body["grants"]))
+            for command, call_id in commands
+            if command.kind == "ticket" and call_id is not None
+        ]
+        made = await self._tickets.for_moves(moves) if moves else {}
+        fresh = await self._tickets.for_standbys(renewals) if renewals else {}
         return [
-            (_complete(command, made.get(call_id)) if call_id is not None else command, call_id)
+            (
+                _complete(command, made.get(call_id), fresh.get(call_id)) if call_id is not None else command,
+                call_id,
+            )
             for command, call_id in commands
         ]
 
@@ -61,7 +73,9 @@ class Orders:
             await self._drills.told(edge_id, cut)
 
 
-def _complete(command: Command, made: tuple[str, int] | None) -> Command:
+def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None) -> Command:
+    if command.kind == "ticket":
+        return Command(version=command.version, kind="ticket", body={"ticket": fresh} if fresh else {})
     if command.kind != "move":
         return command
     if made is None:

@@ -122,7 +122,8 @@ class Talker:
 
     async def _listen(self) -> None:
         async for frame in self._caller.frames():
-            self._heard.append(frame.at_s)
+            if not frame.filler:
+                self._heard.append(frame.at_s)
 
 
 def voiced(samples: bytes) -> tuple[int, int]:

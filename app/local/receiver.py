@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 import uvicorn
 
+from app.webhooks.handshake import HANDSHAKE
 from voxplane import WebhookError, verify
 
 
@@ -25,6 +27,9 @@ class WebhookReceiver:
         self.received: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.faults: list[str] = []
+        self.handshakes = 0
+        self.seen: Callable[[bytes, dict[str, str]], None] = lambda *_: None
+        """Told of every request, whether it verifies or not."""
         self.status = 204
         """What is answered to a webhook that verifies."""
         self.latencies_ms: list[float] = []
@@ -68,9 +73,14 @@ class WebhookReceiver:
             if not part.get("more_body"):
                 break
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        self.seen(body, headers)
         status = self.status
         try:
             event = verify(body, headers, self.secret)
+            if event["type"] == HANDSHAKE:
+                self.handshakes += 1
+                await _answer(send, 204)
+                return
             self.received.append(event)
             self.headers.append(headers)
             happened = datetime.fromisoformat(event["timestamp"]).timestamp()
@@ -78,5 +88,9 @@ class WebhookReceiver:
         except WebhookError as error:
             self.faults.append(error.code)
             status = 400
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        await _answer(send, status)
+
+
+async def _answer(send: Any, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

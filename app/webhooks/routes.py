@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from litestar import delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar import Response, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from app.calls.routes import bounded
 from app.dependencies import ControlIn, PrincipalIn
-from app.webhooks.shapes import AttemptPage, CreatedWebhook, CreateWebhook, SigningSecret, WebhookPage
+from app.webhooks.shapes import (
+    AttemptPage,
+    ChangeWebhook,
+    CreatedWebhook,
+    CreateWebhook,
+    DeliveryPage,
+    HealthView,
+    Recover,
+    ReplayPage,
+    ReplayView,
+    Resend,
+    RotateSecret,
+    SigningSecret,
+    TestResult,
+    TestWebhook,
+    WebhookPage,
+    WebhookView,
+)
 from app.webhooks.signature import write_secret
+
+State = Annotated[str | None, QueryParameter(name="state", required=False)]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False)]
 
 
 @post("/v1/webhooks", operation_id="createWebhook", tags=["webhooks"], summary="Have events sent to a URL")
@@ -21,33 +41,201 @@ async def create_webhook(
     return await control.webhooks.create(principal, data)
 
 
-@get("/v1/webhooks", operation_id="listWebhooks", tags=["webhooks"])
+@get("/v1/webhooks", operation_id="listWebhooks", tags=["webhooks"], summary="The project's endpoints")
 async def list_webhooks(control: ControlIn, principal: PrincipalIn) -> WebhookPage:
     principal.require("webhooks:read")
     return WebhookPage(data=await control.webhooks.all(principal))
 
 
-@get("/v1/webhooks/signing-secret", operation_id="getSigningSecret", tags=["webhooks"])
+@get(
+    "/v1/webhooks/signing-secret",
+    operation_id="getSigningSecret",
+    tags=["webhooks"],
+    summary="The secret that signs what goes to the webhook_url of calls",
+)
 async def signing_secret(control: ControlIn, principal: PrincipalIn) -> SigningSecret:
     principal.require("webhooks:write")
     return SigningSecret(secret=write_secret(await control.webhooks.signing_secret(principal.project_id)))
 
 
-@delete("/v1/webhooks/{webhook_id:str}", operation_id="deleteWebhook", tags=["webhooks"])
+@get("/v1/webhooks/{webhook_id:str}", operation_id="getWebhook", tags=["webhooks"], summary="One endpoint")
+async def get_webhook(
+    webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn
+) -> Response[WebhookView]:
+    principal.require("webhooks:read")
+    view, version = await control.webhooks.get(principal, webhook_id)
+    return Response(view, headers={"ETag": f'"{version}"'})
+
+
+@patch(
+    "/v1/webhooks/{webhook_id:str}",
+    operation_id="changeWebhook",
+    tags=["webhooks"],
+    summary="Change an endpoint, disable or enable it",
+)
+async def change_webhook(
+    webhook_id: FromPath[str],
+    data: JSONBody[ChangeWebhook],
+    control: ControlIn,
+    principal: PrincipalIn,
+    if_match: IfMatch = None,
+) -> Response[WebhookView]:
+    principal.require("webhooks:write")
+    view, version = await control.webhooks.change(principal, webhook_id, data, if_match)
+    return Response(view, headers={"ETag": f'"{version}"'})
+
+
+@delete(
+    "/v1/webhooks/{webhook_id:str}",
+    operation_id="deleteWebhook",
+    tags=["webhooks"],
+    summary="Remove an endpoint; what waits for it is dropped",
+)
 async def delete_webhook(webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> None:
     principal.require("webhooks:write")
     await control.webhooks.delete(principal, webhook_id)
 
 
-@get("/v1/webhooks/{webhook_id:str}/attempts", operation_id="listAttempts", tags=["webhooks"])
+@post(
+    "/v1/webhooks/{webhook_id:str}/rotate",
+    operation_id="rotateWebhookSecret",
+    tags=["webhooks"],
+    status_code=200,
+    summary="A new secret; the present one signs too for a while",
+)
+async def rotate_secret(
+    webhook_id: FromPath[str], data: JSONBody[RotateSecret], control: ControlIn, principal: PrincipalIn
+) -> CreatedWebhook:
+    principal.require("webhooks:write")
+    return await control.webhooks.rotate(principal, webhook_id, data)
+
+
+@post(
+    "/v1/webhooks/{webhook_id:str}/test",
+    operation_id="testWebhook",
+    tags=["webhooks"],
+    status_code=200,
+    summary="Send one signed example event now",
+)
+async def send_test_event(
+    webhook_id: FromPath[str], data: JSONBody[TestWebhook], control: ControlIn, principal: PrincipalIn
+) -> TestResult:
+    principal.require("webhooks:write")
+    return await control.webhook_tests.send(principal, webhook_id, data)
+
+
+@get(
+    "/v1/webhooks/{webhook_id:str}/health",
+    operation_id="getWebhookHealth",
+    tags=["webhooks"],
+    summary="How deliveries to an endpoint do",
+)
+async def get_health(webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> HealthView:
+    principal.require("webhooks:read")
+    return await control.webhook_record.health(principal, webhook_id)
+
+
+@get(
+    "/v1/webhooks/{webhook_id:str}/attempts",
+    operation_id="listAttempts",
+    tags=["webhooks"],
+    summary="Attempts, the newest first",
+)
 async def list_attempts(
+    webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn, limit: FromQuery[int] = 50
+) -> AttemptPage:
+    principal.require("webhooks:read")
+    return AttemptPage(data=await control.webhook_record.attempts(principal, webhook_id, bounded(limit)))
+
+
+@get(
+    "/v1/webhooks/{webhook_id:str}/deliveries",
+    operation_id="listDeliveries",
+    tags=["webhooks"],
+    summary="Deliveries and their states, those of the newest calls first",
+)
+async def list_deliveries(
     webhook_id: FromPath[str],
     control: ControlIn,
     principal: PrincipalIn,
+    in_state: State = None,
+    cursor: FromQuery[str | None] = None,
     limit: FromQuery[int] = 50,
-) -> AttemptPage:
+) -> DeliveryPage:
     principal.require("webhooks:read")
-    return AttemptPage(data=await control.webhooks.attempts(principal, webhook_id, bounded(limit)))
+    found, at = await control.webhook_record.deliveries(
+        principal, webhook_id, in_state, cursor, bounded(limit)
+    )
+    return DeliveryPage(data=found, next_cursor=at)
 
 
-ROUTES: list[Any] = [create_webhook, list_webhooks, signing_secret, delete_webhook, list_attempts]
+@post(
+    "/v1/webhooks/{webhook_id:str}/resend",
+    operation_id="resendEvent",
+    tags=["webhooks"],
+    status_code=202,
+    summary="Send one event again",
+)
+async def resend(
+    webhook_id: FromPath[str], data: JSONBody[Resend], control: ControlIn, principal: PrincipalIn
+) -> None:
+    principal.require("webhooks:write")
+    await control.webhook_recovery.resend(principal, webhook_id, data)
+
+
+@post(
+    "/v1/webhooks/{webhook_id:str}/recover",
+    operation_id="recoverWebhook",
+    tags=["webhooks"],
+    status_code=202,
+    summary="Send again what failed or was missed since a time",
+)
+async def recover(
+    webhook_id: FromPath[str], data: JSONBody[Recover], control: ControlIn, principal: PrincipalIn
+) -> ReplayView:
+    principal.require("webhooks:write")
+    return await control.webhook_recovery.recover(principal, webhook_id, data)
+
+
+@get(
+    "/v1/webhooks/{webhook_id:str}/replays",
+    operation_id="listReplays",
+    tags=["webhooks"],
+    summary="Replays, the newest first",
+)
+async def list_replays(webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> ReplayPage:
+    principal.require("webhooks:read")
+    return ReplayPage(data=await control.webhook_recovery.all(principal, webhook_id))
+
+
+@get(
+    "/v1/webhooks/{webhook_id:str}/replays/{replay_id:str}",
+    operation_id="getReplay",
+    tags=["webhooks"],
+    summary="How far a replay is",
+)
+async def get_replay(
+    webhook_id: FromPath[str], replay_id: FromPath[str], control: ControlIn, principal: PrincipalIn
+) -> ReplayView:
+    principal.require("webhooks:read")
+    return await control.webhook_recovery.get(principal, webhook_id, replay_id)
+
+
+@post(
+    "/v1/webhooks/{webhook_id:str}/replays/{replay_id:str}/cancel",
+    operation_id="cancelReplay",
+    tags=["webhooks"],
+    status_code=200,
+    summary="Queue nothing more of a replay",
+)
+async def cancel_replay(
+    webhook_id: FromPath[str], replay_id: FromPath[str], control: ControlIn, principal: PrincipalIn
+) -> ReplayView:
+    principal.require("webhooks:write")
+    return await control.webhook_recovery.cancel(principal, webhook_id, replay_id)
+
+
+ROUTES: list[Any] = [
+    create_webhook, list_webhooks, signing_secret, get_webhook, change_webhook, delete_webhook, rotate_secret,
+    send_test_event, get_health, list_attempts, list_deliveries, resend, recover, list_replays, get_replay, cancel_replay,
+]  # fmt: skip

@@ -20,7 +20,8 @@ from regions.wire.addresses import AddressError, check_ip, check_url
 DEADLINE_S = 15.0
 CONNECT_S = 5.0
 EXCERPT_BYTES = 1_024
-CONNECTIONS_MAX = 512
+CONNECTIONS_MAX = 2_560
+"""More than deliveries are under way at once, those that get no answer among them."""
 KEPT_ALIVE_S = 30.0
 
 
@@ -34,6 +35,10 @@ class Answer:
     timed_out: bool = False
     retry_after_s: float | None = None
     excerpt: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
 
 
 class FilteredResolver(AbstractResolver):
@@ -70,12 +75,18 @@ class FilteredResolver(AbstractResolver):
 
 class Sender:
     """One connection pool for the deliveries of this instance to the world, and one for those of test projects where
-    `local_targets` lets them reach this machine. Make it inside the event loop."""
+    `local_targets` lets them reach this machine. Make it inside the event loop.
 
-    def __init__(self, *, local_targets: bool) -> None:
-        self._sessions = {
-            local: _session(local_targets=local) for local in ((False, True) if local_targets else (False,))
-        }
+    `proxy`: what goes to the world leaves through it. Every address the host resolves to here is filtered first; the proxy
+    resolves the host again, so it must refuse inner addresses too."""
+
+    def __init__(self, *, local_targets: bool, proxy: str = "") -> None:
+        self._proxy = proxy
+        self._world = FilteredResolver(local_targets=False)
+        # the proxy's own address is the operator's, and filtered by nobody
+        self._sessions = {False: _session(None if proxy else self._world)}
+        if local_targets:
+            self._sessions[True] = _session(FilteredResolver(local_targets=True))
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -93,8 +104,12 @@ class Sender:
         try:
             target = check_url(url, schemes=("https", "http"), local_targets=local)
             where = URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True)
+            proxy = self._proxy if self._proxy and not local else None
+            if proxy:
+                async with asyncio.timeout(CONNECT_S):
+                    await self._world.resolve(target.host, target.port)
             async with self._sessions[local].post(
-                where, data=body, headers=headers, allow_redirects=False
+                where, data=body, headers=headers, allow_redirects=False, proxy=proxy
             ) as response:
                 status = response.status
                 retry_after_s = _seconds(response.headers.get("Retry-After"))
@@ -119,10 +134,10 @@ class Sender:
         )
 
 
-def _session(*, local_targets: bool) -> aiohttp.ClientSession:
+def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            resolver=FilteredResolver(local_targets=local_targets),
+            resolver=resolver,
             use_dns_cache=False,
             limit=CONNECTIONS_MAX,
             keepalive_timeout=KEPT_ALIVE_S,

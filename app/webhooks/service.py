@@ -1,43 +1,46 @@
-"""Webhook endpoints: made, listed, removed, and the hidden ones behind a call's `webhook_url`."""
+"""Webhook endpoints: made, changed, removed, their secrets rotated; and the hidden ones behind a call's `webhook_url`."""
 
 from __future__ import annotations
 
-import base64
 import hmac
 import os
 from collections import OrderedDict
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, text, update
+from msgspec import to_builtins
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import Clock, rfc3339
 from app.db import Database
-from app.errors import FieldError, Invalid, NotFound
+from app.errors import Conflict, FieldError, Invalid, NotFound, PreconditionFailed, QuotaExceeded
 from app.hints import Hints
 from app.ids import new_id, parse
 from app.projects.auth import Principal
 from app.tables import webhooks
 from app.vault import Vault
-from app.webhooks.shapes import AttemptView, CreatedWebhook, CreateWebhook, WebhookView
-from app.webhooks.signature import SECRET_BYTES, write_secret
+from app.webhooks import policy
+from app.webhooks.envelope import Envelopes, Secret, has_expired, secrets_of
+from app.webhooks.shapes import (
+    ChangeWebhook,
+    CreatedWebhook,
+    CreateWebhook,
+    RotateSecret,
+    SecretView,
+    WebhookView,
+)
+from app.webhooks.signature import SECRET_BYTES, read_secret, write_secret
 from regions.wire import ids
-from regions.wire.addresses import AddressError, check_url
-from regions.wire.events import EVENT_TYPES
 
 PAGE_MAX = 200
 URLS_MAX = 10_000
 FRESH_S = 10.0
-SCHEMES = ("https", "http")
 CHANGED = "webhooks"
-"""The topic on which instances tell each other that an endpoint was removed or disabled."""
-
-SELECT_ATTEMPTS = text(
-    "select a.call_id, a.seq, a.attempt, a.at, a.duration_ms, a.status, a.error, d.overtook"
-    " from vx.delivery_attempts a join vx.deliveries d using (call_id, webhook_id, seq)"
-    " where a.webhook_id = :webhook order by a.at desc limit :limit"
-)
+"""The topic on which instances tell each other that an endpoint was removed, changed or disabled."""
+LOCK_PROJECT = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 class Webhooks:
@@ -50,25 +53,34 @@ class Webhooks:
         self._hints = hints
         self._local_targets = local_targets
         self._by_url: OrderedDict[tuple[UUID, str], tuple[UUID, float]] = OrderedDict()
+        self.envelopes = Envelopes(vault)
 
     async def create(self, principal: Principal, body: CreateWebhook) -> CreatedWebhook:
+        """Raises `Invalid`, `Conflict` where there is one like it, `QuotaExceeded` where there are too many."""
         self._check(principal, body)
-        webhook_id, now, secret = new_id(self._db.cell), self._clock.now(), os.urandom(SECRET_BYTES)
+        faults = policy.secret_faults(body.secret)
+        if faults:
+            raise Invalid("The webhook cannot be created so.", errors=faults)
+        webhook_id, now = new_id(self._db.cell), self._clock.now()
+        secret = (read_secret(body.secret) if body.secret else None) or os.urandom(SECRET_BYTES)
         row: dict[str, Any] = {
             "id": webhook_id,
             "project_id": principal.project_id,
             "scope": "project",
-            "url": body.url,
-            "types": body.types,
-            "secrets": [self._wrapped(webhook_id, secret, rfc3339(now))],
             "local_targets": principal.mode == "test",
             "created_at": now,
+            "secrets": [self._new_secret(webhook_id, secret, now)],
+            **self._columns(webhook_id, to_builtins(body)),
         }
         async with self._db.project(principal.project_id) as connection:
-            await connection.execute(insert(webhooks).values(**row))
-        return CreatedWebhook(
-            **_view(row | {"enabled": True, "disabled_reason": None}), secret=write_secret(secret)
-        )
+            await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{principal.project_id}"})
+            await self._refuse_another(connection, body.url, row["types"], row["metadata"])
+            made = (
+                (await connection.execute(insert(webhooks).values(**row).returning(webhooks)))
+                .mappings()
+                .one()
+            )
+        return CreatedWebhook(**await self._view(made), secret=write_secret(secret))
 
     async def all(self, principal: Principal) -> list[WebhookView]:
         query = (
@@ -79,7 +91,85 @@ class Webhooks:
         )
         async with self._db.project(principal.project_id) as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [WebhookView(**_view(row)) for row in rows]
+        return [WebhookView(**await self._view(row)) for row in rows]
+
+    async def get(self, principal: Principal, webhook: str) -> tuple[WebhookView, int]:
+        """The view, and the version it has."""
+        row = await self.row(principal, webhook)
+        return WebhookView(**await self._view(row)), row["version"]
+
+    async def row(self, principal: Principal, webhook: str) -> Any:
+        """Raises `NotFound`."""
+        async with self._db.project(principal.project_id) as connection:
+            return await self._found(connection, webhook)
+
+    async def change(
+        self, principal: Principal, webhook: str, body: ChangeWebhook, if_match: str | None
+    ) -> tuple[WebhookView, int]:
+        """Raises `PreconditionFailed` where it has another version than `if_match` says."""
+        self._check(principal, body)
+        async with self._db.project(principal.project_id) as connection:
+            row = await self._found(connection, webhook, lock=True)
+            if if_match is not None and if_match.strip() not in ("*", f'"{row["version"]}"'):
+                raise PreconditionFailed("The webhook has another version.")
+            new = self._columns(row["id"], to_builtins(body))
+            if row["scope"] == "call" and new.get("url", row["url"]) != row["url"]:
+                raise Conflict(
+                    "This endpoint stands for the webhook_url of calls.",
+                    fix="Name another URL in the create.",
+                )
+            if new.get("url", row["url"]) != row["url"]:
+                new |= {"verified_at": None, "failing_since": None, "warned": 0}
+            if new.get("enabled") is True:
+                new |= {"disabled_reason": None, "failing_since": None, "warned": 0}
+            if new.get("enabled") is False and row["enabled"]:
+                new["disabled_reason"] = "disabled by the project"
+            statement = (
+                update(webhooks)
+                .where(webhooks.c.id == row["id"])
+                .values(**new, version=webhooks.c.version + 1)
+                .returning(webhooks)
+            )
+            changed = (await connection.execute(statement)).mappings().one()
+        self._changed()
+        return WebhookView(**await self._view(changed)), changed["version"]
+
+    async def rotate(self, principal: Principal, webhook: str, body: RotateSecret) -> CreatedWebhook:
+        """A new secret; the present ones sign too until `overlap_s` from now, and no older one longer than it would have."""
+        faults = policy.secret_faults(body.secret)
+        if faults:
+            raise Invalid("The secret cannot be used.", errors=faults)
+        now = self._clock.now()
+        async with self._db.project(principal.project_id) as connection:
+            row = await self._found(connection, webhook, lock=True)
+            if row["scope"] == "call":
+                raise Conflict(
+                    "This endpoint is signed with the project's own secret.",
+                    fix="Make an endpoint of the project with POST /v1/webhooks: it has a secret of its own.",
+                )
+            secret = (read_secret(body.secret) if body.secret else None) or os.urandom(SECRET_BYTES)
+            until = rfc3339(now + timedelta(seconds=body.overlap_s))
+            kept = [
+                Secret(
+                    wrapped=s.wrapped, created_at=s.created_at, expires_at=min(s.expires_at or until, until)
+                )
+                for s in secrets_of(row)
+                if body.overlap_s and not has_expired(s, now)
+            ]
+            if len(kept) >= policy.SECRETS_MAX:
+                raise Conflict(
+                    f"{len(kept)} secrets are valid at once.",
+                    fix="Wait until one expires, or rotate with overlap_s 0.",
+                )
+            secrets = [self._new_secret(row["id"], secret, now), *(to_builtins(s) for s in kept)]
+            statement = (
+                update(webhooks)
+                .where(webhooks.c.id == row["id"])
+                .values(secrets=secrets, version=webhooks.c.version + 1)
+                .returning(webhooks)
+            )
+            changed = (await connection.execute(statement)).mappings().one()
+        return CreatedWebhook(**await self._view(changed), secret=write_secret(secret))
 
     async def delete(self, principal: Principal, webhook: str) -> None:
         """What is still to be delivered to it is not delivered any more."""
@@ -91,34 +181,15 @@ class Webhooks:
             )
         if changed.rowcount == 0:
             raise NotFound("There is no such webhook.")
-        self.forget()
-        self._hints.wake(CHANGED)
+        self._changed()
 
     def forget(self) -> None:
         """Some endpoint was removed or disabled, here or on another instance."""
         self._by_url.clear()
 
-    async def attempts(self, principal: Principal, webhook: str, limit: int) -> list[AttemptView]:
-        found = parse(ids.WEBHOOK, webhook)
-        async with self._db.project(principal.project_id) as connection:
-            if found is None or not await connection.scalar(
-                select(webhooks.c.id).where(webhooks.c.id == found)
-            ):
-                raise NotFound("There is no such webhook.")
-            rows = (await connection.execute(SELECT_ATTEMPTS, {"webhook": found, "limit": limit})).all()
-        return [
-            AttemptView(
-                event_seq=r.seq,
-                call_id=ids.encode(ids.CALL, r.call_id),
-                attempt=r.attempt,
-                at=rfc3339(r.at),
-                duration_ms=r.duration_ms,
-                status=r.status,
-                error=r.error,
-                overtook=r.overtook,
-            )
-            for r in rows
-        ]
+    def _changed(self) -> None:
+        self.forget()
+        self._hints.wake(CHANGED)
 
     async def for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
         """The hidden endpoint for a call's `webhook_url`; one per URL and project, signed with the project's own secret. One that
@@ -128,15 +199,15 @@ class Webhooks:
         if known is not None and now_s - read_s < FRESH_S:
             return known
         secret = await self.signing_secret(project_id)
-        webhook_id = new_id(self._db.cell)
+        webhook_id, now = new_id(self._db.cell), self._clock.now()
         row = {
             "id": webhook_id,
             "project_id": project_id,
             "scope": "call",
             "url": url,
-            "secrets": [self._wrapped(webhook_id, secret, rfc3339(self._clock.now()))],
+            "secrets": [self._new_secret(webhook_id, secret, now)],
             "local_targets": mode == "test",
-            "created_at": self._clock.now(),
+            "created_at": now,
         }
         # literal: the planner has to see that it is the partial index's own
         unique = text("scope = 'call' and deleted_at is null")
@@ -146,7 +217,7 @@ class Webhooks:
             .on_conflict_do_update(
                 index_elements=[webhooks.c.project_id, webhooks.c.url],
                 index_where=unique,
-                set_={"enabled": True, "disabled_reason": None},
+                set_={"enabled": True, "disabled_reason": None, "failing_since": None},
                 where=text("not vx.webhooks.enabled"),
             )
         )
@@ -164,34 +235,74 @@ class Webhooks:
         key = await self._vault.for_project(project_id)
         return hmac.digest(key.secret, b"webhooks", "sha256")[:SECRET_BYTES]
 
-    def _wrapped(self, webhook_id: UUID, secret: bytes, at: str) -> dict[str, str | None]:
-        wrapped = self._vault.provider.wrap(secret, f"webhook:{webhook_id}")
-        return {"wrapped": base64.b64encode(wrapped).decode(), "created_at": at, "expires_at": None}
-
-    def _check(self, principal: Principal, body: CreateWebhook) -> None:
+    def _check(self, principal: Principal, body: CreateWebhook | ChangeWebhook) -> None:
+        given = to_builtins(body)
         faults: list[FieldError] = []
-        try:
-            check_url(
-                body.url, schemes=SCHEMES, local_targets=self._local_targets and principal.mode == "test"
-            )
-        except AddressError as error:
-            faults.append(FieldError(pointer="/url", detail=f"{error.detail}. {error.fix}"))
-        faults += [
-            FieldError(pointer=f"/types/{i}", detail="there is no such event type")
-            for i, name in enumerate(body.types or [])
-            if name not in EVENT_TYPES or not EVENT_TYPES[name].durable
-        ]
+        if "url" in given:
+            local_targets = self._local_targets and principal.mode == "test"
+            faults += policy.url_faults(given["url"], local_targets=local_targets)
+        faults += policy.type_faults(given.get("types"))
+        faults += policy.metadata_faults(given.get("metadata"))
+        faults += policy.header_faults(given.get("headers"))
         if faults:
-            raise Invalid("The webhook cannot be created so.", errors=faults)
+            raise Invalid("The webhook cannot be as it is asked for.", errors=faults)
 
+    def _columns(self, webhook_id: UUID, given: dict[str, Any]) -> dict[str, Any]:
+        """What was given, as the row has it."""
+        row = {k: v for k, v in given.items() if k not in ("secret", "headers")}
+        if "types" in row:
+            row["types"] = policy.stored_types(row["types"])
+        if "headers" in given:
+            own = given["headers"] or {}
+            row["headers"] = self.envelopes.wrap_headers(webhook_id, own) if own else None
+            row["header_names"] = sorted(own)
+        return row
 
-def _view(row: Any) -> dict[str, Any]:
-    return {
-        "id": ids.encode(ids.WEBHOOK, row["id"]),
-        "url": row["url"],
-        "scope": row["scope"],
-        "types": row["types"],
-        "enabled": row["enabled"],
-        "disabled_reason": row["disabled_reason"],
-        "created_at": rfc3339(row["created_at"]),
-    }
+    def _new_secret(self, webhook_id: UUID, secret: bytes, now: datetime) -> dict[str, str | None]:
+        return {
+            "wrapped": self.envelopes.wrap_secret(webhook_id, secret),
+            "created_at": rfc3339(now),
+            "expires_at": None,
+        }
+
+    async def _refuse_another(self, connection: AsyncConnection, url: str, types: Any, metadata: Any) -> None:
+        live = (webhooks.c.scope == "project") & webhooks.c.deleted_at.is_(None)
+        like = select(webhooks.c.id, webhooks.c.types, webhooks.c.metadata).where(live, webhooks.c.url == url)
+        for row in (await connection.execute(like)).all():
+            if (row.types, row.metadata) == (types, metadata):
+                name = ids.encode(ids.WEBHOOK, row.id)
+                raise Conflict(
+                    f"{name} sends the same events to the same URL.",
+                    code="duplicate_webhook",
+                    fix=f"Use it, change it with PATCH /v1/webhooks/{name}, or give this one another filter.",
+                )
+        if (await connection.scalar(select(func.count()).where(live)) or 0) >= policy.ENDPOINTS_MAX:
+            raise QuotaExceeded(
+                f"A project has at most {policy.ENDPOINTS_MAX} endpoints.", fix="Delete one that is not used."
+            )
+
+    async def _found(self, connection: AsyncConnection, webhook: str, *, lock: bool = False) -> Any:
+        found = parse(ids.WEBHOOK, webhook)
+        query = select(webhooks).where(webhooks.c.id == found, webhooks.c.deleted_at.is_(None))
+        query = query.with_for_update(key_share=True) if lock else query
+        row = (await connection.execute(query)).mappings().one_or_none() if found is not None else None
+        if row is None:
+            raise NotFound("There is no such webhook.")
+        return row
+
+    async def _view(self, row: Any) -> dict[str, Any]:
+        now = self._clock.now()
+        plain = ("url", "scope", "description", "types", "metadata", "signatures", "header_names", "rate_per_s",
+                 "concurrency", "enabled", "disabled_reason")  # fmt: skip
+        times = ("verified_at", "failing_since", "full_since", "created_at")
+        return {
+            "id": ids.encode(ids.WEBHOOK, row["id"]),
+            **{name: row[name] for name in plain},
+            **{name: rfc3339(row[name]) if row[name] is not None else None for name in times},
+            "secrets": [
+                SecretView(created_at=s.created_at, expires_at=s.expires_at)
+                for s in secrets_of(row)
+                if not has_expired(s, now)
+            ],
+            "public_keys": await self.envelopes.public_keys(row, now),
+        }

@@ -1,12 +1,13 @@
 """A call's connection to the customer's backend: opens it, speaks the dialect, says what came and how it ended.
 
-Decides which URL is tried and how a close is to be read. A backend that closes with 1000, or without a code, has hung up;
-anything else, a lost connection too, is a crash, after which the call may dial again.
+Decides which URL is tried and how a close is to be read (`Ending`). A backend that closes with 1000, or without a code, has
+hung up; anything else, a lost connection too, is a crash, after which the call may dial again.
 """
 
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -19,9 +20,28 @@ from regions.wire.ticket import Agent
 log = structlog.get_logger()
 
 CONNECT_DEADLINE_S = 2.0
+HURRIED_DEADLINE_S = 1.0
+"""Of the first URL where a caller waits and there is a second one."""
 UNREAD_BYTES_MAX = 512 * 1024
 MESSAGE_BYTES_MAX = 1 << 20
 CLEAN_CODES = (1000, 1005)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a backend's socket ended. `clean`: it has hung up. `why`: ``closed`` (a close frame, with its `code`), ``lost`` (the
+    connection broke, or answered no ping), ``does_not_read``, ``too_large`` (a message), ``hung_up_at_once`` (see `agent_leg`)."""
+
+    clean: bool
+    why: str
+    code: int | None = None
+
+    def data(self) -> dict[str, object]:
+        data: dict[str, object] = {"clean": self.clean, "why": self.why}
+        return data if self.code is None else data | {"code": self.code}
+
+
+LOST = Ending(clean=False, why="lost")
 
 
 class AgentEvents(Protocol):
@@ -31,11 +51,11 @@ class AgentEvents(Protocol):
     def on_mark(self, name: str) -> None: ...
     def on_clear(self) -> None: ...
     def on_text(self, type_: str, data: bytes) -> None: ...
-    def on_closed(self, connection: AgentConnection, *, clean: bool) -> None: ...
+    def on_closed(self, connection: AgentConnection, ending: Ending) -> None: ...
 
 
 class AgentConnection:
-    """`fallback`: whether the second URL was the one that answered."""
+    """`fallback`: whether the second URL was the one that answered. `said`: something has come of it."""
 
     def __init__(self, events: AgentEvents, dialect: TwilioDialect, *, dial: Dial = dial) -> None:
         self._events: AgentEvents | None = events
@@ -45,16 +65,26 @@ class AgentConnection:
         self._listener: _Listener | None = None
         self.speaks_text = False
         self.fallback = False
+        self.said = False
 
     async def open(
-        self, agent: Agent, parameters: dict[str, str], *, local_targets: bool, tls: ssl.SSLContext
+        self,
+        agent: Agent,
+        parameters: dict[str, str],
+        *,
+        local_targets: bool,
+        tls: ssl.SSLContext,
+        hurry: bool = False,
     ) -> None:
-        """Dials `url`, then `fallback_url`; sends `connected` and `start`. Raises the `DialError` of the last one tried."""
+        """Dials `url`, then `fallback_url`; sends `connected` and `start`. Raises the `DialError` of the last one tried. `hurry`:
+        somebody waits, and the second URL is not kept waiting for long."""
         urls = [agent.url, agent.fallback_url] if agent.fallback_url else [agent.url]
         for i, url in enumerate(urls):
             assert url is not None
             try:
-                transport = await self._connect(url, local_targets=local_targets, tls=tls)
+                brief = hurry and i + 1 < len(urls)
+                deadline_s = HURRIED_DEADLINE_S if brief else CONNECT_DEADLINE_S
+                transport = await self._connect(url, deadline_s, local_targets=local_targets, tls=tls)
             except DialError as error:
                 self._listener = None
                 log.info("agent.unreachable", attempt=i + 1, code=error.code)
@@ -67,11 +97,13 @@ class AgentConnection:
             transport.send(WSMsgType.TEXT, self._dialect.start(parameters))
             return
 
-    async def _connect(self, url: str, *, local_targets: bool, tls: ssl.SSLContext) -> WSTransport:
+    async def _connect(
+        self, url: str, deadline_s: float, *, local_targets: bool, tls: ssl.SSLContext
+    ) -> WSTransport:
         """A backend that closes before anything was said to it was not reached: there is no call that it could hang up on."""
         listener = self._listener = _Listener(self)
         transport = await self._dial(
-            url, lambda: listener, local_targets=local_targets, deadline_s=CONNECT_DEADLINE_S, tls=tls
+            url, lambda: listener, local_targets=local_targets, deadline_s=deadline_s, tls=tls
         )
         if listener.over:
             transport.disconnect(False)
@@ -112,7 +144,7 @@ class AgentConnection:
             return
         if transport.underlying_transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             log.warning("agent.does_not_read")
-            self.lost(clean=False)
+            self.lost(Ending(clean=False, why="does_not_read"))
             transport.disconnect(False)
             return
         transport.send(WSMsgType.TEXT, message)
@@ -121,6 +153,7 @@ class AgentConnection:
         events = self._events
         if events is None or listener is not self._listener:
             return
+        self.said = True
         match decode(message):
             case AgentMedia(ulaw):
                 events.on_audio(ulaw)
@@ -132,16 +165,16 @@ class AgentConnection:
             case AgentClear():
                 events.on_clear()
 
-    def closed(self, listener: _Listener, *, clean: bool) -> None:
+    def closed(self, listener: _Listener, ending: Ending) -> None:
         """A socket is gone. One that was never in use, or is not any more, was seen to where it was dialled."""
         if listener is self._listener and self._transport is not None:
-            self.lost(clean=clean)
+            self.lost(ending)
 
-    def lost(self, *, clean: bool) -> None:
+    def lost(self, ending: Ending) -> None:
         events, self._events = self._events, None
         self._transport = None
         if events is not None:
-            events.on_closed(self, clean=clean)
+            events.on_closed(self, ending)
 
 
 class _Listener(WSListener):
@@ -150,7 +183,7 @@ class _Listener(WSListener):
     def __init__(self, connection: AgentConnection) -> None:
         self._connection = connection
         self._parts = bytearray()
-        self._clean = False
+        self._ending = LOST
         self.over = False
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -161,6 +194,7 @@ class _Listener(WSListener):
                 return
             self._parts += frame.get_payload_as_bytes()
             if len(self._parts) > MESSAGE_BYTES_MAX:
+                self._ending = Ending(clean=False, why="too_large")
                 transport.disconnect(False)
             elif frame.fin:
                 message = bytes(self._parts)
@@ -169,10 +203,11 @@ class _Listener(WSListener):
         elif kind == WSMsgType.CLOSE:
             self.over = True
             payload = frame.get_payload_as_bytes()
-            self._clean = len(payload) < 2 or int.from_bytes(payload[:2], "big") in CLEAN_CODES
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+            self._ending = Ending(clean=code is None or code in CLEAN_CODES, why="closed", code=code)
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.over = True
-        self._connection.closed(self, clean=self._clean)
+        self._connection.closed(self, self._ending)

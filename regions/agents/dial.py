@@ -15,6 +15,10 @@ from regions.wire.addresses import AddressError, check_ip, check_url
 
 SCHEMES = ("wss", "ws")
 FRAME_BYTES_MAX = 1 << 20
+SILENT_S = 10.0
+"""A backend that says nothing for so long is asked by a ping, and has as long again to answer."""
+UNACKED_MS_MAX = 5_000
+"""A machine that takes in nothing for so long is gone: audio is sent to it 50 times a second."""
 
 
 class DialError(Exception):
@@ -83,6 +87,8 @@ async def _dial(
             candidate.close()
             raise
         candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MS_MAX)
         connected = candidate
         break
     if connected is None:
@@ -96,6 +102,9 @@ async def _dial(
             socket_factory=lambda _: ready,
             max_redirects=0,
             max_frame_size=FRAME_BYTES_MAX,
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=SILENT_S,
+            auto_ping_reply_timeout=SILENT_S,
             extra_headers={"Host": target.authority},
         )
     except (WSError, OSError) as error:

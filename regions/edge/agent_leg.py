@@ -1,40 +1,69 @@
 """The backend's side of a call: dialled, dialled again after a crash, told who and where it is.
 
-Decides how often and how soon a lost backend is dialled again, and what a new socket is told of the conversation. Whether
-the call still may is asked before and after every attempt (`owns`); how it went is reported, never decided here.
+Decides what a new socket is told of the conversation and what waits for it, and which hang-ups are believed. When it is dialled
+and when it is given up on is `Redial`'s. Whether the call still may is asked before and after every attempt (`owns`, `leaving`);
+how it went is reported, never decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from regions.agents.connection import AgentConnection, AgentEvents
+from regions.agents.connection import AgentConnection, AgentEvents, Ending
 from regions.agents.dial import DialError
+from regions.agents.redial import Redial
 from regions.agents.twilio import TwilioDialect, conversation_parameter, sid
+from regions.edge.clock import lease_ms
 from regions.edge.context import EdgeContext
 from regions.wire.snapshot import Turn
 from regions.wire.ticket import Claims, Sealed
 
 log = structlog.get_logger()
 
-REDIAL_S = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0)
-"""The pauses before each attempt on a call that had a backend; the first time there is one attempt."""
-STEADY_S = 5.0
-"""A backend that was there for so long has earned all attempts anew; one that falls over at once uses them up."""
+CURT_MS = 1_000
+CURT_MAX = 3
+"""A backend that hangs up on a resumed call within `CURT_MS`, without a word, is believed the third time."""
+DIGITS_MAX = 32
+LEAVING_LOOK_S = 0.1
+BROKE_OFF = "broke_off"
+"""Why a backend was given up on that was reached each time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialled:
+    """How the dialling went. `code`: of the last attempt's `DialError`, or `BROKE_OFF`; empty where one came to something.
+    `resumed`: it was not for the call's first backend."""
+
+    resumed: bool
+    attempts: int = 1
+    away_ms: int = 0
+    fallback: bool = False
+    code: str = ""
 
 
 class DialEvents(AgentEvents, Protocol):
     """What a call is told of its backend, how the dialling went included."""
 
     def owns(self) -> bool: ...
-    def on_connected(self, *, fallback: bool, resumed: bool) -> None: ...
-    def on_unreachable(self, code: str, *, resumed: bool) -> None:
-        """`code`: of the last attempt's `DialError`; empty where there was no attempt left."""
+    def leaving(self) -> bool:
+        """The caller is on its way to another edge, which dials its own."""
+        ...
+
+    def on_connected(self, dialled: Dialled) -> None: ...
+    def on_unreached(self) -> None:
+        """An attempt for a call that had a backend has failed; there will be another."""
+        ...
+
+    def on_unreachable(self, dialled: Dialled) -> None:
+        """There is no attempt left."""
         ...
 
 
@@ -49,8 +78,11 @@ class AgentLeg:
         self._sealed = sealed
         self._connection: AgentConnection | None = None
         self._dialling: asyncio.Task[None] | None = None
-        self._attempts = 0
-        self._up_at_s = 0.0
+        self._redial = Redial(round(sealed.agent.reconnect.deadline_s * 1000))
+        self._resumed = False
+        self._up_ms = 0
+        self._curt = 0
+        self._digits: deque[str] = deque(maxlen=DIGITS_MAX)
         self.stream_sid = sid("MZ", os.urandom(16))
 
     @property
@@ -59,19 +91,36 @@ class AgentLeg:
         return self._connection
 
     def dial(self, turns: Callable[[], list[Turn]], *, resumed: bool) -> None:
-        """`turns`: the conversation at the moment of each attempt."""
-        self._dialling = asyncio.create_task(
-            self._dial_until_up(turns, resumed=resumed), name=f"dial {self._claims.call}"
-        )
+        """The call's first backend, or the first of this owner. `turns`: the conversation at the moment of each attempt."""
+        if resumed:
+            self._redial.lost(lease_ms(), sure=1)
+        work = self._dial_until_up(turns) if resumed else self._dial_once()
+        self._dialling = asyncio.create_task(work, name=f"dial {self._claims.call}")
 
-    def lost(self, connection: AgentConnection) -> bool:
-        """The backend's socket has closed; False where it was not the one in use."""
+    def again(self, turns: Callable[[], list[Turn]]) -> None:
+        """After `lost`."""
+        self._redial.lost(lease_ms())
+        self._dialling = asyncio.create_task(self._dial_until_up(turns), name=f"dial {self._claims.call}")
+
+    def lost(self, connection: AgentConnection, ending: Ending) -> Ending | None:
+        """The backend's socket has closed: how that is to be taken; None where it was not the one in use."""
         if self._connection is not connection:
-            return False
+            return None
         self._connection = None
-        if asyncio.get_running_loop().time() - self._up_at_s >= STEADY_S:
-            self._attempts = 0
-        return True
+        if connection.said:
+            self._curt = 0
+        elif ending.clean and self._resumed and lease_ms() - self._up_ms < CURT_MS:
+            self._curt += 1
+            if self._curt < CURT_MAX:
+                return Ending(clean=False, why="hung_up_at_once", code=ending.code)
+        return ending
+
+    def dtmf(self, digit: str) -> None:
+        """Sent, or kept for the backend that is being dialled; the newest `DIGITS_MAX`."""
+        if self._connection is not None:
+            self._connection.send_dtmf(digit)
+        else:
+            self._digits.append(digit)
 
     def close(self, *, stop: bool) -> None:
         connection, self._connection = self._connection, None
@@ -80,39 +129,84 @@ class AgentLeg:
         if self._dialling is not None and self._dialling is not asyncio.current_task():
             self._dialling.cancel()
 
-    async def _dial_until_up(self, turns: Callable[[], list[Turn]], *, resumed: bool) -> None:
-        call = self._claims.call
-        why = ""
-        for pause_s in REDIAL_S[self._attempts :] if resumed else REDIAL_S[:1]:
-            self._attempts += 1
-            await asyncio.sleep(pause_s)
-            if not self._events.owns():
-                return
-            dialect = TwilioDialect(
-                stream_sid=self.stream_sid,
-                account_sid=sid("AC", self._claims.project.encode()[-16:]),
-                call_sid=sid("CA", call.encode()[-16:]),
-            )
-            connection = AgentConnection(self._events, dialect, dial=self._context.dial)
-            try:
-                await connection.open(
-                    self._sealed.agent,
-                    self._parameters(turns() if resumed else None),
-                    local_targets=self._sealed.local_targets and self._context.settings.local_targets,
-                    tls=self._context.tls,
-                )
-            except DialError as error:
-                log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
-                why = error.code
-                continue
-            if not self._events.owns():
-                connection.close()
-                return
-            self._connection = connection
-            self._up_at_s = asyncio.get_running_loop().time()
-            self._events.on_connected(fallback=connection.fallback, resumed=resumed)
+    async def _dial_once(self) -> None:
+        if not self._events.owns():
             return
-        self._events.on_unreachable(why, resumed=resumed)
+        code = await self._attempt(None, hurry=False)
+        if code:
+            self._events.on_unreachable(Dialled(resumed=False, code=code))
+        elif code is not None:
+            self._connected(Dialled(resumed=False, fallback=self._fallback))
+
+    async def _dial_until_up(self, turns: Callable[[], list[Turn]]) -> None:
+        redial, code = self._redial, BROKE_OFF
+        while (pause_ms := redial.pause_ms(lease_ms(), random.random())) is not None:
+            await asyncio.sleep(pause_ms / 1000)
+            if not await self._stays():
+                return
+            failed = await self._attempt(turns(), hurry=True)
+            if failed is None:
+                return
+            if not failed:
+                dialled = Dialled(
+                    resumed=True, attempts=redial.attempts, away_ms=redial.away_ms(lease_ms()), fallback=self._fallback
+                )  # fmt: skip
+                redial.up(lease_ms())
+                self._connected(dialled)
+                return
+            code = failed
+            self._events.on_unreached()
+        away_ms = redial.away_ms(lease_ms())
+        if not await self._stays():
+            return
+        self._events.on_unreachable(
+            Dialled(resumed=True, attempts=redial.attempts, away_ms=away_ms, code=code)
+        )
+
+    async def _stays(self) -> bool:
+        """Whether the call is still here, once that is known."""
+        while self._events.owns():
+            if not self._events.leaving():
+                return True
+            await asyncio.sleep(LEAVING_LOOK_S)
+        return False
+
+    async def _attempt(self, turns: list[Turn] | None, *, hurry: bool) -> str | None:
+        """Empty where the backend is there; else the code of what has failed. None: the call is not here any more."""
+        call = self._claims.call
+        dialect = TwilioDialect(
+            stream_sid=self.stream_sid,
+            account_sid=sid("AC", self._claims.project.encode()[-16:]),
+            call_sid=sid("CA", call.encode()[-16:]),
+        )
+        connection = AgentConnection(self._events, dialect, dial=self._context.dial)
+        try:
+            await connection.open(
+                self._sealed.agent,
+                self._parameters(turns),
+                local_targets=self._sealed.local_targets and self._context.settings.local_targets,
+                tls=self._context.tls,
+                hurry=hurry,
+            )
+        except DialError as error:
+            log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
+            return error.code
+        if not self._events.owns():
+            connection.close()
+            return None
+        self._connection = connection
+        return ""
+
+    @property
+    def _fallback(self) -> bool:
+        return self._connection is not None and self._connection.fallback
+
+    def _connected(self, dialled: Dialled) -> None:
+        self._up_ms, self._resumed = lease_ms(), dialled.resumed
+        self._events.on_connected(dialled)
+        digits, self._digits = list(self._digits), deque(maxlen=DIGITS_MAX)
+        for digit in digits:
+            self.dtmf(digit)
 
     def _parameters(self, resumed_with: list[Turn] | None) -> dict[str, str]:
         """Who calls, then what the customer gave, then what is ours: the later wins."""

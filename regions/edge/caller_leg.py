@@ -103,18 +103,28 @@ class CallerLeg:
         """One 20 ms frame of the agent's; False where there is nobody to hear it."""
         if self._port is None or popped.frame is None:
             return False
+        self._send(popped.frame, popped.utterance, popped.offset_ms, 0, stamp=stamp, now=now)
+        return True
+
+    def fill(self, ulaw: bytes, *, stamp: int, now: int) -> None:
+        """20 ms that are nobody's words."""
+        self._send(ulaw, 0, 0, wire.FLAG_FILLER, stamp=stamp, now=now)
+
+    def _send(self, ulaw: bytes, utterance: int, offset_ms: int, flags: int, *, stamp: int, now: int) -> None:
+        if self._port is None:
+            return
         self._sequence += 1
         self._port.send_audio(
             wire.pack(
-                self._transcoder.to_caller(popped.frame),
+                self._transcoder.to_caller(ulaw),
                 sequence=self._sequence,
                 stamp=stamp,
-                utterance=popped.utterance,
-                offset_ms=popped.offset_ms,
+                utterance=utterance,
+                offset_ms=offset_ms,
+                flags=flags,
             )
         )
         self._sent_ms = now
-        return True
 
     def keep_informed(self, journal: Journal, seal: Callable[[], str], *, stamp: int, now: int) -> None:
         """What is durable, the snapshot where it has changed, and a sign of life where nothing else was said."""

@@ -180,6 +180,17 @@ class Calls:
             if claims.call == call and epochs:
                 session.moving.start(ticket, epochs, within_ms, lease_ms())
 
+    def renew(self, call: str, ticket: str) -> None:
+        """The caller is to have a newer ticket, while it stays here. Nothing where the call is not owned here."""
+        try:
+            claims = read(ticket, keys=self._keyring.public)
+        except TicketError as error:
+            log.warning("call.not_renewed", call=call, code=error.code)
+            return
+        for session in self._owning(call):
+            if claims.call == call:
+                session.moving.renewed(ticket)
+
     def drain(self, *, on: bool) -> None:
         """Off: what has not moved stays."""
         self.draining = on

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from regions.agents.dial import Dial, dial
+from regions.edge.backend_counts import BackendCounts
 from regions.edge.recall import TailSource
 from regions.edge.settings import EdgeSettings
 from regions.wire.observations import Reason
@@ -41,3 +42,4 @@ class EdgeContext:
     dial: Dial = dial
     failed: Callable[[str, str, Reason], None] = lambda _call, _edge, _reason: None
     """A caller has come here because its edge failed it: the call, the edge, why."""
+    backends: BackendCounts = field(default_factory=BackendCounts)

@@ -29,6 +29,11 @@ class Conversation:
         self._asked_at_ms: int | None = None
         self._again: set[str] = set()
 
+    def forget(self) -> None:
+        """Another backend asks from now on."""
+        self._asked_at_ms = None
+        self._again.clear()
+
     def knows(self, asked: Asked) -> bool:
         return asked.min_seq <= self._journal.known_seq
 

@@ -6,7 +6,7 @@ caller's snapshot is out of date. Leaves numbering to `Outbox`, the fold to `wir
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -51,16 +51,19 @@ class Journal:
         """One durable event of the edge's own."""
         self._put(type_, msgspec.json.encode(data), at_ms=wall_ms())
 
-    def end(self, reason: EndReason, detail: str) -> None:
-        """The final event. `detail`: a code that says more, where there is one."""
-        data: dict[str, object] = {"end_reason": reason.value}
-        self.record(FINAL_TYPE, data | {"detail": detail} if detail else data)
+    def end(self, reason: EndReason, why: Mapping[str, object]) -> None:
+        """The final event. `why`: what says more, where there is something."""
+        self.record(FINAL_TYPE, {"end_reason": reason.value, **why})
 
     def tool(self, type_: str, tool_id: str, data: bytes) -> None:
         """`tool.called` or `tool.result`, as the backend said it."""
         n = self._put(type_, data, at_ms=wall_ms())
         if type_ == "tool.called" and n is not None:
             self._tools[n] = tool_id
+
+    def forget_tools(self) -> None:
+        """Whoever waits for their acknowledgement is gone."""
+        self._tools.clear()
 
     def adopt(self, adopted: Adopted) -> None:
         """An event of the owner before, which is not durable yet; the plan's turns contain it already."""

@@ -1,16 +1,26 @@
 """The caller's side of the conversation: what it says on its way to the agent, who speaks, when a turn has ended. Pure.
 
-Decides what is given to the agent in one turn of 20 ms. While a successor has no backend yet, what the caller says waits
-(`CallerBuffer` says how much of it) and is given two at a time afterwards, so that a move costs the agent no word and the
-call no delay.
+Decides what is given to the agent in one turn of 20 ms. While there is no backend, what the caller says waits, the newest five
+seconds of it, and is given four frames at a time afterwards, so that a lost backend costs no word and the call no delay. The
+same holds for the turn that the lost one had heard and not answered: its successor hears that turn from its beginning. A turn
+that was answered is not given again: the conversation has it.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from regions.edge.handover import Boundary
 from regions.media.caller_buffer import CallerBuffer
-from regions.media.codecs import to_pcm
+from regions.media.codecs import FRAME_MS, to_pcm
 from regions.media.voice_activity import VoiceGate
+
+HELD_FRAMES_MAX = 250
+CATCH_UP_FRAMES = 4
+EARLY_FRAMES_MAX = 5
+"""What has piled up beyond this is a delay, and no jitter: an edge that was held up hands it on."""
+BEFORE_FRAMES = 15
+"""Given again before the first frame in which a voice was noticed."""
 
 
 class Listening:
@@ -18,26 +28,70 @@ class Listening:
         self._buffer = buffer
         self._voice = VoiceGate()
         self._boundary = Boundary()
-        self._catching_up = False
+        self._held: deque[bytes] = deque()
+        self._given: deque[bytes] = deque(maxlen=HELD_FRAMES_MAX)
+        self._unanswered = False
+        self._since_start = 0
+        self._quiet = 0
+        self._dropped = 0
         self.turn_over = True
 
-    def due(self, *, waits: bool) -> list[bytes]:
-        """The frames of this turn. `waits`: there is nobody yet to give them to."""
-        if waits:
-            self._catching_up = True
-            return []
-        frame = self._buffer.pop()
-        if frame is None:
-            self._catching_up = False
-            return []
-        if self._catching_up and (second := self._buffer.pop()) is not None:
-            return [frame, second]
-        return [frame]
+    def waited(self) -> dict[str, object]:
+        """What waits for the agent, and what was too old to be kept since this was asked last."""
+        dropped, self._dropped = self._dropped, 0
+        return {"replayed_ms": len(self._held) * FRAME_MS, "dropped_ms": dropped * FRAME_MS}
+
+    def next(self) -> list[bytes]:
+        """What of the caller's is to be heard in this turn, and then given: 20 ms where they have come, more where they are late,
+        and all that has come while something waits, so that nothing of a delay stays."""
+        frames: list[bytes] = []
+        while (not frames or self._held or self._buffer.frames > EARLY_FRAMES_MAX) and (
+            frame := self._buffer.pop()
+        ) is not None:
+            frames.append(frame)
+        return frames
 
     def hear(self, frame: bytes) -> str | None:
         """``started`` or ``stopped`` where the caller's voice has."""
-        return self._voice.feed(to_pcm(frame))
+        self._hold(frame)
+        heard = self._voice.feed(to_pcm(frame))
+        self._quiet = 0 if self._voice.speaking else self._quiet + 1
+        self._since_start += 1
+        if heard == "started":
+            self._unanswered, self._since_start = True, 1
+        elif self._unanswered and self._quiet >= HELD_FRAMES_MAX:
+            self.answered()
+        return heard
+
+    def due(self) -> list[bytes]:
+        """The frames to give to the agent in this turn."""
+        frames = [self._held.popleft() for _ in range(min(CATCH_UP_FRAMES, len(self._held)))]
+        self._given.extend(frames)
+        while not self._unanswered and len(self._given) > BEFORE_FRAMES:
+            self._given.popleft()
+        return frames
+
+    def answered(self) -> None:
+        """The agent has answered, or has written down what the caller said: that is not given again. What has begun since is."""
+        self._unanswered = self._voice.speaking
+        kept = BEFORE_FRAMES + (max(0, self._since_start - len(self._held)) if self._unanswered else 0)
+        while len(self._given) > kept:
+            self._given.popleft()
+
+    def again(self) -> None:
+        """The agent is gone, and with it what it had heard and not answered."""
+        given = list(self._given) if self._unanswered else []
+        waiting, self._held = self._held, deque()
+        self._given.clear()
+        for frame in (*given, *waiting):
+            self._hold(frame)
 
     def turn(self, now_ms: int, *, agent: bool) -> None:
         """Call once in 20 ms. `agent`: something of the agent's is being played, or waits to be."""
         self.turn_over = self._boundary.at(now_ms, agent=agent, caller=self._voice.speaking)
+
+    def _hold(self, frame: bytes) -> None:
+        self._held.append(frame)
+        if len(self._held) > HELD_FRAMES_MAX:
+            self._held.popleft()
+            self._dropped += 1

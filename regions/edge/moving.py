@@ -5,6 +5,8 @@ Leaves the when to `handover`; what a move looks like to the caller stands in do
 
 from __future__ import annotations
 
+from collections import deque
+
 import structlog
 
 from regions.edge.caller_leg import CallerLeg
@@ -13,12 +15,14 @@ from regions.wire import media as wire
 
 log = structlog.get_logger()
 
+TICKETS_KEPT = 4
+
 
 class Moving:
     def __init__(self, call: str, caller: CallerLeg) -> None:
         self._call = call
         self._caller = caller
-        self._ticket = ""
+        self._tickets: deque[str] = deque(maxlen=TICKETS_KEPT)
         self._handover: Handover | None = None
         self._arrived = False
 
@@ -31,7 +35,12 @@ class Moving:
         """Replaces a move that has not gone yet; said again, it begins again."""
         if self.gone:
             return
-        self._ticket, self._handover = ticket, Handover(epochs, now_ms, within_ms)
+        self._handover = Handover(epochs, now_ms, within_ms)
+        self.renewed(ticket)
+
+    def renewed(self, ticket: str) -> None:
+        """A ticket with better standbys."""
+        self._tickets.append(ticket)
         self._caller.tell(wire.Ticket(ticket=ticket))
 
     def stay(self) -> None:
@@ -47,9 +56,10 @@ class Moving:
         self._handover.ready(epoch, code)
 
     def again(self, now_ms: int) -> None:
-        """The caller has come back on a new socket."""
+        """The caller has come back on a new socket, and may have missed what the old one was told."""
+        for ticket in self._tickets:
+            self._caller.tell(wire.Ticket(ticket=ticket))
         if self._handover is not None and not self.gone:
-            self._caller.tell(wire.Ticket(ticket=self._ticket))
             self._handover.again(now_ms)
 
     def goes(self, now_ms: int, *, boundary: bool) -> bool:

@@ -80,6 +80,13 @@ class Recall:
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.create_task(self._catch_up(), name=f"recall {self._call}")
 
+    def forget(self) -> None:
+        """The backend that asked is gone: its successor is told nothing that it did not ask for."""
+        self._journal.forget_tools()
+        self._conversation.forget()
+        if self._answering is not None:
+            self._answering.cancel()
+
     def _ask(self, asked: Asked, now_ms: int) -> None:
         refused = self._conversation.too_often(asked, now_ms)
         if refused is not None:

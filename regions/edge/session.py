@@ -8,12 +8,12 @@ waits; every 20 ms the pacer calls `turn`.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import structlog
 
-from regions.agents import text
-from regions.agents.connection import AgentConnection
-from regions.edge.agent_leg import AgentLeg
+from regions.agents.connection import AgentConnection, Ending
+from regions.edge.agent_leg import AgentLeg, Dialled
 from regions.edge.call_time import CallTime
 from regions.edge.caller_leg import CallerLeg, CallerPort
 from regions.edge.clock import lease_ms, wall_ms
@@ -26,17 +26,22 @@ from regions.edge.machine import Phase, step
 from regions.edge.moving import Moving
 from regions.edge.outbox import Outbox
 from regions.edge.recall import Recall
+from regions.edge.returning import Returning
 from regions.edge.snapshots import seal_snapshot, snapshot_key
 from regions.edge.speech import AgentSpeech, Fact
 from regions.edge.takeover import TakeoverPlan
+from regions.edge.told import Told
 from regions.media.codecs import SILENCE
 from regions.media.playout import Popped
 from regions.wire import media as wire
 from regions.wire.events import EndReason
+from regions.wire.snapshot import Turn
 from regions.wire.ticket import Claims, Grant, Sealed
 from regions.wire.uplink import AppendStatus
 
 log = structlog.get_logger()
+
+NOTHING_MORE: Mapping[str, object] = {}
 
 
 class Session:
@@ -59,10 +64,13 @@ class Session:
         self._lease = _new_lease()
         self._speech = AgentSpeech()
         self._listening = Listening(self._caller.buffer)
+        self._told = Told(self._journal, self._recall, self._listening, self._live)
+        self._returning = Returning(
+            self._journal, self._caller, grant, sealed.agent.reconnect, context.backends
+        )
         self.moving = Moving(claims.call, self._caller)
         self._time = CallTime(lease_ms(), 0)
-        self._resumed_from: int | None = None
-        self._hanging_up: EndReason | None = None
+        self._hanging_up: tuple[EndReason, dict[str, object]] | None = None
         self._kept = Kept()
 
     @property
@@ -98,7 +106,7 @@ class Session:
         if plan.fresh:
             self._begin(encoding, sample_rate)
             return
-        self._resumed_from = plan.from_epoch
+        self._returning.taken(plan.from_epoch, lease_ms(), planned=reason == "planned")
         self._journal.record(
             "call.moved" if reason == "planned" else "call.reconnecting",
             {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
@@ -108,17 +116,18 @@ class Session:
         self._journal.start_from(plan.turns)
         self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
         self._greet(resumed=True)
-        self._dial(resumed=True)
+        self._agent.dial(self._known, resumed=True)
 
     def _begin(self, encoding: str, sample_rate: int) -> None:
         self._journal.record("call.answered", {"encoding": encoding, "sample_rate": sample_rate})
         self._greet(resumed=False)
-        self._dial(resumed=False)
+        self._agent.dial(self._known, resumed=False)
 
     def resume(self, port: CallerPort, encoding: str, sample_rate: int) -> None:
         """The same owner and epoch after a broken socket."""
         self._caller.take(port, encoding, sample_rate)
         self._greet(resumed=True)
+        self._returning.tell_caller()
         self.moving.again(lease_ms())
 
     def leave(self, port: CallerPort) -> None:
@@ -137,8 +146,7 @@ class Session:
     def caller_dtmf(self, digit: str) -> None:
         if self.owns():
             self._journal.record("dtmf.received", {"digit": digit})
-            if (agent := self._agent.connection) is not None:
-                agent.send_dtmf(digit)
+            self._agent.dtmf(digit)
 
     def caller_moved(self, epoch: int) -> None:
         """Another edge serves the caller. What has begun to be played here is heard to its end."""
@@ -151,14 +159,24 @@ class Session:
 
     # ----------------------------------------------------------------------------------------------- the backend
 
-    def on_connected(self, *, fallback: bool, resumed: bool) -> None:
-        data: dict[str, object] = {"fallback": fallback, "resumed": resumed}
-        self._journal.record("agent.connected", data)
-        if self._resumed_from is not None:
-            self._caller.notice("agent.connected", data)
+    def leaving(self) -> bool:
+        return self.moving.gone
 
-    def on_unreachable(self, code: str, *, resumed: bool) -> None:
-        self.end(EndReason.AGENT_LOST if resumed else EndReason.AGENT_UNREACHABLE, code)
+    def on_connected(self, dialled: Dialled) -> None:
+        self._returning.agent_up(dialled, self._listening.waited(), lease_ms())
+
+    def on_unreached(self) -> None:
+        self._returning.agent_away(lease_ms())
+
+    def on_unreachable(self, dialled: Dialled) -> None:
+        """What the backend before has said is heard out."""
+        why: dict[str, object] = {"detail": dialled.code}
+        if not dialled.resumed:
+            self.end(EndReason.AGENT_UNREACHABLE, why)
+            return
+        self._returning.over(dialled, lease_ms())
+        why |= {"attempts": dialled.attempts, "away_ms": dialled.away_ms}
+        self._hanging_up = (EndReason.AGENT_LOST, why)
 
     def on_audio(self, ulaw: bytes) -> None:
         if self.owns() and self._hanging_up is None:
@@ -171,46 +189,31 @@ class Session:
         self._interrupt(by_caller=False)
 
     def on_text(self, type_: str, data: bytes) -> None:
-        if not self.owns():
-            return
-        try:
-            self._on_text(type_, data)
-        except text.Unreadable as error:
-            log.info("agent.unreadable", call=self.call, type=type_[:32], error=str(error))
+        if self.owns():
+            self._told.take(type_, data, self._speech, lease_ms())
 
-    def _on_text(self, type_: str, data: bytes) -> None:
-        match type_:
-            case "transcript.partial":
-                if text.fits_volatile(data):
-                    self._context.uplink.volatile(self.call, self.epoch, type_, wall_ms(), data)
-            case "transcript.final":
-                said = text.said(data)
-                if said.role == "agent":
-                    self._speech.announce(said.text, said.words)
-                elif said.text:
-                    self._journal.record(type_, {"role": "caller", "text": said.text})
-            case "turn.ended":
-                said = text.said(data)
-                if said.role == "agent":
-                    self._speech.end()
-                elif said.role == "caller":
-                    self._journal.record(type_, {"role": "caller", "text": said.text})
-            case "tool.called" | "tool.result" | "conversation.get":
-                self._recall.on_text(type_, data, lease_ms())
-
-    def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:
-        if not self._agent.lost(connection) or not self.owns():
+    def on_closed(self, connection: AgentConnection, ending: Ending) -> None:
+        taken_as = self._agent.lost(connection, ending)
+        if taken_as is None or not self.owns():
             return
-        self._journal.record("agent.disconnected", {"clean": clean})
-        if clean:
+        self._journal.record("agent.disconnected", taken_as.data())
+        if taken_as.clean:
             # what it has said is heard out, then the call ends
             self._speech.end()
-            self._hanging_up = EndReason.AGENT_HUNG_UP
-        else:
-            self._dial(resumed=True)
+            self._hanging_up = (EndReason.AGENT_HUNG_UP, {})
+            return
+        self._speech.broken_off()
+        self._recall.forget()
+        self._listening.again()
+        self._returning.agent_lost(taken_as, self._speech.last_utterance, lease_ms())
+        self._agent.again(self._known)
 
-    def _dial(self, *, resumed: bool) -> None:
-        self._agent.dial(lambda: self._journal.turns, resumed=resumed)
+    def _known(self) -> list[Turn]:
+        """The conversation as a new backend should know it."""
+        return self._journal.turns + self._speech.unheard()
+
+    def _live(self, type_: str, data: bytes) -> None:
+        self._context.uplink.volatile(self.call, self.epoch, type_, wall_ms(), data)
 
     # -------------------------------------------------------------------------------------------------- the log
 
@@ -256,11 +259,9 @@ class Session:
             self.end(EndReason.MAX_DURATION)
             return
         self._to_agent()
-        popped = self._speech.pop()
-        if popped is not None:
-            self._to_caller(popped, now)
+        self._to_caller(self._speech.pop(), now)
         if self._hanging_up is not None and not self._speech.active:
-            self.end(self._hanging_up)
+            self.end(*self._hanging_up)
             return
         self._listening.turn(now, agent=self._speech.active)
         boundary = self._listening.turn_over
@@ -270,15 +271,13 @@ class Session:
             self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:
-        agent = self._agent.connection
-        frames = self._listening.due(waits=agent is None and self._resumed_from is not None)
-        for frame in frames:
+        for frame in self._listening.next():
             self._hear(frame)
-        if agent is not None:
-            for frame in frames or (SILENCE,):
-                agent.send_media(frame)
-            if frames:
-                self._audio_flows()
+        if (agent := self._agent.connection) is None:
+            return
+        for frame in self._listening.due() or (SILENCE,):
+            agent.send_media(frame)
+        self._returning.given()
 
     def _hear(self, frame: bytes) -> None:
         offset_ms = self._time.elapsed_ms(lease_ms())
@@ -290,11 +289,18 @@ class Session:
         elif heard == "stopped":
             self._journal.record("speech.stopped", {"offset_ms": offset_ms})
 
-    def _to_caller(self, popped: Popped, now: int) -> None:
-        self._echo_marks(popped.marks)
-        self._record(self._speech.facts(popped))
-        if self._caller.play(popped, stamp=self._lease.stamp(now), now=now):
-            self._audio_flows()
+    def _to_caller(self, popped: Popped | None, now: int) -> None:
+        stamp = self._lease.stamp(now)
+        if popped is not None:
+            self._echo_marks(popped.marks)
+            self._record(self._speech.facts(popped))
+            if popped.started:
+                self._listening.answered()
+            if self._caller.play(popped, stamp=stamp, now=now):
+                self._returning.played(popped.utterance, now)
+                return
+        if not self._speech.active and (sound := self._returning.sound(now)) is not None:
+            self._caller.fill(sound, stamp=stamp, now=now)
 
     def _interrupt(self, *, by_caller: bool) -> None:
         """Empties the playout; what of the utterance was heard stays in the conversation."""
@@ -317,24 +323,15 @@ class Session:
             for name in names:
                 agent.send_mark(name)
 
-    def _audio_flows(self) -> None:
-        """After a takeover this is the moment to say that the call is back."""
-        if self._resumed_from is None:
-            return
-        data: dict[str, object] = {"from_epoch": self._resumed_from, "region": self.grant.region}
-        self._resumed_from = None
-        self._journal.record("call.reconnected", data)
-        self._caller.notice("call.reconnected", data)
-
     # -------------------------------------------------------------------------------------------------- the end
 
-    def end(self, reason: EndReason, detail: str = "") -> None:
+    def end(self, reason: EndReason, why: Mapping[str, object] = NOTHING_MORE) -> None:
         """Writes the final event and closes both sides. What is not acknowledged yet is still sent."""
         if self.phase is not Phase.OWNING:
             return
         _, cut = self._speech.clear("end")
         self._record(cut.facts if cut is not None else [])
-        self._journal.end(reason, detail)
+        self._journal.end(reason, why)
         self._finish(reason.value)
 
     def end_by_control(self, reason: str) -> None:
@@ -346,6 +343,7 @@ class Session:
     def _finish(self, reason: str) -> None:
         self.phase = step(self.phase, "end")
         self._lease.end()
+        self._returning.over(None, lease_ms())
         self._agent.close(stop=True)
         self._caller.tell(wire.Ended(end_reason=reason))
         self._caller.close()
@@ -364,6 +362,7 @@ class Session:
         """Mute from here on: the caller may be elsewhere. Nothing final is written, for lost contact ends no call."""
         self.phase = step(self.phase, action)
         self._lease.end()
+        self._returning.over(None, lease_ms())
         self._agent.close(stop=False)
         self._caller.close()
 
@@ -391,7 +390,9 @@ class Session:
         self._journal.changed = True
 
     def _echo(self, stamp: int) -> bool:
-        return self.phase is Phase.OWNING and self._lease.echo(stamp, lease_ms())
+        heard = self.phase is Phase.OWNING and self._lease.echo(stamp, lease_ms())
+        self._returning.caller_heard |= heard
+        return heard
 
 
 def _new_lease() -> Lease:

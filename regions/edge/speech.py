@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from regions.edge.utterances import Utterances
 from regions.media.playout import Playout, Popped
 from regions.wire.media import Position
-from regions.wire.snapshot import CallSnapshot, Word
+from regions.wire.snapshot import CallSnapshot, Turn, Word
 
 Fact = tuple[str, dict[str, object]]
 """Type and data of an event to record."""
@@ -30,11 +30,17 @@ class AgentSpeech:
         """`utterance`: the number of the last one that an earlier owner has played."""
         self._playout = Playout(utterance)
         self._utterances = Utterances()
+        self._broken: set[int] = set()
 
     @property
     def active(self) -> bool:
         """Something is being played, or waits to be."""
         return self._playout.active
+
+    @property
+    def last_utterance(self) -> int:
+        """The newest that a backend has begun."""
+        return self._playout.last_utterance
 
     def push(self, ulaw: bytes) -> None:
         self._playout.push(ulaw)
@@ -45,6 +51,29 @@ class AgentSpeech:
     def end(self) -> None:
         """The backend has sent all of this utterance."""
         self._playout.end_utterance()
+
+    def broken_off(self) -> None:
+        """The backend is gone. What has come is played; what had not, of the utterance that was being sent, is not said."""
+        if self._playout.receiving:
+            self._broken.add(self._playout.next_utterance)
+            said = self._utterances.of(self._playout.next_utterance)
+            if said is not None:
+                said.length_ms = self._playout.received_ms
+        self._playout.end_utterance()
+        self._playout.forget_marks()
+        for number, _ in self._utterances.since(self._playout.next_utterance):
+            self._utterances.drop(number)
+
+    def unheard(self) -> list[Turn]:
+        """What is still to be heard of the agent, as it will stand in the conversation if nobody interrupts."""
+        first = self._playout.position.utterance or 1
+        turns = []
+        for number, said in self._utterances.since(first):
+            broken = number in self._broken
+            words = said.heard(said.length_ms) if broken else said.text
+            if words:
+                turns.append(Turn(role="agent", text=words, interrupted=broken))
+        return turns
 
     def announce(self, text: str, words: list[Word]) -> None:
         """The text of the utterance that is being sent, or of the next one."""
@@ -59,6 +88,8 @@ class AgentSpeech:
         found: list[Fact] = []
         if popped.started:
             found.append(("playback.started", {"utterance": utterance}))
+        if popped.done and utterance in self._broken:
+            return [*found, *self._ran_out(Position(utterance=utterance, offset_ms=popped.offset_ms))]
         if popped.done:
             found.append(("playback.done", {"utterance": utterance, "length_ms": popped.offset_ms}))
             said = self._utterances.of(utterance)
@@ -67,10 +98,25 @@ class AgentSpeech:
             self._utterances.drop(utterance)
         return found
 
+    def _ran_out(self, at: Position) -> list[Fact]:
+        """Of an utterance that its backend did not live to end, all that had come has been played."""
+        self._broken.discard(at.utterance)
+        said = self._utterances.of(at.utterance)
+        facts: list[Fact] = [
+            (
+                "playback.interrupted",
+                {"utterance": at.utterance, "offset_ms": at.offset_ms, "by": "agent_lost"},
+            )
+        ]
+        if said is not None and said.text:
+            facts.append(self._interrupted(at, said.heard(at.offset_ms)))
+        return facts
+
     def clear(self, by: str) -> tuple[tuple[str, ...], Cut | None]:
         """Empties the playout: the marks that were passed over, and what was cut, if anything was."""
         receiving = self._playout.next_utterance
         cleared = self._playout.clear()
+        self._broken.clear()
         if not cleared.was_playing:
             self._utterances.drop(receiving)
             return cleared.marks, None

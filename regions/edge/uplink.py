@@ -381,6 +381,8 @@ class Uplink:
             case "move" if call is not None:
                 within_ms = body.get("within_ms", "")
                 self.calls.move(call, body.get("ticket", ""), int(within_ms) if within_ms.isdecimal() else 0)
+            case "ticket" if call is not None and body.get("ticket"):
+                self.calls.renew(call, body["ticket"])
             case "stay" if call is not None:
                 self.calls.stay(call)
             case "drain" | "undrain":

@@ -57,5 +57,9 @@ class Utterances:
     def of(self, utterance: int) -> Said | None:
         return self._said.get(utterance)
 
+    def since(self, utterance: int) -> list[tuple[int, Said]]:
+        """That one and those after it, in their order."""
+        return sorted((number, said) for number, said in self._said.items() if number >= utterance)
+
     def drop(self, utterance: int) -> None:
         self._said.pop(utterance, None)

@@ -23,6 +23,11 @@ class CallerBuffer:
             del self._bytes[:excess]
             self.dropped_bytes += excess
 
+    @property
+    def frames(self) -> int:
+        """How many can be popped."""
+        return len(self._bytes) // FRAME_SAMPLES
+
     def pop(self) -> bytes | None:
         """Exactly 20 ms, or None while there is less."""
         if len(self._bytes) < FRAME_SAMPLES:

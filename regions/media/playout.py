@@ -55,6 +55,7 @@ class Playout:
         self._dry = 0
         self._receiving = False
         self._receiving_number = utterance
+        self._received_bytes = 0
         self._playing = False
         self._playing_number = utterance
         self._offset_ms = 0
@@ -79,6 +80,16 @@ class Playout:
         return self._receiving_number if self._receiving else self._receiving_number + 1
 
     @property
+    def receiving(self) -> bool:
+        """The backend has begun an utterance and not ended it."""
+        return self._receiving
+
+    @property
+    def received_ms(self) -> int:
+        """How much of the newest utterance has come."""
+        return self._received_bytes // BYTES_PER_MS
+
+    @property
     def last_utterance(self) -> int:
         return self._receiving_number
 
@@ -96,7 +107,9 @@ class Playout:
             if not self._receiving:
                 self._receiving = True
                 self._receiving_number += 1
+                self._received_bytes = 0
             self._queue.append(ulaw)
+            self._received_bytes += len(ulaw)
             self._queued_bytes += len(ulaw)
         return True
 
@@ -106,6 +119,11 @@ class Playout:
         self._marks += 1
         self._queue.append(name)
         return True
+
+    def forget_marks(self) -> None:
+        """Whoever set them is gone."""
+        self._queue = deque(item for item in self._queue if not isinstance(item, str))
+        self._marks = 0
 
     def end_utterance(self) -> None:
         """The backend has sent all of it."""

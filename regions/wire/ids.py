@@ -20,6 +20,7 @@ __all__ = [
     "EVENT",
     "KEY",
     "PROJECT",
+    "REPLAY",
     "WEBHOOK",
     "IdError",
     "cell_of",
@@ -36,6 +37,7 @@ DRILL = "drill"
 EDGE = "edge"
 KEY = "key"
 PROJECT = "prj"
+REPLAY = "rpl"
 WEBHOOK = "whk"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

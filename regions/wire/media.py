@@ -26,8 +26,8 @@ SUBPROTOCOL = "voxplane.media.v1"
 HEADER = struct.Struct("!BBHQII")
 HEADER_BYTES = HEADER.size
 AUDIO = 1
-FLAG_SILENCE = 0x01
-"""Filler: no backend audio in it."""
+FLAG_FILLER = 0x01
+"""Not the agent's: the sound that a caller hears while there is no backend. It has no utterance."""
 
 FRAME_MS = 20
 TICK_MS = 100

@@ -46,6 +46,13 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, rename={"epoch": "e", "in
     url: str
 
 
+class Reconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happens while the backend is lost: what the caller hears (``tone`` or ``silence``), and for how long it is dialled."""
+
+    sound: str = "tone"
+    deadline_s: float = 20.0
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The customer's AI backend, as the call asked for it. `parameters` reach it as `start.customParameters`."""
 
@@ -53,6 +60,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dialect: str = "twilio"
     parameters: dict[str, str] = {}
     fallback_url: str | None = None
+    reconnect: Reconnect = Reconnect()
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

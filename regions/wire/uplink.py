@@ -209,7 +209,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state for this edge. `kind`: ``end`` (a call; `body.end_reason`), ``deny`` (a call: if you do not hold it, refuse
     its grants up to `body.epoch` from now on), ``move`` (a call: let its caller take one of the grants of `body.ticket` at the
-    end of a turn, in `body.within_ms` at the latest), ``stay`` (a call: it is not to be moved any more), ``cut`` (a call: if you own
+    end of a turn, in `body.within_ms` at the latest), ``ticket`` (a call: hand its caller `body.ticket`, whose standbys are better
+    than those it has; nothing where it is missing), ``stay`` (a call: it is not to be moved any more), ``cut`` (a call: if you own
     it at `body.epoch`, treat it as if you had died; `body.how`: ``closed`` or ``silent``), ``drain`` (send who attaches first to
     its standby), ``undrain``. Idempotent."""
 

@@ -17,7 +17,7 @@ import uvloop
 
 from tests.bench.report import Figure, as_json, as_table, machine
 
-FAMILIES = ("start", "create", "append", "edge", "tail", "failover", "detector", "sim")
+FAMILIES = ("start", "create", "append", "edge", "tail", "webhooks", "failover", "detector", "sim")
 OUT = Path("build") / "bench.json"
 
 

@@ -20,7 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from app.local.deployment import TAKES_CALLS, Deployment
-from tests.bench import elsewhere, replacing
+from tests.bench import crash, elsewhere, replacing
 from tests.bench.drain import measure_drains
 from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
@@ -49,6 +49,7 @@ async def measure(*, full: bool) -> list[Figure]:
                target=500.0, at_most=True),
         *await measure_drains(),
         *await elsewhere.measure(full=full),
+        *await crash.measure(full=full),
         *await replacing.measure(full=full),
     ]  # fmt: skip
 

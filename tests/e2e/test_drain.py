@@ -225,3 +225,39 @@ async def restored(deployment: Deployment) -> None:
     await deployment.mend()
     async with deployment.operator() as operator:
         await deployment.until_healthy(operator)
+
+
+async def test_a_call_whose_standby_is_lost_is_handed_another_and_lives_by_it(deployment: Deployment) -> None:
+    """Its only standby dies, another region comes back; the ticket comes over the live connection before it is needed."""
+    _, key = await deployment.create_project("standbys")
+    async with (
+        NumberedBackend().run() as backend,
+        AsyncClient(deployment.api_urls, key) as client,
+        deployment.operator() as operator,
+    ):
+        (await operator.post("/admin/v1/regions/ap-south/cordon")).raise_for_status()
+
+        async def placed_so() -> bool:
+            """As the instance that is asked sees the fleet by now."""
+            made = await client.create_call(backend.url, latencies=[{"region": "us-east", "rtt_ms": 5}])
+            await client.end_call(made["id"])
+            return [s["region"] for s in made["placement"]["standbys"]] == ["eu-west"]
+
+        await until(placed_so, "a call with one standby")
+        async with talking(client, backend, "us-east", 1) as [talk]:
+            named = [g.region for g, _ in talk.caller._tickets._grants.values()]
+            assert set(named) == {"us-east", "eu-west"}
+            deployment.regions["eu-west"].edge.kill()
+            (await operator.post("/admin/v1/regions/ap-south/uncordon")).raise_for_status()
+
+            def handed() -> bool:
+                return any(g.region == "ap-south" for g, _ in talk.caller._tickets._grants.values())
+
+            await until(handed, "a ticket that names the region that is there")
+            deployment.regions["us-east"].edge.kill()
+            await until(lambda: talk.region == "ap-south", "the takeover")
+            heard = max(talk.ends.heard)
+            await until(lambda: max(talk.ends.heard) > heard + 25, "the agent goes on")
+        events = await told(client, talk.id)
+        assert check_events(await client.get_call(talk.id), events) == []
+        assert [e["data"]["reason"] for e in events if e["type"] == "call.reconnecting"] == ["closed"]

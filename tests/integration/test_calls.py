@@ -62,7 +62,41 @@ async def test_the_answer_shows_what_was_left_to_us(project: Project) -> None:
         "dialect": "twilio",
         "parameters": {},
         "fallback_url": None,
+        "reconnect": {"sound": "tone", "deadline_s": 20.0},
     }
+
+
+async def test_what_happens_to_a_lost_backend_is_chosen_with_the_call_and_known_to_every_ticket(
+    api: Api, project: Project
+) -> None:
+    agent = {"url": "ws://127.0.0.1:9/", "reconnect": {"sound": "silence", "deadline_s": 7.5}}
+    made = (await create(project.client, agent=agent)).json()
+    assert made["agent"]["reconnect"] == agent["reconnect"]
+    fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    key_id, fleet_key = api.control.keyring.fleet_key
+    for ticket in (made["ticket"], fresh.json()["ticket"]):
+        claims = read(ticket, keys=api.control.keyring.public_keys)
+        plain = unseal(claims.sealed, keys={key_id: fleet_key}, bound_to=claims.call)
+        wanted = msgspec.json.decode(plain, type=Sealed).agent.reconnect
+        assert (wanted.sound, wanted.deadline_s) == ("silence", 7.5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pointer"),
+    [
+        ({"sound": "music"}, "/agent/reconnect/sound"),
+        ({"deadline_s": 121}, "/agent/reconnect/deadline_s"),
+        ({"deadline_s": -1}, "/agent/reconnect/deadline_s"),
+        ({"attempts": 3}, "/agent/reconnect"),
+    ],
+    ids=["sound", "too long", "negative", "unknown"],
+)
+async def test_a_way_to_reconnect_that_is_none_is_refused_by_name(
+    project: Project, wanted: dict[str, Any], pointer: str
+) -> None:
+    refused = await create(project.client, agent={"url": "ws://127.0.0.1:9/", "reconnect": wanted})
+    assert refused.status_code in (400, 422)
+    assert pointer in str(refused.json()["errors"])
 
 
 async def test_the_ticket_grants_three_epochs_and_hides_the_backend(api: Api, project: Project) -> None:

@@ -9,8 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,64 +18,26 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from typer.testing import CliRunner
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from app.cli import app
 from app.db import Database
 from app.fleet.keyring import Keyring
 from app.local.deployment import temporary_folder
 from app.local.postgres import Postgres
 from app.local.process import is_alive, works_in
 from app.vault import LocalKeys
+from tests.support.cli import WITHIN_S, begin, invoke, until_says, voxplane
 from tests.support.engines import Engines
 
-ROOT = Path(__file__).parents[2]
-WITHIN_S = 60
 NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
-COMMANDS += ("keys revoke", "edges", "move", "drill", "drills", "drills show", "drills stop")
+COMMANDS += ("keys revoke", "edges", "move", "listen", "trigger", "replay")
+COMMANDS += tuple(f"webhooks {w}" for w in ("create", "list", "health", "rotate", "delete", "resend"))
+COMMANDS += ("drill", "drills", "drills show", "drills stop")
 COMMANDS += tuple(
     f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
 )
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-async def begin(*words: str, **env: str) -> asyncio.subprocess.Process:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VOXPLANE_", "DATABASE_", "REDIS_"))}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", *words, cwd=ROOT, env=kept | {"VOXPLANE_DATA": "/nonexistent"} | env,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-async def voxplane(*words: str, **env: str) -> Done:
-    process = await begin(*words, **env)
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
-
-
-def invoke(*words: str, **env: str) -> Done:
-    """The same without a process of its own, for what ends at once."""
-    unset = {k: None for k in os.environ if k.startswith(("VOXPLANE_", "DATABASE_", "REDIS_"))}
-    result = CliRunner().invoke(app, words, env={**unset, "VOXPLANE_DATA": "/nonexistent", **env})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 def refused(code: int, says: str, *words: str, **env: str) -> None:
@@ -86,17 +46,6 @@ def refused(code: int, says: str, *words: str, **env: str) -> None:
     assert re.search(says, done.err), done.err
     assert done.err.count("\n") == 1, done.err
     assert done.err.startswith("voxplane")
-
-
-async def until_says(process: asyncio.subprocess.Process, words: str) -> str:
-    assert process.stdout is not None
-    said = ""
-    async with asyncio.timeout(WITHIN_S):
-        while words not in said:
-            line = await process.stdout.readline()
-            assert line, said
-            said += line.decode()
-    return said
 
 
 @pytest.fixture

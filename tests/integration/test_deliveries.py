@@ -91,7 +91,8 @@ async def test_an_endpoint_that_cannot_be_opened_holds_nobody_up(
     api: Api, project: Project, receiver: WebhookReceiver
 ) -> None:
     broken = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
-    sound = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    other = {"url": receiver.url, "types": ["call.*"]}
+    sound = (await project.client.post("/v1/webhooks", json=other)).json()
     receiver.secret = sound["secret"]
     superuser = await asyncpg.connect(api.settings.database_url)
     try:
@@ -272,7 +273,6 @@ async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_go
     control = api.control
     worker = Delivery(control.db, control.vault, control.hints, control.clock, local_targets=True)
     superuser = await asyncpg.connect(api.settings.database_url)
-    hold = asyncio.get_running_loop().create_future()
     try:
         await make_call(project)
         claim = (
@@ -281,9 +281,8 @@ async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_go
         )
         webhook_id = wire.decode(wire.WEBHOOK, hook["id"])
         await receiver.until(1, 15)
-        soon = await superuser.fetchval(claim, webhook_id, worker.id, timedelta(seconds=2))
-        worker.in_hand[asyncio.ensure_future(hold)] = {}
-        await worker.keep_claims()
+        soon = await superuser.fetchval(claim, webhook_id, worker.claims.id, timedelta(seconds=2))
+        await worker.claims.keep(any_in_hand=True)
         renewed = await superuser.fetchval(
             "select claimed_until from vx.deliveries where webhook_id = $1", webhook_id
         )
@@ -292,7 +291,6 @@ async def test_a_claim_is_renewed_while_its_worker_lives_and_free_once_it_has_go
         await receiver.until(2, 15)
         assert receiver.received[0] == receiver.received[1], "made again, under the same id"
     finally:
-        hold.cancel()
         await superuser.close()
 
 
@@ -388,7 +386,7 @@ async def test_an_endpoint_that_lets_us_wait_is_given_little_at_once(
     api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hangs; the bound holds from the first time-out on, and others are not held up."""
-    monkeypatch.setattr("app.webhooks.delivery.PER_ENDPOINT_MAX", 4)
+    monkeypatch.setattr("app.webhooks.claims.WINDOW_FIRST", 4)
     waiting, most = 0, 0
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from app.ids import new_id
-from app.webhooks.delivery import GIVE_BACK, RELEASE_EXPIRED
+from app.webhooks.claims import GIVE_BACK, RELEASE_EXPIRED
 from app.webhooks.settle import SETTLE
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
@@ -134,9 +134,11 @@ async def test_an_event_behind_one_that_is_being_settled_is_due_by_itself(line: 
 async def test_a_parked_one_that_comes_back_is_parked(line: Line, statement: str) -> None:
     await line.put(1)
     await line.claim(1)
-    await line.one.execute(
-        "update vx.deliveries set parked = true, claimed_until = now() - interval '1 s' where call_id = $1",
-        line.call,
-    )
-    await line.one.execute(statement, *([line.worker, [], [], []] if statement == GIVE_BACK else []))
-    assert await line.states() == {1: "parked"}
+    # in one transaction: no worker of an instance sees it come back
+    async with line.one.transaction():
+        await line.one.execute(
+            "update vx.deliveries set parked = true, claimed_until = now() - interval '1 s' where call_id = $1",
+            line.call,
+        )
+        await line.one.execute(statement, *([line.worker, [], [], []] if statement == GIVE_BACK else []))
+        assert await line.states() == {1: "parked"}

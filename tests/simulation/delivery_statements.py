@@ -1,4 +1,4 @@
-"""Claims of webhook deliveries and what came of them: the statements of `app.webhooks.delivery` and `app.webhooks.settle`."""
+"""Claims of webhook deliveries and what came of them: the statements of `app.webhooks.claims` and `app.webhooks.settle`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app.webhooks import delivery
+from app.webhooks import claims
 from tests.simulation.tables import Row, Tables, Txn
 
 
@@ -26,7 +26,10 @@ def first_state(t: Tables, x: Txn, call: UUID, webhook: UUID) -> str:
 class DeliveryStatements:
     claim_s: float
 
-    def claim(self, t: Tables, x: Txn, me: UUID, full: list[UUID], limit: int) -> list[Row]:
+    def claim(
+        self, t: Tables, x: Txn, me: UUID, limit: int, known: list[UUID], rooms: list[int], first: int
+    ) -> list[Row]:
+        room = dict(zip(known, rooms, strict=True))
         deliveries = t.rows["deliveries"]
         found = []
         lanes: dict[tuple[UUID, UUID], list[Row]] = {}
@@ -37,7 +40,7 @@ class DeliveryStatements:
             if (
                 d["state"] not in ("pending", "parked")
                 or d["next_at"] > x.now
-                or key[1] in full
+                or room.get(key[1], first) <= 0
                 or len(found) >= limit
             ):
                 continue
@@ -55,11 +58,12 @@ class DeliveryStatements:
                 "overtook": d["overtook"] or overtakes,
             }  # fmt: skip
             x.writes.append(("deliveries", key, row))
-            found.append(row)
+            room[key[1]] = room.get(key[1], first) - 1
+            found.append({**row, "number": row["attempts"]})
         return found
 
     def renew(self, t: Tables, x: Txn, me: UUID) -> list[Row]:
-        soon = x.now + timedelta(seconds=self.claim_s - delivery.KEEP_EVERY_S)
+        soon = x.now + timedelta(seconds=self.claim_s - claims.KEEP_EVERY_S)
         for key in t.due:
             d = t.rows["deliveries"][key]
             if d["state"] == "in_flight" and d["claimed_by"] == me and d["claimed_until"] < soon:
@@ -81,7 +85,7 @@ class DeliveryStatements:
                 "claimed_by": None,
                 "attempts": d["attempts"] - 1,
                 "first_at": d["first_at"] if d["attempts"] > 1 else None,
-                "next_at": x.now + timedelta(seconds=delivery.POSTPONE_S),
+                "next_at": x.now + timedelta(seconds=claims.POSTPONE_S),
             }
             x.writes.append(("deliveries", key, {**d, **back}))
         return []
@@ -118,7 +122,11 @@ class DeliveryStatements:
         return [e for key in zip(calls, numbers, strict=True) if (e := events.get(key)) is not None]
 
     def endpoints(self, t: Tables, x: Txn, ids: list[UUID]) -> list[Row]:
-        return [{**w, "open": w["enabled"]} for i in ids if (w := t.rows["webhooks"].get(i)) is not None]
+        return [
+            {**w, "open": w["enabled"], "verified": True, "limited": False}
+            for i in ids
+            if (w := t.rows["webhooks"].get(i)) is not None
+        ]
 
     def settle(
         self, t: Tables, x: Txn, me: UUID, calls: list[UUID], webhooks: list[UUID], numbers: list[int], attempts: list[int],

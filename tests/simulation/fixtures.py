@@ -93,7 +93,7 @@ def webhook_row() -> dict[str, Any]:
     secrets = [{"id": "s", "wrapped": b64(b"secret") + "==", "created_at": "", "expires_at": None}]
     return {
         "id": WEBHOOK, "project_id": PROJECT, "scope": "project", "url": HOOKS_URL, "enabled": True, "types": HOOK_TYPES,
-        "local_targets": False,
+        "local_targets": False, "signatures": ["v1"], "headers": None,
         "secrets": msgspec.json.encode(secrets).decode(),
     }  # fmt: skip
 

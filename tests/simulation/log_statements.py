@@ -303,7 +303,7 @@ class LogStatements:
                     "call_id": event["call_id"], "webhook_id": w["id"], "seq": event["seq"], "project_id": call["project_id"],
                     "state": first_state(t, x, event["call_id"], w["id"]), "attempts": 0, "next_at": x.now,
                     "claimed_by": None, "claimed_until": None,
-                    "first_at": None, "parked": False, "overtook": False,
+                    "first_at": None, "parked": False, "overtook": False, "replay": False,
                 }  # fmt: skip
                 x.writes.append(("deliveries", (event["call_id"], w["id"], event["seq"]), delivery_row))
 

@@ -11,7 +11,7 @@ from app.fleet import store as fleet_store
 from app.fleet import view as fleet_view
 from app.log import append as log_append
 from app.log import facts, feeds, horizon, tail_log, tail_sweep
-from app.webhooks import delivery, settle
+from app.webhooks import claims, settle
 from tests.simulation.delivery_statements import DeliveryStatements
 from tests.simulation.fleet_statements import FleetStatements
 from tests.simulation.overdue_statements import OverdueStatements
@@ -30,7 +30,7 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
         off: frozenset[str] = frozenset(),
         *,
         grace_s: float = overdue.GRACE_S,
-        claim_s: float = delivery.CLAIM_S,
+        claim_s: float = claims.CLAIM_S,
     ) -> None:
         self.off = off
         self.grace_s = grace_s
@@ -52,11 +52,11 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             overdue.DROP: self.drop_overdue,
             overdue.ASK: self.ask,
             overdue.ANSWER: self.answer,
-            delivery.RENEW: self.renew,
-            delivery.RELEASE_EXPIRED: self.release_expired,
-            delivery.GIVE_BACK: self.give_back,
-            delivery.POSTPONE: self.postpone,
-            delivery.CLAIM: self.claim,
+            claims.RENEW: self.renew,
+            claims.RELEASE_EXPIRED: self.release_expired,
+            claims.GIVE_BACK: self.give_back,
+            claims.POSTPONE: self.postpone,
+            claims.CLAIM: self.claim,
             settle.SETTLE: self.settle,
         }
         reads: dict[str, Handler] = {
@@ -76,8 +76,8 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             fleet_store.SELECT_EDGE_BY_ID: self.select_edge,
             fleet_store.SELECT_COMMANDS: self.select_commands,
             overdue.SELECT_OVER: self.select_over,
-            delivery.EVENTS_OF: self.delivered_events,
-            delivery.ENDPOINTS: self.endpoints,
+            claims.EVENTS_OF: self.delivered_events,
+            claims.ENDPOINTS: self.endpoints,
         }
         self.reads = frozenset(reads)
         self.by_text |= reads

@@ -128,7 +128,8 @@ class NumberedCaller:
 
     async def _listen(self) -> None:
         async for frame in self._caller.frames():
-            self.heard.append(number_of(frame.samples))
+            if not frame.filler:
+                self.heard.append(number_of(frame.samples))
 
     @property
     def lost_up(self) -> set[int]:

@@ -44,7 +44,7 @@ def test_constants_are_the_edges() -> None:
     assert messages.SUBPROTOCOL == wire.SUBPROTOCOL
     assert messages.MEDIA_PATH == MEDIA_PATH
     assert (messages.HEADER.format, messages.HEADER.size) == (wire.HEADER.format, wire.HEADER_BYTES)
-    assert (messages.AUDIO, messages.FLAG_SILENCE) == (wire.AUDIO, wire.FLAG_SILENCE)
+    assert (messages.AUDIO, messages.FLAG_FILLER) == (wire.AUDIO, wire.FLAG_FILLER)
     assert (watch.PREPARE_AFTER_MS, watch.TAKE_AFTER_MS) == (wire.PREPARE_AFTER_MS, wire.TAKE_AFTER_MS)
     assert ALIVE_EVERY_S * 1000 <= wire.ALIVE_EVERY_MS < wire.LEASE_MS
     assert watch.PREPARE_AFTER_MS > 2 * wire.TICK_MS
@@ -86,7 +86,7 @@ U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 def test_audio_is_the_same_on_both_sides(
     samples: bytes, sequence: int, stamp: int, utterance: int, offset_ms: int, filler: bool
 ) -> None:
-    flags = wire.FLAG_SILENCE if filler else 0
+    flags = wire.FLAG_FILLER if filler else 0
     place = {"sequence": sequence, "stamp": stamp, "utterance": utterance, "offset_ms": offset_ms}
     read = messages.read_audio(wire.pack(samples, flags=flags, **place))
     assert read == messages.Audio(stamp, utterance, offset_ms, samples, filler)
@@ -166,7 +166,7 @@ def test_what_we_sign_verifies_and_nothing_else(
     raw: bytes, secrets: list[bytes], data: st.DataObject
 ) -> None:
     body = msgspec.json.encode({"id": "evt_1", "data": raw})
-    sent = signature.headers("evt_1", 1_000, body, secrets)
+    sent = signature.headers("evt_1", 1_000, signature.sign("evt_1", 1_000, body, secrets))
     for secret in secrets:
         assert verify(body, sent, signature.write_secret(secret), now_s=1_000)["id"] == "evt_1"
     at = data.draw(st.integers(0, len(body) - 1))

@@ -42,6 +42,36 @@ def test_both_silent_is_the_callers_own_network_and_the_epoch_stays() -> None:
     assert watch.epoch == 1
 
 
+def test_the_owner_is_tried_again_at_growing_intervals_that_chance_shortens() -> None:
+    def retries(draw: float) -> list[int]:
+        watch = Watch([1], 1, 0, lambda: draw)
+        return [now for now in range(0, 12_000, 20) if Retry(1) in watch.tick(now)]
+
+    assert retries(0.0) == [1_500, 2_500, 4_000, 6_000, 9_000]
+    assert retries(1.0) == [1_500, 2_260, 3_400, 4_900, 7_160, 9_420, 11_680]
+    watch = Watch([1], 1, 0)
+    watch.tick(1_500)
+    watch.tick(1_500)
+    watch.heard(1_600)
+    watch.tick(2_000)
+    assert watch.tick(3_099) == []
+    assert watch.tick(3_100) == [Retry(1)], "heard: it begins anew"
+
+
+def test_the_grants_of_the_newest_ticket_come_first_and_the_older_ones_are_not_forgotten() -> None:
+    watch = Watch([1, 2, 3], 1, 0)
+    assert watch.granted([4, 5], 10) == []
+    assert watch.tick(400) == [Prepare(4)]
+    assert watch.failed(4, 410) == [Prepare(5)]
+    assert watch.failed(5, 420) == [Prepare(2)]
+    assert watch.prepared(2, 600) == [Take(2, "silent")]
+    hurried = Watch([1, 2, 3], 1, 0)
+    hurried.granted([4, 5], 10)
+    assert hurried.closed(20) == [Take(4, "closed")]
+    assert hurried.failed(4, 30) == [Take(5, "refused")]
+    assert hurried.failed(5, 40) == [AskTicket()], "no lower epoch afterwards"
+
+
 def test_it_gives_up_in_the_end() -> None:
     watch = Watch([1], 1, 0)
     assert watch.closed(0) == [AskTicket()]

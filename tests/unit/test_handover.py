@@ -16,8 +16,6 @@ from regions.edge.handover import (
     Offer,
 )
 from regions.edge.kept import MUTE_KEPT_MS, UNSENT_KEPT_MS, Kept
-from regions.edge.listening import Listening
-from regions.media.caller_buffer import CallerBuffer
 from voxplane.moving import LINGER_MAX_MS, LINGER_MIN_MS, Overlap
 from voxplane.moving import QUIET_MS as OLD_QUIET_MS
 from voxplane.watch import State, Take, Watch
@@ -108,18 +106,6 @@ def test_a_turn_has_ended_when_the_agent_has_and_not_while_the_caller_waits() ->
     assert boundary.at(80, agent=False, caller=False)
     boundary.at(100, agent=False, caller=True)
     assert boundary.at(100 + QUIET_MS, agent=False, caller=False), "no answer comes"
-
-
-def test_what_the_caller_says_while_a_successor_has_no_backend_is_given_twice_as_fast_afterwards() -> None:
-    buffer = CallerBuffer()
-    listening = Listening(buffer)
-    buffer.push(bytes(160 * 4))
-    assert listening.due(waits=True) == []
-    assert len(listening.due(waits=False)) == 2
-    buffer.push(bytes(160))
-    assert [len(listening.due(waits=False)) for _ in range(3)] == [2, 1, 0]
-    buffer.push(bytes(160 * 3))
-    assert len(listening.due(waits=False)) == 1, "caught up: what is early is given in its time"
 
 
 def test_the_edge_that_is_left_is_heard_until_the_new_one_speaks_or_it_has_no_more_to_say() -> None:

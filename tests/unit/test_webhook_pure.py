@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app.webhooks.retry import SCHEDULE_S, Attempt, judge
-from app.webhooks.signature import headers, write_secret
+from app.webhooks.signature import headers, public_key, read_secret, sign, sign_asymmetric, write_secret
 from voxplane import WebhookError, verify
 
 SECRET = b"s" * 24
 BODY = json.dumps({"id": "evt_1", "data": {"text": "grüß dich"}}).encode()
 
 
+def signed(at_s: int, secrets: list[bytes]) -> dict[str, str]:
+    return headers("evt_1", at_s, sign("evt_1", at_s, BODY, secrets))
+
+
 def test_an_independent_library_accepts_what_we_sign() -> None:
-    sent = headers("evt_1", int(time.time()), BODY, [SECRET])
+    sent = signed(int(time.time()), [SECRET])
     assert Webhook(write_secret(SECRET)).verify(BODY, sent)["id"] == "evt_1"
 
 
@@ -37,9 +44,30 @@ def test_our_client_accepts_what_the_independent_library_signs() -> None:
 
 
 def test_secrets_rotate_with_an_overlap() -> None:
-    sent = headers("evt_1", 1_000, BODY, [b"n" * 24, SECRET])
+    sent = signed(1_000, [b"n" * 24, SECRET])
     for secret in (b"n" * 24, SECRET):
         assert verify(BODY, sent, write_secret(secret), now_s=1_001)
+
+
+def test_whoever_has_the_public_key_can_check_and_nobody_else_sign() -> None:
+    private = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    signature = sign_asymmetric("evt_1", 1_000, BODY, [private])
+    assert signature.startswith("v1a,")
+    key = public_key(private)
+    assert key.startswith("whpk_")
+    raw = Ed25519PublicKey.from_public_bytes(base64.b64decode(key.removeprefix("whpk_")))
+    raw.verify(base64.b64decode(signature.removeprefix("v1a,")), b"evt_1.1000." + BODY)
+    with pytest.raises(InvalidSignature):
+        raw.verify(base64.b64decode(signature.removeprefix("v1a,")), b"evt_1.1001." + BODY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "whsec_", "whsec_AAAA", "AAAA" * 8, "whsec_" + "A" * 31, "whsec_" + "?" * 32, "whsec_" + "A" * 120],
+)
+def test_a_secret_that_is_too_short_or_no_base64_is_none(text: str) -> None:
+    assert read_secret(text) is None
+    assert read_secret(write_secret(SECRET)) == SECRET
 
 
 @pytest.mark.parametrize(
@@ -52,7 +80,7 @@ def test_secrets_rotate_with_an_overlap() -> None:
     ],
 )  # fmt: skip
 def test_anything_changed_is_refused(change: dict[str, str], code: str) -> None:
-    sent = headers("evt_1", 1_000, BODY, [SECRET]) | change
+    sent = signed(1_000, [SECRET]) | change
     with pytest.raises(WebhookError) as refused:
         verify(BODY, sent, write_secret(SECRET), now_s=1_000)
     assert refused.value.code == code

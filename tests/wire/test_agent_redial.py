@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,19 +15,18 @@ import pytest
 from picows import WSListener
 from websockets.asyncio.server import ServerConnection, serve
 
-from regions.agents.connection import AgentConnection
-from regions.agents.dial import DialError, dial
+from regions.agents import redial
+from regions.agents.connection import AgentConnection, Ending
+from regions.agents.dial import UNACKED_MS_MAX, DialError, dial
 from regions.agents.twilio import TwilioDialect
-from regions.edge import agent_leg
-from regions.edge.agent_leg import AgentLeg
+from regions.edge.agent_leg import BROKE_OFF, AgentLeg, Dialled
 from regions.edge.context import EdgeContext
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings
-from regions.wire.ticket import Agent, Claims, Sealed
+from regions.wire.ticket import Agent, Claims, Reconnect, Sealed
 
 WITHIN_S = 10.0
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-PAUSES_S = (0.0, 0.001, 0.001)
 
 
 class Call:
@@ -35,26 +35,39 @@ class Call:
     def __init__(self) -> None:
         self.leg: AgentLeg
         self.dialled = 0
-        self.connected: list[bool] = []
-        self.given_up = asyncio.Event()
+        self.connected: list[Dialled] = []
+        self.gone = False
+        self.asked = 0
+        self.unreached = 0
+        self.given_up: Dialled | None = None
+        self.ended = asyncio.Event()
 
     def owns(self) -> bool:
         return True
+
+    def leaving(self) -> bool:
+        self.asked += self.gone
+        return self.gone
 
     def on_audio(self, ulaw: bytes) -> None: ...
     def on_mark(self, name: str) -> None: ...
     def on_clear(self) -> None: ...
     def on_text(self, type_: str, data: bytes) -> None: ...
 
-    def on_connected(self, *, fallback: bool, resumed: bool) -> None:
-        self.connected.append(fallback)
+    def on_connected(self, dialled: Dialled) -> None:
+        self.connected.append(dialled)
 
-    def on_unreachable(self, code: str, *, resumed: bool) -> None:
-        self.given_up.set()
+    def on_unreached(self) -> None:
+        self.unreached += 1
 
-    def on_closed(self, connection: AgentConnection, *, clean: bool) -> None:
-        if self.leg.lost(connection) and not clean:
-            self.leg.dial(list, resumed=True)
+    def on_unreachable(self, dialled: Dialled) -> None:
+        self.given_up = dialled
+        self.ended.set()
+
+    def on_closed(self, connection: AgentConnection, ending: Ending) -> None:
+        taken_as = self.leg.lost(connection, ending)
+        if taken_as is not None and not taken_as.clean:
+            self.leg.again(list)
 
     async def backend(self, socket: ServerConnection) -> None:
         self.dialled += 1
@@ -68,12 +81,15 @@ class _Uplink:
 
 
 @asynccontextmanager
-async def calling(tmp_path: Path, *, first: str | None = None) -> AsyncIterator[Call]:
+async def calling(
+    tmp_path: Path, *, first: str | None = None, deadline_s: float = 20.0
+) -> AsyncIterator[Call]:
     """`first`: a URL that is dialled before the call's own backend, which is then its fallback."""
     call = Call()
     async with serve(call.backend, "127.0.0.1", 0) as server:
         own = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
-        agent = Agent(url=first, fallback_url=own) if first else Agent(url=own)
+        reconnect = Reconnect(deadline_s=deadline_s)
+        agent = Agent(url=first or own, fallback_url=own if first else None, reconnect=reconnect)
         settings = EdgeSettings(
             region="lab", name="e", control_urls=("http://127.0.0.1",), data=tmp_path, local_targets=True
         )
@@ -90,24 +106,61 @@ async def calling(tmp_path: Path, *, first: str | None = None) -> AsyncIterator[
             call.leg.close(stop=False)
 
 
-async def test_a_backend_that_falls_over_each_time_is_given_up_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agent_leg, "REDIAL_S", PAUSES_S)
-    async with calling(tmp_path) as call, asyncio.timeout(WITHIN_S):
-        await call.given_up.wait()
-        assert call.dialled == len(PAUSES_S)
+async def test_a_backend_that_falls_over_each_time_is_given_up_on_at_the_deadline(tmp_path: Path) -> None:
+    async with calling(tmp_path, deadline_s=0.3) as call, asyncio.timeout(WITHIN_S):
+        await call.ended.wait()
+        assert call.given_up is not None
+        assert (call.given_up.code, call.given_up.resumed) == (BROKE_OFF, True)
+        assert call.given_up.away_ms >= 300
+        assert call.dialled == 1 + call.given_up.attempts
+        assert not call.connected[0].resumed and all(d.resumed for d in call.connected[1:])
 
 
-async def test_a_backend_that_was_there_for_a_while_is_dialled_as_often_again(
+async def test_a_backend_that_was_there_for_a_while_has_all_the_time_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_leg, "REDIAL_S", PAUSES_S)
-    monkeypatch.setattr(agent_leg, "STEADY_S", 0.0)
-    async with calling(tmp_path) as call, asyncio.timeout(WITHIN_S):
-        while call.dialled <= 2 * len(PAUSES_S):
+    monkeypatch.setattr(redial, "STEADY_MS", 0)
+    async with calling(tmp_path, deadline_s=0.3) as call, asyncio.timeout(WITHIN_S):
+        while call.dialled < 20:
             await asyncio.sleep(0.001)
-        assert not call.given_up.is_set()
+        assert not call.ended.is_set()
+        assert {d.attempts for d in call.connected} == {1}
+
+
+async def test_a_deadline_of_nothing_dials_no_lost_backend_again(tmp_path: Path) -> None:
+    async with calling(tmp_path, deadline_s=0) as call, asyncio.timeout(WITHIN_S):
+        await call.ended.wait()
+        assert call.given_up is not None
+        assert (call.dialled, call.given_up.attempts) == (1, 0)
+
+
+async def test_while_the_caller_is_on_its_way_to_another_edge_nothing_is_dialled_and_nothing_ends(
+    tmp_path: Path,
+) -> None:
+    async with calling(tmp_path, deadline_s=0.05) as call, asyncio.timeout(WITHIN_S):
+        call.gone = True
+        while not call.connected or call.leg.connection is not None:
+            await asyncio.sleep(0.001)
+        while call.asked < 4:
+            await asyncio.sleep(0.01)
+        assert (call.dialled, call.ended.is_set()) == (1, False)
+        call.gone = False
+        while call.dialled < 2:
+            await asyncio.sleep(0.001)
+        await call.ended.wait()
+
+
+async def test_a_machine_that_is_gone_without_a_word_is_noticed_by_the_kernel() -> None:
+    async def listens(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with serve(listens, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
+        tls = ssl.create_default_context()
+        transport = await dial(url, WSListener, local_targets=True, deadline_s=WITHIN_S, tls=tls)
+        raw = transport.underlying_transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKED_MS_MAX
+        transport.disconnect()
 
 
 def close_frame(code: int) -> bytes:
@@ -143,7 +196,7 @@ async def test_a_backend_that_closes_with_the_handshake_was_not_reached(tmp_path
         async with calling(tmp_path, first=url) as call:
             while not call.connected:
                 await asyncio.sleep(0.001)
-            assert call.connected[0] is True
+            assert call.connected[0].fallback is True
         connection = AgentConnection(call, TwilioDialect(stream_sid="MZ", account_sid="AC", call_sid="CA"))
         with pytest.raises(DialError) as error:
             await connection.open(Agent(url=url), {}, local_targets=True, tls=ssl.create_default_context())

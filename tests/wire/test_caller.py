@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection
 
 from regions.wire import media as wire
 from tests.support.edges import CALL, SNAPSHOT, ScriptedEdge, edges, ticket, until
-from voxplane import ApiError, AsyncCaller, CallLost, CallRefused, Unavailable
+from voxplane import ApiError, AsyncCaller, CallLost, CallRefused, Unavailable, messages
 
 TONE = b"\x01\x02" * 320
 
@@ -77,10 +77,13 @@ async def test_audio_of_any_length_goes_out_in_pieces_an_edge_takes() -> None:
 
 async def test_filler_is_a_sign_of_life_and_not_the_agents_voice() -> None:
     async with edges("a") as [a], caller_of(a) as caller:
-        await a.talk(TONE, utterance=0, flags=wire.FLAG_SILENCE)
-        await a.talk(TONE, utterance=1)
-        frame = await caller.receive()
-        assert frame is not None and frame.utterance == 1
+        await a.talk(TONE, utterance=1, offset_ms=40)
+        await a.talk(TONE, utterance=0, flags=wire.FLAG_FILLER)
+        await a.talk(TONE, utterance=1, offset_ms=60)
+        heard = [await caller.receive() for _ in range(3)]
+        assert [(f.filler, f.utterance) for f in heard if f] == [(False, 1), (True, 0), (False, 1)]
+        assert caller._standing.played == messages.Position(utterance=1, offset_ms=80)
+        assert caller.gaps == []
 
 
 async def test_when_an_edge_goes_silent_a_standby_is_prepared_then_taken_with_all_it_needs() -> None:
@@ -278,8 +281,9 @@ async def test_a_caller_that_hangs_up_while_its_edge_dies_tells_the_next_one() -
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds over the caller's own network follow each other quickly."""
-    for name in ("OWN_NETWORK_AFTER_MS", "RETRY_EVERY_MS", "PREPARE_PATIENCE_MS"):
+    for name in ("OWN_NETWORK_AFTER_MS", "PREPARE_PATIENCE_MS"):
         monkeypatch.setattr(f"voxplane.watch.{name}", 600)
+    monkeypatch.setattr("voxplane.watch.RETRY_AFTER_MS", (600,))
 
 
 @pytest.mark.usefixtures("hasty")

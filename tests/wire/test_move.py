@@ -78,7 +78,10 @@ async def test_a_move_loses_no_frame_of_the_callers_and_the_log_says_that_it_was
             assert (caller.region, caller.lost) == ("b", False)
             await until(lambda: FRAMES in given(backend), "the last frame")
             assert set(range(1, FRAMES + 1)) - given(backend) == set()
-            assert [n["event"] for n in caller.notices] == ["agent.connected", "call.reconnected"]
+            assert [n["event"] for n in caller.notices] == ["agent.connected"], "audio flows one way"
+            await say(backend, 1, 5)
+            told = ["agent.connected", "call.reconnected"]
+            await until(lambda: [n["event"] for n in caller.notices] == told, "audio flows both ways")
             await caller.hangup()
         assert [m["customParameters"]["voxplane_epoch"] for m in backend.starts] == ["1", "3"]
         [moved] = b.log.of("call.moved")
@@ -184,6 +187,39 @@ async def test_a_caller_that_does_not_know_of_moves_is_let_go_at_the_deadline(
             with pytest.raises(Exception, match="1000"):
                 await caller.hear("ended", "refused")
         assert not a.log.of("call.ended"), "the caller has a standby"
+
+
+async def test_a_caller_is_handed_better_standbys_and_again_when_it_comes_back(tmp_path: Path) -> None:
+    async with two_edges(tmp_path) as (a, b), Backend().run() as backend:
+        first, fresh = ticket(a, b, backend.url), a.ticket(backend.url, epochs=(3,), edges=(b,))
+        async with a.caller(first) as caller:
+            await caller.hear("attached")
+            a.calls.renew(CALL, fresh)
+            assert (await caller.hear("ticket"))["ticket"] == fresh
+            a.calls.renew(CALL, "nonsense")
+            a.calls.renew(CALL, a.ticket(backend.url, call="call_2"))
+        async with a.caller(first, mode="resume") as caller:
+            await caller.hear("attached")
+            assert (await caller.hear("ticket", "ended"))["ticket"] == fresh
+            await caller.say("hangup")
+            await caller.hear("ended")
+            assert [m["type"] for m in caller.got].count("ticket") == 1, "neither of the others"
+
+
+async def test_a_standby_of_the_newest_ticket_is_taken_first(tmp_path: Path) -> None:
+    async with (
+        two_edges(tmp_path) as (a, b),
+        lone_edge(tmp_path, "c", a.key) as c,
+        Backend().run() as backend,
+        AsyncCaller(ticket(a, b, backend.url)) as caller,
+    ):
+        a.calls.renew(CALL, a.ticket(backend.url, epochs=(3, 4), edges=(c, b)))
+        await until(lambda: caller._tickets.has(3), "the ticket")
+        for session in a.calls.sessions:
+            session.supersede()
+        await until(lambda: caller.epoch == 3, "the take")
+        assert (caller.region, caller.gaps[0].reason) == ("c", "closed")
+        await caller.hangup()
 
 
 @pytest.mark.parametrize("by", ["stay", "undrain"])

@@ -299,18 +299,44 @@ create table vx.webhooks (
   project_id       uuid not null references vx.projects,
   scope            text not null default 'project' check (scope in ('project', 'call')),
   url              text not null,
-  types            text[],                          -- null: all
+  description      text not null default '',
+  types            text[],                          -- null: all; `call.*` stands for all that begin so
+  metadata         jsonb,                           -- null: all calls; else those whose metadata contain this
   local_targets    boolean not null,                -- a test project's: may be dialled on this machine, where the instance allows it
-  secrets          jsonb not null,                  -- [{id, wrapped, created_at, expires_at}], newest first
+  secrets          jsonb not null,                  -- [{wrapped, created_at, expires_at}], newest first
+  signatures       text[] not null default '{v1}',
+  headers          bytea,                           -- of the customer's own, sealed
+  header_names     text[] not null default '{}',
+  format           text not null default 'voxplane' check (format in ('voxplane', 'cloudevents')),
+  rate_per_s       integer,
+  concurrency      integer,
+  tokens           double precision not null default 0,   -- of the rate: what is left at `tokens_at`
+  tokens_at        timestamptz not null default '-infinity',
   enabled          boolean not null default true,
   disabled_reason  text,
-  failing_since    timestamptz,
+  verified_at      timestamptz,                     -- it has answered a handshake
+  failing_since    timestamptz,                     -- nothing but failure since then
+  warned           integer not null default 0,      -- per cent of the time after which it is disabled
+  waiting          integer not null default 0,      -- deliveries that were waiting when they were last counted
+  full_since       timestamptz,                     -- too many were; what comes meanwhile is made up for from the log
   version          integer not null default 1,
   created_at       timestamptz not null default now(),
-  deleted_at       timestamptz
+  deleted_at       timestamptz,
+  takes            boolean not null generated always as (enabled and deleted_at is null and full_since is null) stored
 );
 create index on vx.webhooks (project_id) where deleted_at is null;
+create index on vx.webhooks (project_id) where takes and scope = 'project';
 create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
+
+-- Whether an endpoint wants events of a type; `call.*` stands for all that begin so.
+create function vx.wants(p_types text[], p_type text) returns boolean language sql immutable as $$
+  select p_types is null or p_type = any(p_types) or split_part(p_type, '.', 1) || '.*' = any(p_types)
+$$;
+
+-- Whether the call has the metadata an endpoint asks for.
+create function vx.of_call(p_metadata jsonb, p_call uuid) returns boolean language sql stable as $$
+  select exists (select from vx.calls c where c.id = p_call and c.metadata @> p_metadata)
+$$;
 
 create table vx.deliveries (
   call_id        uuid not null,
@@ -324,6 +350,8 @@ create table vx.deliveries (
   claimed_until  timestamptz,
   first_at       timestamptz,
   done_at        timestamptz,
+  base           integer not null default 0,        -- attempts of the rounds before: it was sent again by hand
+  replay         boolean not null default false,    -- in the line of what is sent again, which what is new does not wait for
   parked         boolean not null default false,    -- was, at some time: later events of its call do not wait for it any more
   overtook       boolean not null default false,
   last_status    integer,
@@ -331,7 +359,9 @@ create table vx.deliveries (
   created_at     timestamptz not null default now(),
   primary key (call_id, webhook_id, seq)
 ) partition by range (call_id);
-create index on vx.deliveries (next_at) where state in ('pending', 'parked');
+create index on vx.deliveries (webhook_id, next_at) where state in ('pending', 'parked');
+create index on vx.deliveries (webhook_id) where replay and state in ('pending', 'parked', 'in_flight');
+create index on vx.deliveries (webhook_id, call_id, seq) where state = 'failed';
 create index on vx.deliveries (claimed_until) where state = 'in_flight';
 create index on vx.deliveries (call_id, webhook_id, seq) where state in ('queued', 'pending', 'in_flight', 'parked');
 
@@ -348,6 +378,26 @@ create table vx.delivery_attempts (
   excerpt      text,
   primary key (call_id, webhook_id, seq, attempt)
 ) partition by range (call_id);
+create index on vx.delivery_attempts (webhook_id, at);
+
+-- What an endpoint is to be sent again, read from the log slice by slice: as long as it takes, a few dozen deliveries at a time.
+create table vx.replays (
+  id           uuid primary key,
+  project_id   uuid not null references vx.projects,
+  webhook_id   uuid not null references vx.webhooks,
+  what         text not null check (what in ('failed', 'missing', 'undelivered', 'all')),
+  since        timestamptz not null,                -- of the events, when they were stored
+  until        timestamptz not null,
+  call_id      uuid not null,                       -- looked at: everything up to this event
+  seq          integer not null default 0,
+  queued       integer not null default 0,
+  state        text not null default 'running' check (state in ('running', 'done', 'canceled')),
+  next_at      timestamptz not null default now(),
+  created_at   timestamptz not null default now(),
+  done_at      timestamptz
+);
+create index on vx.replays (next_at) where state = 'running';
+create index on vx.replays (webhook_id, id);
 
 -- Weekly partitions ahead, and a default one that catches what a clock far off would write.
 create function vx.ensure_partitions(p_from timestamptz, p_weeks integer) returns integer

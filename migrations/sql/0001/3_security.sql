@@ -10,14 +10,14 @@ do $$
 declare t text;
 begin
   foreach t in array array['projects', 'api_keys', 'content_keys', 'idempotency', 'calls', 'events', 'late_events',
-                           'webhooks', 'deliveries', 'delivery_attempts'] loop
+                           'webhooks', 'deliveries', 'delivery_attempts', 'replays'] loop
     execute format('alter table vx.%I enable row level security', t);
     execute format('alter table vx.%I force row level security', t);
     execute format('create policy owner_all on vx.%I to vx_owner using (true) with check (true)', t);
     execute format('create policy project_own on vx.%I to vx_api using (%s = (select vx.current_project())) with check (%s = (select vx.current_project()))',
                    t, case t when 'projects' then 'id' else 'project_id' end, case t when 'projects' then 'id' else 'project_id' end);
   end loop;
-  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'content_keys', 'idempotency'] loop
+  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys', 'idempotency'] loop
     execute format('create policy worker_all on vx.%I to vx_worker using (true) with check (true)', t);
   end loop;
   foreach t in array array['projects', 'api_keys', 'content_keys'] loop
@@ -35,12 +35,15 @@ grant select on vx.late_events to vx_api;
 grant select, insert, update on vx.webhooks to vx_api;
 grant select, insert, update on vx.deliveries to vx_api;
 grant select on vx.delivery_attempts to vx_api;
+grant select, insert, update on vx.replays to vx_api;
 grant select on vx.regions, vx.edges to vx_api;
 grant select, insert, update on vx.horizon to vx_api, vx_worker;
 
 grant select on vx.calls, vx.events, vx.content_keys, vx.regions, vx.edges to vx_worker;
 grant select, update on vx.webhooks, vx.deliveries to vx_worker;
+grant insert on vx.deliveries to vx_worker;
 grant select, insert on vx.delivery_attempts to vx_worker;
+grant select, insert, update on vx.replays to vx_worker;
 grant select, delete on vx.idempotency, vx.used_tokens to vx_worker;
 grant select, insert on vx.desired to vx_worker;
 grant select, insert, delete on vx.overdue to vx_worker;
@@ -77,6 +80,8 @@ revoke execute on all functions in schema vx from public;
 alter default privileges for role vx_owner revoke execute on functions from public;
 grant execute on function vx.current_project() to vx_api, vx_owner;
 grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_worker;
+grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
+grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
 grant execute on function vx.ensure_partitions(timestamptz, integer) to vx_worker;
 

@@ -44,9 +44,11 @@ begin
   ), made_deliveries as (
     insert into vx.deliveries (call_id, webhook_id, seq, project_id, next_at)
     select f.call_id, w.id, 1, p_project, p_now
-      from fresh f join vx.webhooks w
-        on w.project_id = p_project and w.deleted_at is null and w.enabled
-       and (w.id = f.webhook_id or w.scope = 'project') and (w.types is null or 'call.created' = any(w.types))
+      from fresh f cross join lateral (
+        select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = p_project and h.scope = 'project' and h.takes
+        union all
+        select h.id, h.types, h.metadata from vx.webhooks h where h.id = f.webhook_id and h.scope = 'call' and h.takes) w
+     where vx.wants(w.types, 'call.created') and (w.metadata is null or f.metadata @> w.metadata)
   )
   select c.key, c.call_id, c.body_hash, false from claimed c;
 

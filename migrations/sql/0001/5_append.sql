@@ -148,9 +148,11 @@ begin
     select f.call_id, w.id, f.seq, f.project_id,
            case when row_number() over (partition by f.call_id, w.id order by f.seq) = 1 then vx.first_state(f.call_id, w.id)
                 else 'queued' end
-      from fresh f join vx.webhooks w
-        on w.project_id = f.project_id and w.deleted_at is null and w.enabled
-       and (w.id = f.webhook_id or w.scope = 'project') and (w.types is null or f.type = any(w.types))
+      from fresh f cross join lateral (
+        select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = f.project_id and h.scope = 'project' and h.takes
+        union all
+        select h.id, h.types, h.metadata from vx.webhooks h where h.id = f.webhook_id and h.scope = 'call' and h.takes) w
+     where vx.wants(w.types, f.type) and (w.metadata is null or vx.of_call(w.metadata, f.call_id))
   ), put_late as (
     insert into vx.late_events (call_id, origin_epoch, origin_n, project_id, id, type, edge_id, region, at, data, content,
                                 content_key, hash)
@@ -249,8 +251,9 @@ begin
     from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
       as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
     join unnest(chosen) p on p.call_id = g.call_id;
-  if exists (select from vx.webhooks w where w.project_id in (select p.project_id from unnest(chosen) p)
-                and w.deleted_at is null and w.enabled) then
+  if exists (select from unnest(chosen) p where p.webhook_id is not null) or exists (
+       select from vx.webhooks w where w.project_id in (select p.project_id from unnest(chosen) p)
+                                   and w.scope = 'project' and w.takes) then
     insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
     select g.call_id, w.id, p.seq + g.n - p.n, p.project_id,
            case when row_number() over (partition by g.call_id, w.id order by g.n) = 1 then vx.first_state(g.call_id, w.id)
@@ -258,9 +261,11 @@ begin
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
         as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
       join unnest(chosen) p on p.call_id = g.call_id
-      join vx.webhooks w
-        on w.project_id = p.project_id and w.deleted_at is null and w.enabled
-       and (w.id = p.webhook_id or w.scope = 'project') and (w.types is null or g.type = any(w.types));
+      cross join lateral (
+        select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = p.project_id and h.scope = 'project' and h.takes
+        union all
+        select h.id, h.types, h.metadata from vx.webhooks h where h.id = p.webhook_id and h.scope = 'call' and h.takes) w
+     where vx.wants(w.types, g.type) and (w.metadata is null or vx.of_call(w.metadata, g.call_id));
   end if;
   update vx.calls c
      set n = p.n_last, seq = p.seq + p.n_last - p.n, feed_xid = greatest(xid, c.feed_xid), region = p_region, edge_id = p_edge
@@ -300,9 +305,11 @@ begin
   values (p_call, c.seq + 1, c.project_id, p_event, p_type, case when final then c.epoch_granted + 1 else c.epoch end,
           p_source, p_source_key, c.region, p_at, p_data, p_content, p_content_key, p_hash, greatest(xid, c.feed_xid));
   insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
-  select p_call, w.id, c.seq + 1, c.project_id, vx.first_state(p_call, w.id) from vx.webhooks w
-   where w.project_id = c.project_id and w.deleted_at is null and w.enabled
-     and (w.id = c.webhook_id or w.scope = 'project') and (w.types is null or p_type = any(w.types));
+  select p_call, w.id, c.seq + 1, c.project_id, vx.first_state(p_call, w.id) from (select) one cross join lateral (
+      select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = c.project_id and h.scope = 'project' and h.takes
+      union all
+      select h.id, h.types, h.metadata from vx.webhooks h where h.id = c.webhook_id and h.scope = 'call' and h.takes) w
+   where vx.wants(w.types, p_type) and (w.metadata is null or vx.of_call(w.metadata, p_call));
   update vx.calls k
      set seq = c.seq + 1, feed_xid = greatest(xid, c.feed_xid),
          epoch = case when final then c.epoch_granted + 1 else c.epoch end,

@@ -1,8 +1,8 @@
 set role vx_owner;
 
--- A line is what one endpoint gets of one call, in order. *Active* is what is pending, or under way and not parked. What stands
--- behind it is `queued`, so that a claim does not look at it again and again; whoever settles the last active one before it
--- makes it pending.
+-- A line is what one endpoint gets of one call, in order: one of what is new, and one of what is sent again. *Active* is what is
+-- pending, or under way and not parked. What stands behind it in the line of the new is `queued`, so that a claim does not look
+-- at it again and again; whoever settles the last active one before it makes it pending.
 
 -- The state of a new delivery behind which nothing else of its statement stands: `queued` where there is an active one, which is
 -- then held until this commits, so that whoever settles it sees the new one. One that somebody else holds may just be settled:
@@ -11,7 +11,7 @@ create function vx.first_state(p_call uuid, p_webhook uuid) returns text
 language plpgsql volatile security invoker set search_path = vx, pg_temp as $$
 begin
   perform from vx.deliveries d
-    where d.call_id = p_call and d.webhook_id = p_webhook
+    where d.call_id = p_call and d.webhook_id = p_webhook and not d.replay
       and (d.state = 'pending' or d.state = 'in_flight' and not d.parked)
     order by d.seq limit 1 for no key update skip locked;
   return case when found then 'queued' else 'pending' end;
@@ -27,6 +27,8 @@ language plpgsql security invoker set search_path = vx, pg_temp as $$
 declare
   calls uuid[];
   webhooks uuid[];
+  well uuid[];
+  ill uuid[];
 begin
   insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
   select * from unnest(p_call, p_webhook, p_seq, p_attempt, p_project, p_at, p_duration_ms, p_status, p_error, p_excerpt)
@@ -41,10 +43,27 @@ begin
         as t(call_id, webhook_id, seq, attempt, status, error, state, next_at)
      where d.call_id = t.call_id and d.webhook_id = t.webhook_id and d.seq = t.seq
        and d.claimed_by = p_worker and d.attempts = t.attempt
-    returning d.call_id, d.webhook_id, d.state
+    returning d.call_id, d.webhook_id, d.state, d.replay
+  ), lines as (
+    select distinct s.call_id, s.webhook_id from settled s where s.state <> 'pending' and not s.replay
   )
-  select array_agg(s.call_id), array_agg(s.webhook_id) into calls, webhooks
-    from (select distinct s.call_id, s.webhook_id from settled s where s.state <> 'pending') s;
+  select (select array_agg(l.call_id) from lines l), (select array_agg(l.webhook_id) from lines l),
+         (select array_agg(distinct s.webhook_id) from settled s where s.state = 'delivered'),
+         (select array_agg(distinct s.webhook_id) from settled s where s.state <> 'delivered')
+    into calls, webhooks, well, ill;
+
+  -- How long an endpoint has done nothing but fail. Written where it changes, and not where somebody else is writing it.
+  if well is not null then
+    update vx.webhooks w set failing_since = null, warned = 0
+     where w.id in (select h.id from vx.webhooks h where h.id = any(well) and h.failing_since is not null
+                     order by h.id for no key update skip locked);
+  end if;
+  if ill is not null then
+    update vx.webhooks w set failing_since = clock_timestamp()
+     where w.id in (select h.id from vx.webhooks h where h.id = any(ill) and not h.id = any(coalesce(well, '{}'))
+                       and h.failing_since is null
+                     order by h.id for no key update skip locked);
+  end if;
 
   -- A statement of its own, which sees what was queued while the one before waited.
   if calls is not null then
@@ -56,7 +75,7 @@ begin
               order by q.seq limit 1) n
      where d.call_id = l.call_id and d.webhook_id = l.webhook_id and d.seq = n.seq and d.state = 'queued'
        and not exists (select from vx.deliveries a
-                        where a.call_id = l.call_id and a.webhook_id = l.webhook_id and a.seq < n.seq
+                        where a.call_id = l.call_id and a.webhook_id = l.webhook_id and a.seq < n.seq and not a.replay
                           and (a.state = 'pending' or a.state = 'in_flight' and not a.parked));
   end if;
 end $$;

@@ -7,6 +7,7 @@ carries out what the watch says, and echoes the newest clock stamp in everything
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -25,7 +26,6 @@ from voxplane.watch import Action, AskTicket, GiveUp, LetGo, Prepare, Retry, Sta
 
 TICK_S = 0.02
 ALIVE_EVERY_S = 0.4
-TICKET_PAUSE_S = 0.3
 BACKEND_UP = frozenset({"agent.connected", "call.reconnected"})
 HANGUP_WITHIN_S = 5.0
 PRIMARY_WITHIN_S = 3.0
@@ -37,8 +37,9 @@ class AsyncCaller:
     """``async with AsyncCaller(call["ticket"]) as caller: …``
 
     `client` lets the caller ask for a new ticket once every grant has been used. `receive` gives audio frames; `notices`
-    what the edge has told. `send` takes samples of any length and sends them as they come: pace them yourself, 20 ms at a
-    time. Entering raises `CallRefused` or `CallLost` where no edge takes the call.
+    what the edge has told: ``call.reconnecting`` and ``call.reconnected`` are for a display. `send` takes samples of any length
+    and sends them as they come: pace them yourself, 20 ms at a time. Entering raises `CallRefused` or `CallLost` where no edge
+    takes the call.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class AsyncCaller:
         self._rate_hz = sample_rate
         self._bytes_per_s = sample_rate * (2 if encoding == "pcm16" else 1)
         self._links = Links(self._received, self._closed, connect)
-        self._watch = Watch(self._tickets.epochs, self._tickets.first.epoch, 0.0)
+        self._watch = Watch(self._tickets.epochs, self._tickets.first.epoch, 0.0, random.random)
         self._moving = Moving(
             self._tickets,
             self._links,
@@ -237,7 +238,7 @@ class AsyncCaller:
         if epochs:
             self._carry_out(self._watch.granted(epochs, _now_ms()))
             return
-        await asyncio.sleep(TICKET_PAUSE_S)
+        await asyncio.sleep(self._tickets.pause_s(random.random()))
         self._carry_out(self._watch.not_granted(_now_ms()))
 
     # ---------------------------------------------------------------------------------------------- the sockets
@@ -368,7 +369,9 @@ class AsyncCaller:
             return
         self._carry_out(self._watch.heard(now_s * 1000))
         self._standing.stamped(audio.stamp)
-        if not audio.filler:
+        if audio.filler:
+            self._hearing.filler(link.epoch, audio, now_s)
+        else:
             self._moving.note(Overlap.new_spoke)
             self._standing.played = self._hearing.audio(link.epoch, audio, now_s)
 

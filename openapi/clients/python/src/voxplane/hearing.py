@@ -12,13 +12,15 @@ RECEIVED_MAX = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Audio from the agent. `offset_ms` counts from the start of the agent's `utterance`; `at_s`: monotonic arrival time."""
+    """Audio from the agent. `offset_ms` counts from the start of the agent's `utterance`; `at_s`: monotonic arrival time. `filler`:
+    to be played, and not the agent's: what is heard while the call has no backend. It has no utterance and closes no gap."""
 
     samples: bytes
     utterance: int
     offset_ms: int
     epoch: int
     at_s: float
+    filler: bool = False
 
 
 @dataclass(slots=True)
@@ -77,6 +79,10 @@ class Hearing:
         self._put(Frame(audio.samples, audio.utterance, audio.offset_ms, epoch, now_s))
         end_ms = audio.offset_ms + len(audio.samples) * 1000 // self._bytes_per_s
         return Position(utterance=audio.utterance, offset_ms=min(end_ms, OFFSET_MAX))
+
+    def filler(self, epoch: int, audio: Audio, now_s: float) -> None:
+        """Keeps a frame that is nobody's."""
+        self._put(Frame(audio.samples, 0, 0, epoch, now_s, filler=True))
 
     def finish(self) -> None:
         if not self._over:

@@ -16,8 +16,8 @@ SUBPROTOCOL = "voxplane.media.v1"
 MEDIA_PATH = "/v1/media"
 HEADER = struct.Struct("!BBHQII")
 AUDIO = 1
-FLAG_SILENCE = 0x01
-"""Filler: nothing of the agent's is in it."""
+FLAG_FILLER = 0x01
+"""Filler: nothing of the agent's is in it. It is played all the same."""
 PIECE_MS_MAX = 200
 """The longest audio that one binary message may carry."""
 STAMP_MAX = 2**64 - 1
@@ -141,7 +141,7 @@ def read_audio(message: bytes) -> Audio | None:
     kind, flags, _, stamp, utterance, offset_ms = HEADER.unpack_from(message)
     if kind != AUDIO:
         return None
-    return Audio(stamp, utterance, offset_ms, message[HEADER.size :], bool(flags & FLAG_SILENCE))
+    return Audio(stamp, utterance, offset_ms, message[HEADER.size :], bool(flags & FLAG_FILLER))
 
 
 def write_audio(samples: bytes, *, sequence: int, stamp: int, played: Position) -> bytes:

@@ -6,6 +6,9 @@ from voxplane.client import AsyncClient
 from voxplane.errors import ApiError, Unavailable
 from voxplane.grants import Grant, read_grants
 
+PAUSES_S = (0.3, 0.5, 1.0, 2.0)
+"""After each time that no ticket was had; the last holds for all that follow. Each up to a half shorter, by chance."""
+
 
 class Lost(Exception):
     """No ticket will ever be had: the call has ended, or the one at hand is worth nothing."""
@@ -21,6 +24,7 @@ class Tickets:
         self._client = client
         self._grants = {g.epoch: (g, ticket) for g in grants}
         self._newest = ticket
+        self._refused = 0
 
     def grant(self, epoch: int) -> Grant:
         return self._grants[epoch][0]
@@ -41,9 +45,15 @@ class Tickets:
         fresh = [g for g in grants if g.epoch > max(self._grants)]
         if call_id != self.call_id or not fresh:
             return []
-        self._newest = ticket
+        self._newest, self._refused = ticket, 0
         self._grants |= {g.epoch: (g, ticket) for g in fresh}
         return [g.epoch for g in fresh]
+
+    def pause_s(self, draw: float) -> float:
+        """Until it is asked for again. `draw`: from 0 to 1."""
+        pause_s = PAUSES_S[min(self._refused, len(PAUSES_S) - 1)]
+        self._refused += 1
+        return pause_s * (1 - draw / 2)
 
     async def renew(self) -> list[int]:
         """The epochs of a new ticket; none where nobody gives one now. Raises `Lost`."""

@@ -9,20 +9,23 @@
                              │ refused: nothing was taken ──► attached, the owner stays
                              └─the new one fails, or the owner does ──► taking
 
-When both are silent before any take was sent, it is the caller's own network: the old owner is tried again, and the
-standbys from the first on, until somebody is heard; the epoch stays. A standby that failed to prepare is passed over and has
-lost nothing by it. A take once sent is never withdrawn: no lower epoch is presented afterwards.
+When both are silent before any take was sent, it is the caller's own network: the old owner is tried again, at growing
+intervals, and the standbys from the first on, until somebody is heard; the epoch stays. A standby that failed to prepare is
+passed over and has lost nothing by it. A take once sent is never withdrawn: no lower epoch is presented afterwards. The grants
+of the newest ticket come first: whoever made it knew more of the fleet than those who made the ones before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 PREPARE_AFTER_MS = 400
 TAKE_AFTER_MS = 500
 OWN_NETWORK_AFTER_MS = 1_500
-RETRY_EVERY_MS = 2_000
+RETRY_AFTER_MS = (1_000, 1_500, 2_000, 3_000)
+"""After one try of the owner and before the next; the last holds for all that follow. Each up to a quarter shorter, by chance."""
 PREPARE_PATIENCE_MS = 1_500
 GIVE_UP_AFTER_MS = 30_000
 TAKE_PATIENCE_MS = 1_500
@@ -79,8 +82,12 @@ Action = Prepare | Take | LetGo | Retry | AskTicket | GiveUp
 class Watch:
     """One call's watch. Feed it what happens, and `tick` it every 20 ms or so; carry out what it returns."""
 
-    def __init__(self, epochs: list[int], epoch: int, now_ms: float) -> None:
+    def __init__(
+        self, epochs: list[int], epoch: int, now_ms: float, draw: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """`draw`: a number from 0 to 1, another one each time."""
         self._epochs = sorted(epochs)
+        self._draw = draw
         self.state = State.ATTACHED
         self.epoch = epoch
         self._highest_tried = epoch
@@ -91,7 +98,8 @@ class Watch:
         self._prepared_ms = 0.0
         self._answered = False
         self._passed: set[int] = set()
-        self._retried_ms: float | None = None
+        self._retries = 0
+        self._retry_ms = 0.0
         self._asked = False
 
     def accepts(self, epoch: int) -> bool:
@@ -101,7 +109,7 @@ class Watch:
     def heard(self, now_ms: float) -> list[Action]:
         """Anything from the present owner."""
         self._heard_ms = now_ms
-        self._retried_ms = None
+        self._retries = 0
         if self.state is State.SUSPICIOUS:
             self.state = State.ATTACHED
             return self._let_go()
@@ -147,7 +155,7 @@ class Watch:
         self.state = State.ATTACHED
         self.epoch = self._highest_tried = epoch
         self._heard_ms = now_ms
-        self._retried_ms = None
+        self._retries = 0
         self._asked = False
         return self._let_go()
 
@@ -163,7 +171,7 @@ class Watch:
     def granted(self, epochs: list[int], now_ms: float) -> list[Action]:
         """A new ticket has come."""
         self._asked = False
-        self._epochs = sorted(set(self._epochs) | set(epochs))
+        self._epochs = [*sorted(set(epochs) - set(self._epochs)), *self._epochs]
         return self._take_next("refused", now_ms) if self.state is State.TAKING else []
 
     def not_granted(self, now_ms: float) -> list[Action]:
@@ -199,11 +207,10 @@ class Watch:
         if silent_ms >= GIVE_UP_AFTER_MS:
             self.state = State.OVER
             return [GiveUp()]
-        again_ms = OWN_NETWORK_AFTER_MS - silent_ms
-        if self._retried_ms is not None:
-            again_ms = RETRY_EVERY_MS - (now_ms - self._retried_ms)
-        if again_ms <= 0:
-            self._retried_ms = now_ms
+        if silent_ms >= OWN_NETWORK_AFTER_MS and (not self._retries or now_ms >= self._retry_ms):
+            pause_ms = RETRY_AFTER_MS[min(self._retries, len(RETRY_AFTER_MS) - 1)]
+            self._retry_ms = now_ms + pause_ms * (1 - self._draw() / 4)
+            self._retries += 1
             round_over = self._prepared is None
             if round_over:
                 self._passed.clear()
@@ -242,7 +249,8 @@ class Watch:
         return [Take(following, reason)]
 
     def _next(self, *, passed: bool = False) -> int | None:
-        """The next grant above everything tried; with `passed`, one that failed to prepare is better than none."""
+        """The next grant above everything tried, of the newest ticket that has one; with `passed`, one that failed to prepare is
+        better than none."""
         return next(
             (e for e in self._epochs if e > self._highest_tried and (passed or e not in self._passed)), None
         )

@@ -1,0 +1,307 @@
+"""The commands about webhooks: endpoints, forwarding to this machine, examples, and sending again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli_run import client, fail, run
+
+if TYPE_CHECKING:
+    from app.local.listen import Forwarded
+    from voxplane import AsyncClient
+
+webhooks_app = typer.Typer(
+    help="Endpoints: create, list, test, rotate, look after.", no_args_is_help=True, rich_markup_mode=None
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
+HookId = Annotated[str, typer.Argument(help="whk_…  (`voxplane webhooks list` shows the ids)")]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--types", "-t", help="Event types, such as call.ended or 'call.*'; repeat it for several."),
+]
+AGO = re.compile(r"([1-9][0-9]{0,4})([smhd])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@webhooks_app.command("create")
+def create(
+    url: Annotated[str, typer.Argument(help="Where to send events.")],
+    types: Types = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    json_: JsonFlag = False,
+) -> None:
+    """Have the project's events sent to a URL; its secret is shown this once.
+
+    \b
+    Example:
+      voxplane webhooks create https://example.com/hook --types 'call.*'
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            body = {"url": url, "description": description, **({"types": types} if types else {})}
+            made = await api.request("POST", "/v1/webhooks", body)
+        typer.echo(json.dumps(made) if json_ else f"{made['id']}\n{made['secret']}")
+
+    run(work)
+
+
+@webhooks_app.command("list")
+def list_(json_: JsonFlag = False) -> None:
+    """List the endpoints and how they do.
+
+    \b
+    Example:
+      voxplane webhooks list
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            found = (await api.request("GET", "/v1/webhooks"))["data"]
+        if json_:
+            typer.echo(json.dumps(found))
+            return
+        for hook in found:
+            wanted = ",".join(hook["types"] or ["*"])
+            typer.echo(f"{hook['id']}  {_state(hook):<10} {hook['url']}  {wanted}")
+
+    run(work)
+
+
+@webhooks_app.command("health")
+def health(hook: HookId) -> None:
+    """Show how deliveries to an endpoint do, and the newest attempts.
+
+    \b
+    Example:
+      voxplane webhooks health whk_01j…
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            seen = await api.request("GET", f"/v1/webhooks/{hook}/health")
+            page = await api.request("GET", f"/v1/webhooks/{hook}/attempts", params={"limit": 10})
+        shown = {name: value for name, value in seen.items() if value is not None}
+        for name, value in shown.items():
+            typer.echo(f"{name:<18} {value}")
+        for a in page["data"]:
+            result = a["status"] if a["status"] is not None else a["error"]
+            place = f"{a['call_id']}:{a['event_seq']}"
+            typer.echo(f"{a['at']}  {place}  attempt {a['attempt']}  {result}  {a['duration_ms']} ms")
+
+    run(work)
+
+
+@webhooks_app.command("rotate")
+def rotate(
+    hook: HookId,
+    overlap: Annotated[
+        str, typer.Option(help="How long the present secret signs too: 24h, 30m, 0s.")
+    ] = "24h",
+) -> None:
+    """Make a new secret; the present one signs too for a while.
+
+    \b
+    Example:
+      voxplane webhooks rotate whk_01j… --overlap 1h
+    """
+    overlap_s = 0 if overlap in ("0", "0s") else int(_ago(overlap, "--overlap").total_seconds())
+
+    async def work() -> None:
+        async with client() as api:
+            made = await api.request("POST", f"/v1/webhooks/{hook}/rotate", {"overlap_s": overlap_s})
+        typer.echo(made["secret"])
+
+    run(work)
+
+
+@webhooks_app.command("delete")
+def delete(hook: HookId) -> None:
+    """Remove an endpoint; what waits for it is dropped.
+
+    \b
+    Example:
+      voxplane webhooks delete whk_01j…
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            await api.request("DELETE", f"/v1/webhooks/{hook}")
+        typer.echo("removed")
+
+    run(work)
+
+
+@webhooks_app.command("resend")
+def resend(
+    hook: HookId, event: Annotated[str, typer.Argument(help="The call and the event's seq: call_…:7")]
+) -> None:
+    """Send one event again.
+
+    \b
+    Example:
+      voxplane webhooks resend whk_01j… call_01j…:7
+    """
+    call_id, _, seq = event.rpartition(":")
+    if not call_id or not seq.isascii() or not seq.isdigit():
+        raise fail("name the event by its call and seq, such as call_01j…:7", 2)
+
+    async def work() -> None:
+        async with client() as api:
+            await api.request("POST", f"/v1/webhooks/{hook}/resend", {"call_id": call_id, "seq": int(seq)})
+        typer.echo("queued")
+
+    run(work)
+
+
+def listen(
+    forward: Annotated[str, typer.Option(help="Where to send them, such as http://localhost:3000/hook.")],
+    types: Types = None,
+    secret: Annotated[str, typer.Option(help="Sign with this one (whsec_…); else a new one is made.")] = "",
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document per event, for machines.")] = False,
+) -> None:
+    """Forward the project's events to this machine, signed like webhooks.
+
+    Needs no public address. Every event is sent once, in order per call, with the answer and its time printed.
+
+    \b
+    Example:
+      voxplane listen --forward http://localhost:3000/hook --types 'call.*'
+    """
+    from app.local.listen import Forwarder, new_secret
+    from app.webhooks.signature import read_secret
+
+    if secret and read_secret(secret) is None:
+        raise fail("--secret is whsec_ and 24 to 64 bytes in base64", 2)
+    _check_url(forward)
+    used = secret or new_secret()
+
+    def opened() -> None:
+        typer.echo(f"voxplane: ready, forwarding to {forward}, until Ctrl-C", err=True)
+
+    async def work() -> None:
+        typer.echo(f"voxplane: signed with {used}", err=True)
+        async with client() as api:
+            await api.request("GET", "/v1/events", params={"limit": 1})
+            await Forwarder(forward, used, lambda f: typer.echo(_line(f, as_json=json_))).follow(
+                api, types or [], opened
+            )
+
+    run(work)
+
+
+def trigger(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="An event type, such as call.ended.")],
+    webhook: Annotated[str, typer.Option(help="Only to this endpoint; else to every enabled one.")] = "",
+) -> None:
+    """Have an example of an event sent to the project's endpoints, signed, and show what they answer.
+
+    Nothing is stored: the event is of a call that never was.
+
+    \b
+    Example:
+      voxplane trigger call.ended
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            hooks = [webhook] if webhook else await _enabled(api)
+            if not hooks:
+                raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
+            results = [await api.request("POST", f"/v1/webhooks/{h}/test", {"type": type_}) for h in hooks]
+        for hook, result in zip(hooks, results, strict=True):
+            answer = result["status"] if result["status"] is not None else result["error"]
+            typer.echo(
+                f"{hook}  {result['type']}  {result['event_id']}  {answer}  {result['duration_ms']} ms"
+            )
+            if result["fix"]:
+                typer.echo(f"  {result['fix']}", err=True)
+        if not all(r["ok"] for r in results):
+            raise typer.Exit(1)
+
+    run(work)
+
+
+def replay(
+    hook: HookId,
+    since: Annotated[str, typer.Option(help="From when: 2h, 30m, 7d, or RFC 3339.")],
+    until: Annotated[str, typer.Option(help="Up to when; left out, now.")] = "",
+    what: Annotated[str, typer.Option(help="undelivered, failed, missing or all.")] = "undelivered",
+) -> None:
+    """Send again what an endpoint missed, and wait until it is through.
+
+    \b
+    Example:
+      voxplane replay whk_01j… --since 2h
+    """
+    body = {"since": _time(since, "--since"), "what": what}
+    if until:
+        body["until"] = _time(until, "--until")
+
+    async def work() -> None:
+        async with client() as api:
+            path = f"/v1/webhooks/{hook}"
+            seen = await api.request("POST", f"{path}/recover", body)
+            typer.echo(f"{seen['id']}: {seen['what']} since {seen['since']}", err=True)
+            while seen["state"] == "running" or seen["waiting"]:
+                await asyncio.sleep(0.5)
+                seen = await api.request("GET", f"{path}/replays/{seen['id']}")
+                typer.echo(f"  {seen['queued']} queued, {seen['waiting']} waiting", err=True)
+        typer.echo(f"{seen['state']}: {seen['queued']} sent again")
+
+    run(work)
+
+
+async def _enabled(api: AsyncClient) -> list[str]:
+    found = (await api.request("GET", "/v1/webhooks"))["data"]
+    return [hook["id"] for hook in found if hook["enabled"] and hook["scope"] == "project"]
+
+
+def _state(hook: dict[str, Any]) -> str:
+    if not hook["enabled"]:
+        return "disabled"
+    if hook["failing_since"]:
+        return "failing"
+    return "ok" if hook["verified_at"] or hook["scope"] == "call" else "unverified"
+
+
+def _line(done: Forwarded, *, as_json: bool) -> str:
+    event = done.event
+    if as_json:
+        said = {"event": event, "status": done.status, "error": done.error, "duration_ms": done.duration_ms}
+        return json.dumps(said)
+    result = str(done.status) if done.status is not None else f"no answer ({done.error})"
+    place = f"{event['call_id']}:{event['seq']}"
+    text = f"{event['timestamp']}  {event['type']:<22} {place}  -> {result}  {done.duration_ms} ms"
+    return f"{text}\n  {' '.join(done.excerpt.split())}" if done.excerpt else text
+
+
+def _check_url(url: str) -> None:
+    import httpx
+
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise fail("--forward is a URL like http://localhost:3000/hook", 2)
+
+
+def _time(text: str, option: str) -> str:
+    if AGO.fullmatch(text):
+        return (datetime.now(UTC) - _ago(text, option)).isoformat()
+    return text
+
+
+def _ago(text: str, option: str) -> timedelta:
+    match = AGO.fullmatch(text)
+    if match is None:
+        raise fail(f"{option} is a time like 30m, 24h or 7d", 2)
+    return timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,68 @@
+"""Asks a new endpoint whether it wants to hear from us, before the first event goes there: a signed `webhook.handshake`.
+
+Any 2xx is a yes, and holds until the URL changes. Endpoints that a call names by `webhook_url` are not asked: who creates the
+call runs the backend too. Deliveries that come meanwhile share one handshake of this instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from app.clock import Clock, rfc3339
+from app.db import Database
+from app.ids import new_id
+from app.webhooks.envelope import Envelopes, name_of
+from app.webhooks.sender import Answer
+from regions.wire import ids
+
+HANDSHAKE = "webhook.handshake"
+REFUSED = "handshake"
+VERIFIED = "update vx.webhooks set verified_at = clock_timestamp() where id = $1 and url = $2 and verified_at is null"
+
+
+class Posts(Protocol):
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
+    ) -> Answer: ...
+
+
+class Handshakes:
+    def __init__(self, db: Database, envelopes: Envelopes, clock: Clock) -> None:
+        self._db = db
+        self._envelopes = envelopes
+        self._clock = clock
+        self._running: dict[UUID, asyncio.Task[Answer | None]] = {}
+
+    async def passed(self, endpoint: Any, sender: Posts) -> Answer | None:
+        """None: events may go there. Else what it answered instead. Raises `VaultError`, and what the driver raises."""
+        if endpoint["verified"] or endpoint["scope"] != "project":
+            return None
+        task = self._running.get(endpoint["id"])
+        if task is None:
+            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender))
+            task.add_done_callback(lambda _: self._running.pop(endpoint["id"], None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, endpoint: Any, sender: Posts) -> Answer | None:
+        message_id, body = self._message(endpoint)
+        headers = await self._envelopes.headers(endpoint, message_id, body, self._clock.now())
+        answer = await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+        if not answer.good:
+            return dataclasses.replace(answer, error=answer.error or REFUSED)
+        await self._db.pool("worker").execute(VERIFIED, endpoint["id"], endpoint["url"])
+        return None
+
+    def _message(self, endpoint: Any) -> tuple[str, bytes]:
+        message_id = ids.encode(ids.EVENT, new_id(self._db.cell))
+        said = {
+            "id": message_id,
+            "type": HANDSHAKE,
+            "timestamp": rfc3339(self._clock.now()),
+            "data": {"webhook": name_of(endpoint)},
+        }
+        return message_id, msgspec.json.encode(said)

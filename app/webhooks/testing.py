@@ -1,0 +1,106 @@
+"""Sends one signed event that never happened, and says what came of it. Decides how often that may be asked for.
+
+It goes the way of every delivery: through the address filter, with the endpoint's headers and secrets, after a handshake where
+there was none. Nothing of it is stored but that the handshake was answered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.buckets import Buckets
+from app.clock import Clock, rfc3339
+from app.db import Database
+from app.errors import FieldError, Invalid, QuotaExceeded, Unavailable
+from app.ids import new_id
+from app.projects.auth import Principal
+from app.vault import VaultError
+from app.webhooks.handshake import Handshakes
+from app.webhooks.samples import SAMPLES
+from app.webhooks.sender import Answer, Sender
+from app.webhooks.service import Webhooks
+from app.webhooks.shapes import TestResult, TestWebhook
+from regions.wire import ids
+from regions.wire.events import FINAL_TYPE, PublicEvent
+
+TEST = "Voxplane-Test"
+BURST, PER_S = 10, 1.0
+
+
+class Tests:
+    def __init__(
+        self, db: Database, webhooks: Webhooks, clock: Clock, *, local_targets: bool, proxy: str = ""
+    ) -> None:
+        self._db = db
+        self._webhooks = webhooks
+        self._clock = clock
+        self._local_targets = local_targets
+        self._proxy = proxy
+        self._handshakes = Handshakes(db, webhooks.envelopes, clock)
+        self._buckets = Buckets(burst=BURST, per_s=PER_S)
+
+    async def send(self, principal: Principal, webhook: str, body: TestWebhook) -> TestResult:
+        """Raises `Invalid`, `NotFound`, `QuotaExceeded`."""
+        if body.type not in SAMPLES:
+            fault = FieldError(pointer="/type", detail="there is no such event type, or it is never sent")
+            raise Invalid("There is no example of this event.", errors=[fault])
+        row = await self._webhooks.row(principal, webhook)
+        if not self._buckets.take(principal.project_id, self._clock.monotonic_s()):
+            raise QuotaExceeded("Test events are limited to one a second.", retry_after_s=1)
+        endpoint = {**row, "verified": row["verified_at"] is not None}
+        event = self._event(body.type)
+        answer = await self._send(endpoint, event)
+        return TestResult(
+            ok=answer.good,
+            event_id=event.id,
+            type=event.type,
+            status=answer.status,
+            error=answer.error,
+            duration_ms=answer.duration_ms,
+            excerpt=answer.excerpt or None,
+            fix=None if answer.good else _fix(answer),
+        )
+
+    async def _send(self, endpoint: dict[str, Any], event: PublicEvent) -> Answer:
+        sender = Sender(local_targets=self._local_targets, proxy=self._proxy)
+        try:
+            if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
+                return refused
+            body = msgspec.json.encode(event)
+            headers = await self._webhooks.envelopes.headers(endpoint, event.id, body, self._clock.now())
+            headers[TEST] = "true"
+            return await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+        except VaultError:
+            raise Unavailable(
+                "The endpoint's secret cannot be opened by this instance.",
+                fix="Start it with the master key that wrapped the secret, or rotate the secret.",
+            ) from None
+        finally:
+            await sender.close()
+
+    def _event(self, type_: str) -> PublicEvent:
+        cell = self._db.cell
+        return PublicEvent(
+            id=ids.encode(ids.EVENT, new_id(cell)),
+            type=type_,
+            call_id=ids.encode(ids.CALL, new_id(cell)),
+            seq=1,
+            epoch=2 if type_ == FINAL_TYPE else 1,
+            region="eu-west",
+            timestamp=rfc3339(self._clock.now()),
+            data=SAMPLES[type_],
+        )
+
+
+def _fix(answer: Answer) -> str:
+    if answer.status is None:
+        return "Nothing answered: check the URL, its certificate, and that it can be reached from here."
+    if answer.status in (401, 403):
+        return "The endpoint refused it: check its secret, and what stands before it."
+    if 300 <= answer.status < 400:
+        return "Redirects are not followed: give the URL it leads to."
+    if answer.status in (404, 405):
+        return "The path answers no POST: check the URL."
+    return "Answer 2xx within 15 s, and work afterwards."

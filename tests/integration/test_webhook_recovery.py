@@ -1,0 +1,232 @@
+"""Sent again: one event, what failed, what was missed; and a backlog that is bounded and lost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from app.local.receiver import WebhookReceiver
+from app.webhooks import recovery
+from app.webhooks.upkeep import Upkeep
+from regions.wire import ids as wire
+from tests.support.api import Api, Project
+from tests.support.fleet import three_regions
+from tests.support.hooks import make_call, make_hook, superuser, until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[WebhookReceiver]:
+    async with WebhookReceiver() as started:
+        yield started
+
+
+def an_hour_ago() -> str:
+    return (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+
+
+async def recovered(project: Project, hook: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The replay once everything of it is queued."""
+    path = f"/v1/webhooks/{hook['id']}"
+    begun = await project.client.post(f"{path}/recover", json={"since": an_hour_ago()} | more)
+    assert begun.status_code == 202, begun.text
+    replay: dict[str, Any] = {}
+
+    async def done() -> bool:
+        nonlocal replay
+        replay = (await project.client.get(f"{path}/replays/{begun.json()['id']}")).json()
+        return bool(replay["state"] == "done" and replay["waiting"] == 0)
+
+    await until(done)
+    return replay
+
+
+async def test_one_event_is_sent_again_under_its_id(project: Project, receiver: WebhookReceiver) -> None:
+    hook = await make_hook(project, receiver)
+    call = await make_call(project)
+    await receiver.until(1, 15)
+    path = f"/v1/webhooks/{hook['id']}/resend"
+
+    async def accepted() -> bool:
+        return (await project.client.post(path, json={"call_id": call, "seq": 1})).status_code == 202
+
+    await until(accepted)  # once what came of the first is written
+    await receiver.until(2, 15)
+    assert receiver.received[0] == receiver.received[1]
+    assert receiver.headers[1]["voxplane-replay"] == "true"
+    assert "voxplane-replay" not in receiver.headers[0]
+    for event in ({"call_id": call, "seq": 99}, {"call_id": "call_nonsense", "seq": 1}):
+        assert (await project.client.post(path, json=event)).status_code == 404
+
+
+async def test_what_an_endpoint_missed_comes_in_order_and_once(
+    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "ROOM", 4)
+    monkeypatch.setattr(recovery, "CALLS", 3)
+    calls = [await make_call(project) for _ in range(10)]
+    for call in calls:
+        await project.client.post(f"/v1/calls/{call}/end")
+    hook = await make_hook(project, receiver, types=["call.*"])
+    late = await make_call(project)
+    await receiver.until(1, 15)
+    replay = await recovered(project, hook)
+    await receiver.until(21, 15)
+    assert replay["queued"] == 20
+    by_call: dict[str, list[int]] = {}
+    for event in receiver.received:
+        by_call.setdefault(event["call_id"], []).append(event["seq"])
+    assert by_call == {**{call: [1, 2] for call in calls}, late: [1]}
+    again = await recovered(project, hook)
+    assert again["queued"] == 0
+
+
+async def test_what_failed_for_good_can_be_recovered_and_what_was_delivered_too(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = await make_hook(project, receiver)
+    calls = [await make_call(project) for _ in range(3)]
+    await receiver.until(3, 15)
+    hook_id = wire.decode(wire.WEBHOOK, hook["id"])
+    listed = f"/v1/webhooks/{hook['id']}/deliveries"
+
+    async def delivered() -> bool:
+        page = (await project.client.get(listed, params={"state": "delivered"})).json()
+        return len(page["data"]) == 3
+
+    await until(delivered)
+    async with superuser(api) as connection:
+        await connection.execute(
+            "update vx.deliveries set state = 'failed' where webhook_id = $1 and call_id = $2",
+            hook_id, wire.decode(wire.CALL, calls[1]),
+        )  # fmt: skip
+    failed = (await project.client.get(listed, params={"state": "failed"})).json()["data"]
+    assert [d["call_id"] for d in failed] == [calls[1]]
+    receiver.received.clear()
+    assert (await recovered(project, hook, what="failed"))["queued"] == 1
+    await receiver.until(1, 15)
+    assert [e["call_id"] for e in receiver.received] == [calls[1]]
+    receiver.received.clear()
+    assert (await recovered(project, hook, what="all"))["queued"] == 3
+    await receiver.until(3, 15)
+    assert [e["call_id"] for e in receiver.received] == calls
+    pages = [(await project.client.get(listed, params={"limit": 2})).json()]
+    pages.append(
+        (await project.client.get(listed, params={"limit": 2, "cursor": pages[0]["next_cursor"]})).json()
+    )
+    assert [d["call_id"] for p in pages for d in p["data"]] == calls[::-1]
+    assert pages[1]["next_cursor"] is None
+    wrong = await project.client.get(listed, params={"state": "failed", "cursor": pages[0]["next_cursor"]})
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "bad_cursor")
+
+
+async def test_what_is_sent_again_does_not_hold_up_what_is_new(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = await make_hook(project, receiver)
+    call = await make_call(project)
+    await receiver.until(1, 15)
+    async with superuser(api) as connection:
+        # it is being sent again, and hangs
+        await connection.execute(
+            "update vx.deliveries set state = 'in_flight', replay = true, claimed_by = gen_random_uuid(),"
+            " claimed_until = clock_timestamp() + interval '1 hour' where webhook_id = $1",
+            wire.decode(wire.WEBHOOK, hook["id"]),
+        )
+        await project.client.post(f"/v1/calls/{call}/end")
+        await receiver.until(2, 15)
+        assert [e["seq"] for e in receiver.received] == [1, 2]
+        assert "voxplane-overtook" not in receiver.headers[1]
+        await connection.execute(
+            "delete from vx.deliveries where webhook_id = $1", wire.decode(wire.WEBHOOK, hook["id"])
+        )
+
+
+async def test_a_full_endpoint_takes_no_more_and_gets_what_it_missed_later(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = await make_hook(project, receiver)
+    hook_id = wire.decode(wire.WEBHOOK, hook["id"])
+    await project.client.post(f"/v1/webhooks/{hook['id']}/test", json={})
+    receiver.received.clear()
+    receiver.status = 503
+    waiting = [await make_call(project) for _ in range(4)]
+    upkeep = Upkeep(api.control.db, api.control.hints, backlog_max=4)
+    path = f"/v1/webhooks/{hook['id']}"
+
+    async def full() -> bool:
+        await upkeep.round()
+        return (await project.client.get(path)).json()["full_since"] is not None
+
+    await until(full)
+    assert (await project.client.get(f"{path}/health")).json()["state"] == "full"
+    missed = await make_call(project)
+    async with superuser(api) as connection:
+        count = "select count(*) from vx.deliveries where webhook_id = $1"
+        assert await connection.fetchval(count, hook_id) == 4
+        receiver.status = 204
+        receiver.received.clear()
+        await connection.execute("update vx.deliveries set next_at = now() where webhook_id = $1", hook_id)
+
+    async def open_again() -> bool:
+        await upkeep.round()
+        return (await project.client.get(path)).json()["full_since"] is None
+
+    await until(open_again)
+
+    async def all_there() -> bool:
+        return {e["call_id"] for e in receiver.received} >= {*waiting, missed}
+
+    await until(all_there)
+    assert len(receiver.received) == 5
+
+
+async def test_a_replay_can_be_canceled(
+    api: Api, project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "SLICE", "select -1, $1::int, $2::int")  # nobody carries it on
+    hook = await make_hook(project, receiver)
+    path = f"/v1/webhooks/{hook['id']}"
+    begun = (await project.client.post(f"{path}/recover", json={"since": an_hour_ago()})).json()
+    for _ in range(2):
+        ended = (await project.client.post(f"{path}/replays/{begun['id']}/cancel")).json()
+        assert (ended["state"], ended["queued"]) in (("canceled", 0), ("done", 0))
+    assert [r["id"] for r in (await project.client.get(f"{path}/replays")).json()["data"]] == [begun["id"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"since": "yesterday"}, "/since"),
+        ({"since": "2026-01-01T00:00:00"}, "/since"),
+        ({"since": "2999-01-01T00:00:00Z"}, "/since"),
+        ({"since": "2020-01-01T00:00:00Z"}, "/since"),
+        ({"since": "HOUR", "until": "2020-01-01T00:00:00Z"}, "/until"),
+        ({"since": "HOUR", "what": "everything"}, "/what"),
+    ],
+)
+async def test_a_window_that_makes_no_sense_is_refused(
+    project: Project, receiver: WebhookReceiver, body: dict[str, Any], pointer: str
+) -> None:
+    hook = await make_hook(project, receiver)
+    given = {k: an_hour_ago() if v == "HOUR" else v for k, v in body.items()}
+    answer = await project.client.post(f"/v1/webhooks/{hook['id']}/recover", json=given)
+    assert answer.status_code in (400, 422), answer.text
+    assert pointer in {e["pointer"] for e in answer.json()["errors"]}
+
+
+async def test_a_disabled_endpoint_is_not_sent_anything(project: Project, receiver: WebhookReceiver) -> None:
+    hook = await make_hook(project, receiver)
+    path = f"/v1/webhooks/{hook['id']}"
+    await project.client.patch(path, json={"enabled": False})
+    answer = await project.client.post(f"{path}/recover", json={"since": an_hour_ago()})
+    assert answer.status_code == 409
+    assert "Enable it first" in answer.json()["fix"]
