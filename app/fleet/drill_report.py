@@ -1,8 +1,10 @@
 """What became of a call that a drill has cut, from what its edge said, and what the log has. Pure.
 
-RTO: from the cut to the moment when the new edge announced that audio flows (`call.reconnected`). Two clocks can say it:
+RTO: from the cut to the moment from which audio can flow both ways: the caller is at the new edge, and its backend there too
+(`agent.connected`). When it did flow (`call.reconnected`) is reported beside it and bound by nothing: an agent that has nothing to
+say is no outage. Two clocks can say when:
 
-``edges``     the old edge's time of the cut and the new edge's of the announcement: exact, where their clocks agree
+``edges``     the old edge's time of the cut and the new edge's of the event: exact, where their clocks agree
 ``database``  the arrival of the edge's word and of the event: one clock, and a few milliseconds of way
 
 The first counts, unless the two differ by more than a second: then a clock of an edge is wrong, and the second counts.
@@ -21,6 +23,8 @@ from app.fleet.drill_plan import Fate
 
 LOST_AFTER_S = 20.0
 CLOCKS_AGREE_MS = 1_000.0
+AUDIO_WITHIN_S = 1.0
+"""So long a call that is served again is watched for audio, before its report is closed."""
 LOSSES = frozenset(
     {"caller_lost", "edge_lost", "agent_lost", "agent_unreachable", "edge_shutdown", "no_answer"}
 )
@@ -50,6 +54,8 @@ class Seen:
     to_epoch: int | None
     to_edge: UUID | None
     to_region: str | None
+    served: Moment | None
+    since_served_s: float | None
     back: Moment | None
     ended: bool
     end_reason: str | None
@@ -57,11 +63,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """As it is shown. `clock`: which one `rto_ms` is by."""
+    """As it is shown. `clock`: which one `rto_ms` is by. `audio_ms`: until audio flowed both ways, where that was seen."""
 
     outcome: str
     rto_ms: float | None = None
     clock: str = ""
+    audio_ms: float | None = None
     lost_events: int = 0
     adopted_events: int = 0
     dropped_events: int = 0
@@ -80,19 +87,24 @@ UNTOUCHED = Result(outcome="untouched")
 
 def result_of(seen: Seen) -> Result | None:
     """None while it is not known yet."""
-    if seen.back is not None:
+    if seen.ended and seen.end_reason in LOSSES:
+        outcome = "lost"
+    elif seen.served is not None:
+        if seen.back is None and not seen.ended and (seen.since_served_s or 0.0) < AUDIO_WITHIN_S:
+            return None
         outcome = "recovered"
     elif seen.ended:
-        outcome = "lost" if seen.end_reason in LOSSES else "ended"
+        outcome = "ended"
     elif seen.since_s > LOST_AFTER_S:
         outcome = "lost"
     else:
         return None
-    rto_ms, clock = rto(seen)
+    rto_ms, clock = after_cut(seen, seen.served)
     return Result(
         outcome=outcome,
         rto_ms=rto_ms,
         clock=clock,
+        audio_ms=after_cut(seen, seen.back)[0],
         lost_events=max(0, seen.acked - seen.present),
         adopted_events=min(seen.unacked, seen.kept),
         dropped_events=max(0, seen.unacked - seen.kept),
@@ -103,12 +115,12 @@ def result_of(seen: Seen) -> Result | None:
     )
 
 
-def rto(seen: Seen) -> tuple[float | None, str]:
+def after_cut(seen: Seen, moment: Moment | None) -> tuple[float | None, str]:
     """(milliseconds, by which clock)."""
-    if seen.back is None:
+    if moment is None:
         return None, ""
-    by_edges = (seen.back.at - seen.cut_at).total_seconds() * 1000
-    by_database = max(0.0, (seen.back.stored_at - seen.told_at).total_seconds() * 1000)
+    by_edges = (moment.at - seen.cut_at).total_seconds() * 1000
+    by_database = max(0.0, (moment.stored_at - seen.told_at).total_seconds() * 1000)
     if by_edges < 0 or abs(by_edges - by_database) > CLOCKS_AGREE_MS:
         return round(by_database, 1), "database"
     return round(by_edges, 1), "edges"

@@ -60,7 +60,8 @@ class DrillPreview(msgspec.Struct, frozen=True, kw_only=True):
 
 class DrilledCall(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome`: ``recovered``, ``ended``, ``lost``, ``untouched`` (it had left before), or null while it is followed. `rto_ms`: from
-    the cut until audio flowed again, by `clock` (``edges`` or ``database``). `lost_events`: acknowledged and not in the log;
+    the cut until caller and backend were both at the new edge, by `clock` (``edges`` or ``database``); `audio_ms`: until audio flowed
+    both ways, where that was seen. `lost_events`: acknowledged and not in the log;
     `adopted_events`, `dropped_events`: what was not acknowledged at the cut, by whether the log has it."""
 
     call_id: str
@@ -75,6 +76,7 @@ class DrilledCall(msgspec.Struct, frozen=True, kw_only=True):
     to_epoch: int | None = None
     rto_ms: float | None = None
     clock: str = ""
+    audio_ms: float | None = None
     lost_events: int = 0
     adopted_events: int = 0
     dropped_events: int = 0

@@ -102,7 +102,9 @@ SELECT_SEEN = """
 select d.call_id, d.epoch, d.region, d.edge_id, d.noted, c.project_id, c.ended_at is not null as ended, c.end_reason, d.cut_at,
        d.told_at, extract(epoch from clock_timestamp() - d.told_at)::float8 as since_s, d.acked_seq as acked, p.present,
        jsonb_array_length(d.unacked) as unacked, k.kept, t.epoch as to_epoch, c.grant_edges[t.epoch] as to_edge,
-       t.region as to_region, b.at as back_at, b.stored_at as back_stored_at
+       t.region as to_region, b.at as back_at, b.stored_at as back_stored_at,
+       s.at as served_at, s.stored_at as served_stored_at,
+       extract(epoch from clock_timestamp() - s.stored_at)::float8 as since_served_s
   from vx.drill_calls d join vx.calls c on c.id = d.call_id
  cross join lateral (select count(*)::integer as present from vx.events e
                       where e.call_id = d.call_id and e.seq <= d.acked_seq and e.epoch <= d.epoch) p
@@ -111,7 +113,9 @@ select d.call_id, d.epoch, d.region, d.edge_id, d.noted, c.project_id, c.ended_a
   left join lateral (select e.epoch, e.region from vx.events e where e.call_id = d.call_id and e.epoch > d.epoch
                         and e.type in ('call.reconnecting', 'call.moved') order by e.seq limit 1) t on true
   left join lateral (select e.at, e.stored_at from vx.events e where e.call_id = d.call_id and e.epoch > d.epoch
-                        and e.type = 'call.reconnected' order by e.seq limit 1) b on true
+                        and e.type = 'agent.connected' and e.origin_epoch > d.epoch order by e.seq limit 1) s on true
+  left join lateral (select e.at, e.stored_at from vx.events e where e.call_id = d.call_id and e.epoch > d.epoch
+                        and e.type = 'call.reconnected' and e.origin_epoch > d.epoch order by e.seq limit 1) b on true
  where d.drill_id = $1 and d.told_at is not null and d.outcome is null
 """
 NOTED = "update vx.drill_calls set noted = true where drill_id = $1 and call_id = any($2::uuid[])"
@@ -290,6 +294,11 @@ def _call(row: Any) -> CallRow:
 
 
 def _open(row: Any) -> OpenCall:
-    back = Moment(at=row["back_at"], stored_at=row["back_stored_at"]) if row["back_at"] is not None else None
-    seen = Seen(**{k: row[k] for k in Seen.__slots__ if k != "back"}, back=back)
+    read = {k: row[k] for k in Seen.__slots__ if k not in ("back", "served")}
+    seen = Seen(**read, back=_moment(row, "back"), served=_moment(row, "served"))
     return OpenCall(**{k: row[k] for k in OpenCall.__slots__ if k != "seen"}, seen=seen)
+
+
+def _moment(row: Any, which: str) -> Moment | None:
+    at = row[f"{which}_at"]
+    return Moment(at=at, stored_at=row[f"{which}_stored_at"]) if at is not None else None

@@ -75,6 +75,7 @@ def _call(row: CallRow) -> DrilledCall:
         to_epoch=result.to_epoch,
         rto_ms=result.rto_ms,
         clock=result.clock,
+        audio_ms=result.audio_ms,
         lost_events=result.lost_events,
         adopted_events=result.adopted_events,
         dropped_events=result.dropped_events,

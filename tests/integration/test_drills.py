@@ -104,8 +104,12 @@ async def take_over(
     taken = [event(1, "call.reconnecting", from_epoch=1, to_epoch=2, reason="closed", history="snapshot")]
     if adopt is not None:
         taken.append(event(2, "speech.started", origin=adopt))
-    back = event(len(taken) + 1, "call.reconnected", from_epoch=1, region="x")
-    await call.append(place.api, 2, *taken, msgspec.structs.replace(back, at_ms=AT_MS + after_ms))
+    n = len(taken) + 1
+    served, back = event(n, "agent.connected"), event(n + 1, "call.reconnected", from_epoch=1, region="x")
+    later = [
+        msgspec.structs.replace(e, at_ms=AT_MS + after_ms + late) for e, late in ((served, 0), (back, 30))
+    ]
+    await call.append(place.api, 2, *taken, *later)
 
 
 async def types(place: Place) -> list[tuple[str, dict[str, Any]]]:
@@ -132,6 +136,7 @@ async def test_a_drill_goes_in_waves_and_reports_each_call(place: Place) -> None
     for told in shown["per_call"]:
         assert (told["from_region"], told["from_epoch"], told["to_epoch"]) == ("us-east", 1, 2)
         assert told["to_region"] in ("us-west", "eu-west") and told["outcome"] == "recovered"
+        assert told["audio_ms"] == told["rto_ms"] + 30
         events = await calls[told["call_id"]].project.client.get(f"/v1/calls/{told['call_id']}/events")
         [drilled] = [e for e in events.json()["data"] if e["type"] == "call.drilled"]
         assert drilled["data"]["drill_id"] == drill.id and drilled["data"]["from_epoch"] == 1

@@ -245,7 +245,8 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 def seen(**more: object) -> Seen:
     given_: dict[str, object] = {
         "cut_at": T0, "told_at": T0 + timedelta(milliseconds=5), "since_s": 1.0, "acked": 7, "present": 7, "unacked": 3,
-        "kept": 2, "to_epoch": 2, "to_edge": B.id, "to_region": "us-west", "back": None, "ended": False, "end_reason": None,
+        "kept": 2, "to_epoch": 2, "to_edge": B.id, "to_region": "us-west", "served": None,
+        "since_served_s": None, "back": None, "ended": False, "end_reason": None,
     } | more  # fmt: skip
     return Seen(**given_)  # type: ignore[arg-type]
 
@@ -256,10 +257,14 @@ def back(edge_ms: float, database_ms: float) -> Moment:
 
 def test_what_became_of_a_call() -> None:
     assert result_of(seen()) is None
-    found = result_of(seen(back=back(140, 170)))
+    assert result_of(seen(served=back(140, 170), since_served_s=0.5)) is None, "watched for audio"
+    quiet = result_of(seen(served=back(140, 170), since_served_s=1.5))
+    assert quiet is not None and (quiet.outcome, quiet.rto_ms, quiet.audio_ms) == ("recovered", 140.0, None)
+    found = result_of(seen(served=back(140, 170), since_served_s=0.1, back=back(900, 950)))
+    assert found is not None and found.audio_ms == 900.0
     assert found is not None and (found.outcome, found.rto_ms, found.clock) == ("recovered", 140.0, "edges")
     assert (found.lost_events, found.adopted_events, found.dropped_events) == (0, 2, 1)
-    assert result_of(seen(present=5, back=back(1, 1))).lost_events == 2  # type: ignore[union-attr]
+    assert result_of(seen(present=5, served=back(1, 1), back=back(1, 1))).lost_events == 2  # type: ignore[union-attr]
     for reason, outcome in (("caller_hung_up", "ended"), ("edge_lost", "lost"), ("agent_lost", "lost")):
         ended = result_of(seen(ended=True, end_reason=reason))
         assert ended is not None and ended.outcome == outcome
@@ -269,6 +274,6 @@ def test_what_became_of_a_call() -> None:
 
 @given(st.integers(-7_200_000, 7_200_000), st.integers(5, 10_000))
 def test_an_edge_whose_clock_is_wrong_does_not_decide_what_rto_is(off_ms: int, took_ms: int) -> None:
-    found = result_of(seen(back=back(took_ms + off_ms, took_ms)))
+    found = result_of(seen(served=back(took_ms + off_ms, took_ms), since_served_s=2.0))
     assert found is not None and found.rto_ms is not None
     assert abs(found.rto_ms - took_ms) <= 1_005

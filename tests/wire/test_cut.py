@@ -47,7 +47,7 @@ async def test_the_caller_goes_on_at_its_standby_and_the_log_calls_it_a_loss(
             [taken] = b.log.of("call.reconnecting")
             assert taken["from_epoch"] == 1 and taken["reason"] in ("closed", "silent")
             assert (taken["reason"] == "silent") == (how == "silent")
-            await until(lambda: b.log.of("call.reconnected"), "audio")
+            await until(lambda: b.log.of("agent.connected"), "its backend")
             with pytest.raises(ConnectionClosed) as closed:
                 async with asyncio.timeout(20):
                     await backend.sockets[0].recv()
@@ -99,7 +99,7 @@ async def test_what_was_not_acknowledged_is_named_and_never_sent(tmp_path: Path)
             said = a.calls.cut(CALL, 1, "closed")
             assert said.unacked == [Origin(epoch=1, n=written)]
             assert outbox.settled and outbox.run() == [], "it is never sent from here"
-            await until(lambda: b.log.of("call.reconnected"), "the standby")
+            await until(lambda: b.log.of("agent.connected"), "the standby")
             speaking.cancel()
             await asyncio.gather(speaking, return_exceptions=True)
             await caller.hangup()
