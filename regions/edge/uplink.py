@@ -21,6 +21,7 @@ from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
 from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
+from regions.edge.obeying import Obeying
 from regions.edge.retry import Retry
 from regions.edge.session import Session
 from regions.wire.observations import Neighbours, Observed
@@ -31,10 +32,7 @@ from regions.wire.uplink import (
     FRAME_BYTES_MAX,
     Ack,
     CallEvents,
-    Command,
-    Cut,
     Desired,
-    Done,
     Events,
     Goodbye,
     Heartbeat,
@@ -101,7 +99,7 @@ class Uplink:
         self._silence_max_s: float | None = None
         self._served_s = 0.0
         self._batch = 0
-        self._done_version = 0
+        self._obeying = Obeying()
         self._heartbeat_s = 1.0
         self._stopping = asyncio.Event()
         self._stop_at_s = 0.0
@@ -175,7 +173,7 @@ class Uplink:
     async def _serve(self, socket: ClientConnection) -> None:
         hello = Hello(
             incarnation=self._identity.incarnation,
-            desired_version=self._done_version,
+            desired_version=self._obeying.done_version,
             load=self.calls.load(),
             held=self.calls.held(),
         )
@@ -368,42 +366,5 @@ class Uplink:
             self.notify(session)
 
     async def _carry_out(self, socket: ClientConnection, desired: Desired) -> None:
-        held: list[str] = []
-        cut: list[Cut] = []
-        for command in desired.commands:
-            if command.version <= self._done_version:
-                continue
-            if command.kind == "cut":
-                cut.append(self._cut(command))
-            elif not self._obey(command):
-                held.append(command.call or "")
-            self._done_version = command.version
-        done = Done(version=self._done_version, held=held, cut=cut)
+        done = self._obeying.carry_out(desired, self.calls)
         await socket.send(msgspec.json.encode(done).decode())
-
-    def _cut(self, command: Command) -> Cut:
-        epoch = command.body.get("epoch", "")
-        return self.calls.cut(
-            command.call or "", int(epoch) if epoch.isdecimal() else 0, command.body.get("how", "")
-        )
-
-    def _obey(self, command: Command) -> bool:
-        """False where the call that was to be denied is held."""
-        call, body = command.call, command.body
-        match command.kind:
-            case "end" if call is not None:
-                self.calls.end(call, body.get("end_reason", "ended_by_api"))
-            case "deny" if call is not None:
-                epoch = body.get("epoch", "")
-                return epoch.isdecimal() and self.calls.deny(call, int(epoch))
-            case "move" if call is not None:
-                within_ms = body.get("within_ms", "")
-                self.calls.move(call, body.get("ticket", ""), int(within_ms) if within_ms.isdecimal() else 0)
-            case "ticket" if call is not None and body.get("ticket"):
-                self.calls.renew(call, body["ticket"])
-            case "stay" if call is not None:
-                epoch = body.get("epoch", "")
-                self.calls.stay(call, int(epoch) if epoch.isdecimal() else None)
-            case "drain" | "undrain":
-                self.calls.drain(on=command.kind == "drain")
-        return True

@@ -165,8 +165,7 @@ class Client(Fleet):
         return found
 
     def regions(self) -> list[Json]:
-        found: list[Json] = self._ask(ask.regions())["data"]
-        return found
+        return list(self._ask(ask.regions())["data"])
 
     def create_webhook(self, url: str, types: list[str] | None = None) -> Json:
         created: Json = self._ask(ask.create_webhook(url, types))
@@ -357,8 +356,7 @@ class AsyncClient(AsyncFleet):
         return found
 
     async def regions(self) -> list[Json]:
-        found: list[Json] = (await self._ask(ask.regions()))["data"]
-        return found
+        return list((await self._ask(ask.regions()))["data"])
 
     async def create_webhook(self, url: str, types: list[str] | None = None) -> Json:
         created: Json = await self._ask(ask.create_webhook(url, types))
