@@ -23,6 +23,8 @@ log = structlog.get_logger()
 CHANNEL = "vx:hints"
 RETRY_S = 0.5
 GATHER_S = 0.02
+DELIVERIES = "deliveries"
+"""What is due is sent by the instance that made it so, where that one sends at all; the others look by themselves."""
 TOPICS_WAITING_MAX = 1_000
 
 
@@ -66,6 +68,8 @@ class Hints:
     def wake(self, topic: str) -> None:
         """Never blocks, never raises."""
         self._local(topic)
+        if topic == DELIVERIES and self.subscribers(topic):
+            return
         for region, waiting in self._waiting.items():
             if len(waiting) < TOPICS_WAITING_MAX:
                 waiting.add(topic)

@@ -22,7 +22,7 @@ from app.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unauthenticat
 from app.fleet.desired import Commands
 from app.fleet.keyring import Keyring
 from app.fleet.view import EdgeState, Fleet, FleetView
-from app.hints import Hints
+from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
 from app.placement.choice import Placement
@@ -108,7 +108,7 @@ class Calls:
         outcome = await self.coalescer.create(principal.project_id, new)
         if outcome.replayed:
             return await self._replay(principal, outcome.call_id, outcome.body_hash == new.body_hash), True
-        self.hints.wake("deliveries")
+        self.hints.wake(DELIVERIES)
         self.hints.wake(f"feed:{principal.project_id}")
         calls_created_total.labels(placed.region).inc()
         created = self._created(principal, body, new, placed, placement, content_key)

@@ -20,6 +20,7 @@ import structlog
 from app.clock import Clock, ms_of
 from app.connection import DATABASE_ERRORS
 from app.db import Database
+from app.hints import DELIVERIES
 from app.ids import new_id
 from app.log.facts import CallFacts, FactsReader
 from app.log.given import Row, rows_of
@@ -106,7 +107,7 @@ class Appender:
         answers = {row["call_id"]: row for row in rows}
         for project in {facts[call].project_id for call in answers if answers[call]["status"] == "durable"}:
             self._hints.wake(f"feed:{project}")
-            self._hints.wake("deliveries")
+            self._hints.wake(DELIVERIES)
         return [
             self._answer(call, run, facts.get(call), answers.get(call))
             for call, run in zip(calls, runs, strict=True)
@@ -206,7 +207,7 @@ class Appender:
     def _told(self, project_id: UUID, row: Any) -> ControlOutcome:
         if row["status"] == "stored":
             self._hints.wake(f"feed:{project_id}")
-            self._hints.wake("deliveries")
+            self._hints.wake(DELIVERIES)
         return ControlOutcome(row["status"], row["seq"])
 
 

@@ -142,11 +142,11 @@ class Claims:
         self.lingering.add(task)
         self._window[webhook_id] = 1
 
-    def done(self, webhook_id: UUID, task: asyncio.Task[None] | None, answer: Answer | None) -> None:
-        """One that was taken is over. `answer` None: nothing is known of it."""
+    def done(self, webhook_id: UUID, task: asyncio.Task[None], answer: Answer | None) -> bool:
+        """One that was taken is over. `answer` None: nothing is known of it. True: its endpoint had no room for more until now."""
         in_time = task not in self.lingering
-        if task is not None:
-            self.lingering.discard(task)
+        self.lingering.discard(task)
+        full = self._in_flight[webhook_id] >= self._window.get(webhook_id, WINDOW_FIRST)
         self._in_flight[webhook_id] -= 1
         if self._in_flight[webhook_id] <= 0:
             del self._in_flight[webhook_id]
@@ -155,6 +155,7 @@ class Claims:
             self._window[webhook_id] = min(WINDOW_MAX, window + 1)
         if len(self._window) > KEPT_MAX:
             self._window = {w: n for w, n in self._window.items() if n < WINDOW_FIRST or w in self._in_flight}
+        return full
 
     async def keep(self, *, any_in_hand: bool) -> None:
         """Ours are renewed; those of workers that have gone are free again."""

@@ -19,12 +19,12 @@ import structlog
 from app.clock import Clock
 from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
-from app.hints import Hints
+from app.hints import DELIVERIES, Hints
 from app.log.rows import to_public
 from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
-from app.webhooks.claims import KEEP_EVERY_S, Claims
+from app.webhooks.claims import BATCH, KEEP_EVERY_S, Claims
 from app.webhooks.envelope import OVERTOOK, REPLAY, Envelopes, type_of
 from app.webhooks.handshake import Handshakes
 from app.webhooks.retry import Attempt, Verdict, judge
@@ -67,13 +67,13 @@ class Delivery:
         self.claims = Claims(db, clock)
         self._envelopes = Envelopes(vault)
         self._handshakes = Handshakes(db, self._envelopes, clock)
-        self._settler = Settler(db, self.claims.id)
+        self._settler = Settler(db, self.claims.id, self._wake)
         self._chance = chance or random.Random()
         self.in_hand: dict[asyncio.Task[None], Any] = {}
         self._astray = False
 
     async def worker(self, stop: asyncio.Event) -> None:
-        due = self._hints.subscribe("deliveries")
+        due = self._hints.subscribe(DELIVERIES)
         sender = self._sender(local_targets=self._local_targets, proxy=self._proxy)
         keeping = asyncio.create_task(self._keep(stop))
         try:
@@ -94,11 +94,10 @@ class Delivery:
                     task = asyncio.create_task(self._deliver(sender, claim, row, endpoint))
                     self.in_hand[task] = claim
                     task.add_done_callback(self.in_hand.pop)
-                if claimed:
-                    # what becomes due meanwhile is claimed together
-                    await wait_for_stop(stop, GATHER_S)
-                else:
+                if len(claimed) < BATCH:
                     await due.wait(POLL_S)
+                # what becomes due meanwhile is claimed together
+                await wait_for_stop(stop, GATHER_S)
                 while self._room <= 0 and not stop.is_set():
                     await asyncio.wait(self.in_hand, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -113,6 +112,9 @@ class Delivery:
     @property
     def _room(self) -> int:
         return IN_FLIGHT_MAX - len(self.in_hand) + len(self.claims.lingering)
+
+    def _wake(self) -> None:
+        self._hints.wake(DELIVERIES)
 
     async def _keep(self, stop: asyncio.Event) -> None:
         """By itself, so that nothing which holds the claiming up lets a claim run out."""
@@ -154,8 +156,8 @@ class Delivery:
             )
         finally:
             waiting.cancel()
-            self.claims.done(webhook_id, task, answer)
-            self._hints.wake("deliveries")
+            if self.claims.done(webhook_id, task, answer) or self._astray:
+                self._wake()
 
     def _attempt(self, claim: Any, answer: Answer) -> Attempt:
         return Attempt(

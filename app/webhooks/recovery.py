@@ -18,7 +18,7 @@ from sqlalchemy import text
 from app.clock import Clock, rfc3339
 from app.db import Database
 from app.errors import Conflict, FieldError, Invalid, NotFound, QuotaExceeded
-from app.hints import Hints
+from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.projects.auth import Principal
 from app.supervisor import wait_for_stop
@@ -85,7 +85,7 @@ class Recovery:
             raise Conflict(
                 "This event is on its way to the endpoint.", fix="Wait for it: see the deliveries."
             )
-        self._hints.wake("deliveries")
+        self._hints.wake(DELIVERIES)
 
     async def recover(self, principal: Principal, webhook: str, body: Recover) -> ReplayView:
         """Raises `Invalid`, `NotFound`, and `QuotaExceeded` where too many run already."""
@@ -134,7 +134,7 @@ class Recovery:
             while not stop.is_set():
                 made = await self._db.pool("worker").fetchval(SLICE, ROOM, CALLS)
                 if made > 0:
-                    self._hints.wake("deliveries")
+                    self._hints.wake(DELIVERIES)
                 if made >= 0:
                     await wait_for_stop(stop, BUSY_S)
                 else:

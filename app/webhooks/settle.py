@@ -7,6 +7,7 @@ waited behind a delivery that is done, or parked, is due with the same commit (`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -38,7 +39,9 @@ class Done:
 
 
 class Settler:
-    def __init__(self, db: Database, worker_id: UUID) -> None:
+    def __init__(self, db: Database, worker_id: UUID, woken: Callable[[], None]) -> None:
+        """`woken`: told where something that waited behind is due now."""
+        self._woken = woken
         self._db = db
         self._worker_id = worker_id
         self._waiting: list[tuple[Done, asyncio.Future[None]]] = []
@@ -69,10 +72,12 @@ class Settler:
     async def _write(self, batch: list[Done]) -> None:
         # in one order everywhere, so that two workers that settle the same rows cannot wait for each other
         rows = sorted(batch, key=lambda d: (d.call_id, d.webhook_id, d.seq))
-        await self._db.pool("worker").execute(
+        due = await self._db.pool("worker").fetchval(
             SETTLE, self._worker_id,
             [d.call_id for d in rows], [d.webhook_id for d in rows], [d.seq for d in rows], [d.attempt for d in rows],
             [d.project_id for d in rows], [d.at for d in rows], [d.duration_ms for d in rows], [d.status for d in rows],
             [d.error for d in rows], [d.excerpt for d in rows], [d.state for d in rows], [d.next_at for d in rows],
             timeout=DEADLINE_S,
         )  # fmt: skip
+        if due:
+            self._woken()

@@ -148,11 +148,11 @@ class DeliveryStatements:
                 x.writes.append(("deliveries", key, {**d, **done}))
                 if state[i] != "pending":
                     over.add(key)
-        self._wake(t, x, over)
-        return []
+        return [{"settle": self._wake(t, x, over)}]
 
-    def _wake(self, t: Tables, x: Txn, over: set[tuple[UUID, UUID, int]]) -> None:
-        """The next of each line whose active delivery is settled."""
+    def _wake(self, t: Tables, x: Txn, over: set[tuple[UUID, UUID, int]]) -> int:
+        """The next of each line whose active delivery is settled; how many there are."""
+        woken = 0
         rows = t.rows["deliveries"]
         for line in sorted({key[:2] for key in over}, key=lambda pair: (pair[0].int, pair[1].int)):
             left = [rows[k] for k in t.due if k[:2] == line and k not in over]
@@ -161,3 +161,5 @@ class DeliveryStatements:
                 key = (*line, queued[0])
                 t.lock(x, "deliveries", key)
                 x.writes.append(("deliveries", key, {**rows[key], "state": "pending", "next_at": x.now}))
+                woken += 1
+        return woken

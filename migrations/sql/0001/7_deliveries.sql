@@ -17,18 +17,19 @@ begin
   return case when found then 'queued' else 'pending' end;
 end $$;
 
--- What came of attempts, and the next of their lines. A claim that another worker has taken over meanwhile is left alone.
+-- What came of attempts, and the next of their lines: how many are due now. A claim that another worker has taken over meanwhile is left alone.
 -- The arrays are in the order of (call, endpoint, seq), so that two that settle the same rows cannot wait for each other.
 create function vx.settle(
   p_worker uuid, p_call uuid[], p_webhook uuid[], p_seq integer[], p_attempt integer[], p_project uuid[], p_at timestamptz[],
   p_duration_ms integer[], p_status integer[], p_error text[], p_excerpt text[], p_state text[], p_next_at timestamptz[])
-returns void
+returns integer
 language plpgsql security invoker set search_path = vx, pg_temp as $$
 declare
   calls uuid[];
   webhooks uuid[];
   well uuid[];
   ill uuid[];
+  due integer := 0;
 begin
   insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
   select * from unnest(p_call, p_webhook, p_seq, p_attempt, p_project, p_at, p_duration_ms, p_status, p_error, p_excerpt)
@@ -77,7 +78,9 @@ begin
        and not exists (select from vx.deliveries a
                         where a.call_id = l.call_id and a.webhook_id = l.webhook_id and a.seq < n.seq and not a.replay
                           and (a.state = 'pending' or a.state = 'in_flight' and not a.parked));
+    get diagnostics due = row_count;
   end if;
+  return due;
 end $$;
 
 grant execute on function vx.first_state(uuid, uuid) to vx_owner;
