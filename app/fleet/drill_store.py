@@ -72,6 +72,11 @@ insert into vx.desired (edge_id, version, kind, call_id, body)
 select $2, v.desired_version - g.n + g.i, 'cut', g.call_id, jsonb_build_object('epoch', g.epoch::text, 'how', $4::text)
   from v, numbered g
 """
+SELECT_WANTED = """
+select d.call_id from vx.drill_calls d join vx.drills r on r.id = d.drill_id
+ where r.ended_at is null and r.halt is null and d.call_id = any($1::uuid[])
+   and d.told_at is null and d.outcome is null
+"""
 TOLD = """
 update vx.drill_calls d
    set told_at = clock_timestamp(), cut_at = to_timestamp(g.at_ms / 1000.0), acked_seq = g.acked_seq, unacked = g.unacked::jsonb,
@@ -244,6 +249,11 @@ class DrillStore:
 
     async def ask(self, drill_id: UUID, edge_id: UUID, calls: Sequence[UUID], how: str) -> None:
         await self._db.pool("admin").execute(ASK, drill_id, edge_id, list(calls), how)
+
+    async def wanted(self, calls: Sequence[UUID]) -> set[UUID]:
+        """Raises what the driver raises."""
+        rows = await self._db.pool("admin").fetch(SELECT_WANTED, list(calls))
+        return {row["call_id"] for row in rows}
 
     async def told(self, edge_id: UUID, cut: Sequence[Cut], calls: Sequence[UUID]) -> None:
         """What the edge says of `calls`, in their order. Raises what the driver raises."""

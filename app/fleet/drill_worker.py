@@ -70,6 +70,10 @@ class DrillWorker:
         finally:
             woken.close()
 
+    async def wanted(self, calls: list[UUID]) -> set[UUID]:
+        """Those that are to be cut by a drill that goes on. See `app.fleet.orders.CutReports`."""
+        return await self._store.wanted(calls)
+
     async def told(self, edge_id: UUID, cut: list[Cut]) -> None:
         """An edge's word. See `app.fleet.orders.CutReports`."""
         known = [(c, call_id) for c in cut if (call_id := parse(ids.CALL, c.call)) is not None]

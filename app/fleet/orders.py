@@ -30,6 +30,10 @@ class Stopping(Protocol):
 
 
 class CutReports(Protocol):
+    async def wanted(self, calls: list[UUID]) -> set[UUID]:
+        """Those that are still to be cut: their drill runs and was not stopped. Raises what the driver raises."""
+        ...
+
     async def told(self, edge_id: UUID, cut: list[Cut]) -> None:
         """What the edge says of calls that it was told to cut. Raises what the driver raises."""
         ...
@@ -44,8 +48,8 @@ class Orders:
     async def complete(
         self, commands: list[tuple[Command, UUID | None]]
     ) -> list[tuple[Command, UUID | None]]:
-        """The same commands, ready to be sent: a move that is off has become a `stay`, a ticket that nobody needs any more is
-        empty. Raises what the driver raises."""
+        """The same commands, ready to be sent: a move that is off has become a `stay`; a ticket that nobody needs any more is
+        empty, and so is a cut whose drill was stopped before the edge could be told. Raises what the driver raises."""
         moves = [
             (call_id, int(command.body["epoch"]))
             for command, call_id in commands
@@ -58,9 +62,13 @@ class Orders:
         ]
         made = await self._tickets.for_moves(moves) if moves else {}
         fresh = await self._tickets.for_standbys(renewals) if renewals else {}
+        cuts = [call_id for command, call_id in commands if command.kind == "cut" and call_id is not None]
+        wanted = await self._drills.wanted(cuts) if cuts and self._drills is not None else set()
         return [
             (
-                _complete(command, made.get(call_id), fresh.get(call_id)) if call_id is not None else command,
+                _complete(command, made.get(call_id), fresh.get(call_id), cut=call_id in wanted)
+                if call_id is not None
+                else command,
                 call_id,
             )
             for command, call_id in commands
@@ -80,7 +88,9 @@ class Orders:
             await self._drills.told(edge_id, cut)
 
 
-def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None) -> Command:
+def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None, *, cut: bool) -> Command:
+    if command.kind == "cut":
+        return command if cut else Command(version=command.version, kind="cut", body={})
     if command.kind == "ticket":
         return Command(version=command.version, kind="ticket", body={"ticket": fresh} if fresh else {})
     if command.kind != "move":

@@ -278,6 +278,24 @@ async def test_an_operator_stops_a_drill_and_what_was_cut_is_followed(place: Pla
     assert [(d["id"], d["per_call"]) for d in listed] == [(drill.id, None)]
 
 
+async def test_a_cut_that_the_edge_was_not_told_of_before_the_drill_was_stopped_is_never_told(
+    place: Place,
+) -> None:
+    """Its edge had no uplink: what waits for it there is stale once the drill is off."""
+    await place.call("us-east")
+    drill = await begin(place)
+    await drill.until_asked(1)
+    orders, store = place.api.control.draining.orders, place.api.control.fleet_store
+
+    async def told() -> list[dict[str, str]]:
+        waiting = await store.commands(place.edges["us-east"].edge_id, 0)
+        return [c.body for c, _ in await orders.complete(waiting) if c.kind == "cut"]
+
+    assert {b["epoch"] for b in await told()} == {"1"}
+    await place.api.operator.post(f"{DRILLS}/{drill.id}/stop")
+    assert [b for b in await told() if b] == []
+
+
 async def test_a_drain_that_begins_stops_the_drill(place: Place) -> None:
     calls = {c.id: c for c in [await place.call("us-east") for _ in range(4)]}
     await place.call("us-west")
