@@ -83,9 +83,12 @@ def unfit(target: Target, *, gone: Set[UUID], drain_running: bool) -> str:
 
 
 def unhealthy(target: Target, gone: Set[UUID]) -> str:
-    """The first edge beside the target that is suspect or down, in words; '' where all are well."""
+    """The first edge beside the target that is suspect or down, in words; '' where all are well. One that was told to stop, and has
+    said so, is no part of the fleet."""
     mine = {e.id for e in target.edges}
     for edge in target.fleet.edges:
-        if edge.id not in mine and edge.id not in gone and edge.health not in TAKING:
+        if edge.id in mine or edge.id in gone or edge.stopped:
+            continue
+        if edge.health not in TAKING:
             return f"Edge {edge.name} of {edge.region} ({edge.health})"
     return ""

@@ -221,6 +221,9 @@ def test_what_is_refused_in_its_order() -> None:
     assert code(fleet(A, B, replace(C, health="down")), gone=frozenset({C.id})) == "", (
         "it is no part of the fleet"
     )
+    stopped = fleet(A, B, replace(C, health="down", stopped=True))
+    assert code(stopped) == "", "it was told to stop, and is no part of the fleet"
+    assert unfit(Target(stopped, "us-east", None), gone=frozenset(), drain_running=False) == ""
     assert code(fleet(A)) == "nowhere_to_go"
     assert code(well, calls=0) == "no_calls"
     assert code(well, protected=0) == "no_standbys"
