@@ -190,7 +190,7 @@ class AgentLeg:
             )
         except DialError as error:
             log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
-            return error.code
+            return error.code if self._events.owns() else None
         if not self._events.owns():
             connection.close(stop=False)
             return None

@@ -111,7 +111,8 @@ class CallerLeg:
 
     def fill(self, ulaw: bytes, *, stamp: int, now: int) -> None:
         """20 ms that are nobody's words."""
-        self._send(ulaw, 0, 0, wire.FLAG_FILLER, stamp=stamp, now=now)
+        if self._owns():
+            self._send(ulaw, 0, 0, wire.FLAG_FILLER, stamp=stamp, now=now)
 
     def _send(self, ulaw: bytes, utterance: int, offset_ms: int, flags: int, *, stamp: int, now: int) -> None:
         if self._port is None:

@@ -15,6 +15,7 @@ from regions.agents.redial import FIRST_WITHIN_MS, PAUSE_MAX_MS, STEADY_MS, Redi
 from regions.edge import listening as listening_module
 from regions.edge.agent_leg import Dialled
 from regions.edge.backend_counts import BackendCounts
+from regions.edge.caller_leg import CallerLeg
 from regions.edge.journal import Journal
 from regions.edge.listening import BEFORE_FRAMES, CATCH_UP_FRAMES, HELD_FRAMES_MAX, Listening
 from regions.edge.recall import Recall
@@ -423,3 +424,24 @@ def test_metrics_say_how_backends_were_lost_and_how_long_callers_waited() -> Non
     assert (
         "voxplane_edge_backend_away_seconds_sum 0.200\nvoxplane_edge_backend_away_seconds_count 1\n" in text
     )
+
+
+class _Port:
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def send_text(self, message: bytes) -> None: ...
+    def send_audio(self, frame: bytes) -> None:
+        self.frames += 1
+
+    def close(self) -> None: ...
+    def cut(self, *, silent: bool) -> None: ...
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_no_sound_is_sent_once_the_lease_is_over(owns: bool) -> None:
+    """A process that was stopped goes on in the middle of a turn."""
+    leg, port = CallerLeg(lambda: owns), _Port()
+    leg.take(port, "mulaw", 8_000)
+    leg.fill(SILENCE, stamp=1, now=20)
+    assert port.frames == owns

@@ -37,13 +37,14 @@ class Call:
         self.dialled = 0
         self.connected: list[Dialled] = []
         self.gone = False
+        self.lapsed = False
         self.asked = 0
         self.unreached = 0
         self.given_up: Dialled | None = None
         self.ended = asyncio.Event()
 
     def owns(self) -> bool:
-        return True
+        return not self.lapsed
 
     def leaving(self) -> bool:
         self.asked += self.gone
@@ -148,6 +149,26 @@ async def test_while_the_caller_is_on_its_way_to_another_edge_nothing_is_dialled
         while call.dialled < 2:
             await asyncio.sleep(0.001)
         await call.ended.wait()
+
+
+async def test_an_attempt_that_fails_after_the_lease_is_over_is_told_nobody(tmp_path: Path) -> None:
+    """The process was stopped while it dialled: the caller may be elsewhere, and the log has another owner."""
+    async with calling(tmp_path) as call, asyncio.timeout(WITHIN_S):
+        failed = asyncio.Event()
+
+        async def fails(*_: object, **__: object) -> object:
+            call.lapsed = True
+            failed.set()
+            raise DialError("unreachable", "nobody listens")
+
+        while not call.connected:
+            await asyncio.sleep(0.001)
+        call.leg._context.dial = fails  # type: ignore[assignment]
+        await failed.wait()
+        dialling = call.leg._dialling
+        assert dialling is not None
+        await asyncio.wait({dialling})
+        assert (call.unreached, call.given_up) == (0, None)
 
 
 async def test_a_machine_that_is_gone_without_a_word_is_noticed_by_the_kernel() -> None:
