@@ -1,8 +1,8 @@
 """Which standbys a call that runs should have now, where those it was granted are worth less than what the fleet could give. Pure.
 
-A standby is *good* while its edge is known, lives the life that was granted, is not held down, and is neither cordoned nor drained
-nor in a region that is. Good ones in other regions than the owner's count first (*strong*), for the loss of a region must not end
-the call; another edge of the owner's region is better than none. Each call, in this order:
+A standby is *good* while its edge is known, lives the life that was granted, is not held down, and is neither cordoned, drained
+nor evacuated, nor in a region that is. Good ones in other regions than the owner's count first (*strong*), for the loss of a region
+must not end the call; another edge of the owner's region is better than none. Each call, in this order:
 
 1. its owner is not to be reached           → nothing: nobody could hand it a ticket, and its caller helps itself
 2. two strong standbys                      → nothing
@@ -49,6 +49,7 @@ def is_good(fleet: Fleet, edge: EdgeState) -> bool:
         and region.admin_state == "active"
         and edge.admin_state == "active"
         and not edge.draining
+        and edge.action != "evacuate"
         and edge.health != "down"
         and not edge.refusing
     )

@@ -71,6 +71,7 @@ def test_a_standby_that_is_drained_cordoned_lost_or_restarted_is_replaced_and_th
         replace(B, admin_state="cordoned"),
         replace(B, admin_state="draining"),
         replace(B, draining=True),
+        replace(B, health="suspect", action="evacuate"),
         replace(B, health="down"),
         replace(B, refusing=True),
         replace(B, health="down", incarnation=uuid(7)),
