@@ -28,13 +28,24 @@ SYNTHETIC_MAX = 50
 drills_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
+def _share(given: float) -> float:
+    if not 0 < given <= 1:
+        raise typer.BadParameter(f"{given} is not above 0 and at most 1.")
+    return given
+
+
+Share = Annotated[
+    float, typer.Option(callback=_share, help="Of the calls that are there, above 0, at most 1.")
+]
+
+
 def drill(
     target: Annotated[str, typer.Argument(help="A region's id, or an edge's (edge_…).", metavar="TARGET")],
     synthetic: Annotated[
         int, typer.Option(min=0, max=SYNTHETIC_MAX, help="Place so many calls here, and drill those alone.")
     ] = 0,
     real: Annotated[bool, typer.Option("--real", help="Drill calls of customers.")] = False,
-    share: Annotated[float, typer.Option(help="Of the calls that are there, above 0, at most 1.")] = 0.1,
+    share: Share = 0.1,
     max_calls: Annotated[int, typer.Option(min=1, max=1_000, help="So many at most.")] = 100,
     how: Annotated[
         str, typer.Option(help="closed: the caller's connection breaks; silent: nothing comes any more.")

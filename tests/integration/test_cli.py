@@ -114,6 +114,8 @@ def test_help_lists_the_commands_and_the_exit_codes() -> None:
         "nonsense",
         "up --regions 9",
         "up --port 99999",
+        "drill us-east --real --share nan",
+        "drill us-east --real --share 0",
         "call",
         "keys create",
         "call --agent x --wav y --listen-s -1",
