@@ -18,7 +18,8 @@ Each call that is not settled yet:
 Then the drill, the first case that applies:
 
 1. a bound is broken                          → ``halt``
-2. there would be another wave, and the fleet is not fit, or the time is over  → ``halt``
+2. not all were cut, and the fleet is not fit (whether or not their calls are still there: a drain takes them away), or there
+   would be another wave, and the time is over  → ``halt``
 3. something that was cut is not settled      → nothing: it is waited for, after a halt as well
 4. it was halted                              → ``finish``
 5. another wave is due, and there are calls   → ``wave``
@@ -119,9 +120,10 @@ def decide(
     ask = tuple(c.call_id for c in unanswered if c.asks < ASKS_MAX and drill.halted is None)
     give_up = tuple(c.call_id for c in unanswered if c.call_id not in set(ask))
     cut = sum(c.fate is None or c.fate.outcome != "untouched" for c in calls)
-    more = min(drill.total - cut, available) > 0
+    left = drill.total - cut
+    more = min(left, available) > 0
     waiting = len(open_) > len(give_up)
-    halt = _halt(drill, calls, bounds, unfit=unfit, more=more)
+    halt = _halt(drill, calls, bounds, unfit=unfit if left > 0 else "", more=more)
     if halt is not None or waiting:
         return Actions(ask=() if halt is not None else ask, give_up=give_up, halt=halt)
     if drill.halted is not None:
@@ -141,7 +143,7 @@ def _halt(
     broken = _broken(calls, bounds)
     if broken:
         return Halt("stopped" if more else "failed", broken)
-    if more and unfit:
+    if unfit:
         return Halt("stopped", unfit)
     if more and drill.late:
         return Halt("stopped", "time_limit")

@@ -61,6 +61,11 @@ def test_cases_in_their_order() -> None:
     )
     assert ask(replace(first, late=True), [call(1, fate=WELL)]) == Actions(halt=Halt("stopped", "time_limit"))
     assert ask(first, [call(1, fate=WELL)], available=0) == Actions(finish=Halt("passed", ""))
+    assert ask(first, [call(1, fate=WELL)], "drain_running", 0) == Actions(
+        halt=Halt("stopped", "drain_running")
+    ), "the drain has taken the others away: this is no rehearsal of theirs"
+    whole = replace(first, total=1)
+    assert ask(whole, [call(1, fate=WELL)], "drain_running") == Actions(finish=Halt("passed", ""))
     halted = replace(first, halted=Halt("cancelled", "operator"))
     assert ask(halted, [call(1, asks=1, cut_ms=5.0)]) == Actions(), "what was cut is followed"
     assert ask(halted, [call(1)]) == Actions(give_up=(UUID(int=1),), finish=Halt("cancelled", "operator"))
