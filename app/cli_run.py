@@ -55,9 +55,9 @@ async def _until_told(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     await work()
 
 
-def client() -> AsyncClient:
+def client(timeout_s: float | None = None) -> AsyncClient:
     """From VOXPLANE_URL (a list separated by commas) and VOXPLANE_API_KEY, else from the newest `up`; raises `SettingsError`."""
-    return _client("VOXPLANE_API_KEY", "key", "a key like vx_test_…: `voxplane up` prints one")
+    return _client("VOXPLANE_API_KEY", "key", "a key like vx_test_…: `voxplane up` prints one", timeout_s)
 
 
 def operator() -> AsyncClient:
@@ -65,7 +65,7 @@ def operator() -> AsyncClient:
     return _client("VOXPLANE_OPERATOR_KEY", "operator_key", "the platform's own key, vx_op_…")
 
 
-def _client(variable: str, in_profile: str, what: str) -> AsyncClient:
+def _client(variable: str, in_profile: str, what: str, timeout_s: float | None = None) -> AsyncClient:
     from app.local.up import read_profile
     from app.settings import SettingsError
     from voxplane import AsyncClient
@@ -81,7 +81,7 @@ def _client(variable: str, in_profile: str, what: str) -> AsyncClient:
             raise SettingsError(f"VOXPLANE_URL is a list like http://127.0.0.1:8080,http://…, not {url!r}")
     if not (key.isascii() and key.isprintable()):
         raise SettingsError(f"{variable} is {what}")
-    return AsyncClient(urls, key)
+    return AsyncClient(urls, key) if timeout_s is None else AsyncClient(urls, key, timeout_s=timeout_s)
 
 
 def _is_http(url: str) -> bool:

@@ -27,6 +27,9 @@ Types = Annotated[
     typer.Option("--types", "-t", help="Event types, such as call.ended or 'call.*'; repeat it for several."),
 ]
 AGO = re.compile(r"([1-9][0-9]{0,4})([smhd])")
+PORT_MAX = 65_535
+TEST_WITHIN_S = 60.0
+"""Longer than an endpoint may take for the handshake and the example."""
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -211,7 +214,7 @@ def trigger(
     """
 
     async def work() -> None:
-        async with client() as api:
+        async with client(timeout_s=TEST_WITHIN_S) as api:
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
@@ -290,7 +293,7 @@ def _check_url(url: str) -> None:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 80) > PORT_MAX:
         raise fail("--forward is a URL like http://localhost:3000/hook", 2)
 
 

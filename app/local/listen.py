@@ -54,7 +54,13 @@ class Forwarder:
         self._last: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self, api: AsyncClient, types: list[str], opened: Callable[[], None]) -> None:
-        """Until it is canceled."""
+        """Until it is canceled. Raises what the stream raises, and `OSError` where nobody reads what is told."""
+        try:
+            await self._follow(api, types, opened)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _follow(self, api: AsyncClient, types: list[str], opened: Callable[[], None]) -> None:
         async with (
             httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False) as http,
             asyncio.TaskGroup() as tasks,

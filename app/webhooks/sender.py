@@ -1,20 +1,25 @@
 """Posts one delivery. Decides which address is dialled and how much of the answer is read; what follows is `retry.judge`'s.
 
 Every address the host resolves to passes the address filter inside the connector, and the very address that passed is
-dialled. Redirects are not followed, no cookie is kept. The answer is read up to a kilobyte and never decompressed.
+dialled. Redirects are not followed, no cookie is kept. The answer is read up to a kilobyte and never decompressed; what comes
+beside it, such as interim answers without end, is cut off after a megabyte.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from app.webhooks.lookups import Lookups
 from regions.wire.addresses import AddressError, check_ip, check_url
 
 DEADLINE_S = 15.0
@@ -23,6 +28,7 @@ EXCERPT_BYTES = 1_024
 CONNECTIONS_MAX = 2_560
 """More than deliveries are under way at once, those that get no answer among them."""
 KEPT_ALIVE_S = 30.0
+ANSWER_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +50,14 @@ class Answer:
 class FilteredResolver(AbstractResolver):
     """The system's resolver; raises `AddressError` where any address of the host may not be dialled."""
 
-    def __init__(self, *, local_targets: bool) -> None:
+    def __init__(self, lookups: Lookups, *, local_targets: bool) -> None:
+        self._lookups = lookups
         self._local_targets = local_targets
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        found = await self._lookups.find(host, port, family)
         results: list[ResolveResult] = []
         for kind, _, protocol, _, address in found:
             check_ip(str(address[0]), local_targets=self._local_targets)
@@ -73,6 +79,30 @@ class FilteredResolver(AbstractResolver):
         return
 
 
+class _Bounded(ResponseHandler):
+    """Breaks off where more comes in for one request than any answer needs."""
+
+    _came = 0
+
+    def set_response_params(self, **given: Any) -> None:
+        self._came = 0
+        super().set_response_params(**given)
+
+    def data_received(self, data: bytes) -> None:
+        self._came += len(data)
+        if self._came <= ANSWER_BYTES_MAX:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        bounded: type[ResponseHandler] = _Bounded
+        self._factory = functools.partial(bounded, loop=self._loop)
+
+
 class Sender:
     """One connection pool for the deliveries of this instance to the world, and one for those of test projects where
     `local_targets` lets them reach this machine. Make it inside the event loop.
@@ -82,15 +112,17 @@ class Sender:
 
     def __init__(self, *, local_targets: bool, proxy: str = "") -> None:
         self._proxy = proxy
-        self._world = FilteredResolver(local_targets=False)
+        self._lookups = Lookups()
+        self._world = FilteredResolver(self._lookups, local_targets=False)
         # the proxy's own address is the operator's, and filtered by nobody
         self._sessions = {False: _session(None if proxy else self._world)}
         if local_targets:
-            self._sessions[True] = _session(FilteredResolver(local_targets=True))
+            self._sessions[True] = _session(FilteredResolver(self._lookups, local_targets=True))
 
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
+        self._lookups.close()
 
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
@@ -136,7 +168,7 @@ class Sender:
 
 def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_Connector(
             resolver=resolver,
             use_dns_cache=False,
             limit=CONNECTIONS_MAX,

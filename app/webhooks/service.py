@@ -83,10 +83,11 @@ class Webhooks:
         return CreatedWebhook(**await self._view(made), secret=write_secret(secret))
 
     async def all(self, principal: Principal) -> list[WebhookView]:
+        """The project's own, all of them; then the newest of those that calls have named."""
         query = (
             select(webhooks)
             .where(webhooks.c.deleted_at.is_(None))
-            .order_by(webhooks.c.id.desc())
+            .order_by(webhooks.c.scope.desc(), webhooks.c.id.desc())
             .limit(PAGE_MAX)
         )
         async with self._db.project(principal.project_id) as connection:
@@ -109,6 +110,7 @@ class Webhooks:
         """Raises `PreconditionFailed` where it has another version than `if_match` says."""
         self._check(principal, body)
         async with self._db.project(principal.project_id) as connection:
+            await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{principal.project_id}"})
             row = await self._found(connection, webhook, lock=True)
             if if_match is not None and if_match.strip() not in ("*", f'"{row["version"]}"'):
                 raise PreconditionFailed("The webhook has another version.")
@@ -117,6 +119,11 @@ class Webhooks:
                 raise Conflict(
                     "This endpoint stands for the webhook_url of calls.",
                     fix="Name another URL in the create.",
+                )
+            if row["scope"] == "project" and new.keys() & {"url", "types", "metadata"}:
+                asked = {**row, **new}
+                await self._refuse_another(
+                    connection, asked["url"], asked["types"], asked["metadata"], than=row["id"]
                 )
             if new.get("url", row["url"]) != row["url"]:
                 new |= {"verified_at": None, "failing_since": None, "warned": 0}
@@ -263,6 +270,8 @@ class Webhooks:
         row = {k: v for k, v in given.items() if k not in ("secret", "headers")}
         if "types" in row:
             row["types"] = policy.stored_types(row["types"])
+        if "metadata" in row:
+            row["metadata"] = row["metadata"] or None
         if "headers" in given:
             own = given["headers"] or {}
             row["headers"] = self.envelopes.wrap_headers(webhook_id, own) if own else None
@@ -276,17 +285,22 @@ class Webhooks:
             "expires_at": None,
         }
 
-    async def _refuse_another(self, connection: AsyncConnection, url: str, types: Any, metadata: Any) -> None:
+    async def _refuse_another(
+        self, connection: AsyncConnection, url: str, types: Any, metadata: Any, *, than: UUID | None = None
+    ) -> None:
+        """`than`: the one that is changed; None where one more is made."""
         live = (webhooks.c.scope == "project") & webhooks.c.deleted_at.is_(None)
         like = select(webhooks.c.id, webhooks.c.types, webhooks.c.metadata).where(live, webhooks.c.url == url)
         for row in (await connection.execute(like)).all():
-            if (row.types, row.metadata) == (types, metadata):
+            if row.id != than and (row.types, row.metadata) == (types, metadata):
                 name = ids.encode(ids.WEBHOOK, row.id)
                 raise Conflict(
                     f"{name} sends the same events to the same URL.",
                     code="duplicate_webhook",
                     fix=f"Use it, change it with PATCH /v1/webhooks/{name}, or give this one another filter.",
                 )
+        if than is not None:
+            return
         if (await connection.scalar(select(func.count()).where(live)) or 0) >= policy.ENDPOINTS_MAX:
             raise QuotaExceeded(
                 f"A project has at most {policy.ENDPOINTS_MAX} endpoints.", fix="Delete one that is not used."

@@ -17,6 +17,7 @@ from app.projects.auth import Principal
 from app.vault import VaultError
 from app.webhooks.envelope import type_of
 from app.webhooks.handshake import Handshakes
+from app.webhooks.policy import ENDPOINTS_MAX
 from app.webhooks.samples import SAMPLES
 from app.webhooks.sender import Answer, Sender
 from app.webhooks.service import Webhooks
@@ -25,7 +26,8 @@ from regions.wire import ids
 from regions.wire.events import FINAL_TYPE, PublicEvent
 
 TEST = "Voxplane-Test"
-BURST, PER_S = 10, 1.0
+BURST, PER_S = float(ENDPOINTS_MAX), 1.0
+"""Every endpoint of a project once, then one a second."""
 
 
 class Tests:

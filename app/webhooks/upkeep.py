@@ -25,6 +25,8 @@ log = structlog.get_logger()
 EVERY_S = 5.0
 BACKLOG_MAX = 100_000
 DISABLE_AFTER_H = 120
+LATE_S = 10.0
+"""What was written as the endpoint was opened, by whoever still saw it full, is committed after so long."""
 WARN_AT_PERCENT = (50, 70, 90)
 DISABLED_REASON = "nothing but failures for five days"
 
@@ -52,9 +54,10 @@ with opened as (
    where w.id = f.id
   returning w.id, w.project_id, f.full_since
 )
-insert into vx.replays (id, project_id, webhook_id, what, since, until, call_id)
+insert into vx.replays (id, project_id, webhook_id, what, since, until, call_id, next_at)
 select $2, o.project_id, o.id, 'missing', o.full_since - interval '1 minute', clock_timestamp() + interval '1 minute',
-       vx.first_uuid_at(o.full_since - interval '26 hours') from opened o
+       vx.first_uuid_at(o.full_since - interval '26 hours'),
+       clock_timestamp() + make_interval(secs => $3) from opened o
 returning webhook_id
 """
 WARN = f"""
@@ -74,10 +77,13 @@ returning id
 
 
 class Upkeep:
-    def __init__(self, db: Database, hints: Hints, *, backlog_max: int = BACKLOG_MAX) -> None:
+    def __init__(
+        self, db: Database, hints: Hints, *, backlog_max: int = BACKLOG_MAX, late_s: float = LATE_S
+    ) -> None:
         self._db = db
         self._hints = hints
         self._backlog_max = backlog_max
+        self._late_s = late_s
 
     async def worker(self, stop: asyncio.Event) -> None:
         while not await wait_for_stop(stop, EVERY_S):
@@ -90,7 +96,7 @@ class Upkeep:
                 return
             await connection.execute(COUNT)
             filled = await connection.fetch(FILL, self._backlog_max)
-            reopened = await connection.fetch(REOPEN, self._backlog_max, new_id(self._db.cell))
+            reopened = await connection.fetch(REOPEN, self._backlog_max, new_id(self._db.cell), self._late_s)
             warned = await connection.fetch(WARN, list(WARN_AT_PERCENT))
             disabled = await connection.fetch(DISABLE, DISABLED_REASON)
         self._say(filled, reopened, warned, disabled)

@@ -114,10 +114,42 @@ async def test_one_that_answers_nobody_is_said_and_the_rest_goes_on(api: Api, pr
             await listening.communicate()
 
 
+async def test_a_key_that_is_revoked_ends_it_in_a_line(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    made = (await project.client.post("/v1/keys", json={"name": "short", "role": "owner"})).json()
+    env = env_of(api, project) | {"VOXPLANE_API_KEY": made["secret"]}
+    listening = await begin("listen", "--forward", receiver.url, **env)
+    assert listening.stderr is not None
+    async with asyncio.timeout(WITHIN_S):
+        while b"ready" not in await listening.stderr.readline():
+            pass
+        assert (await project.client.delete(f"/v1/keys/{made['id']}")).status_code == 204
+        _, err = await listening.communicate()
+    assert (listening.returncode, err.count(b"\n")) == (1, 1), err
+    assert b"401" in err
+
+
+async def test_an_endpoint_that_hangs_is_told_from_an_instance_that_is_away(
+    api: Api, project: Project
+) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        made = await project.client.post("/v1/webhooks", json={"url": url})
+        tried = await voxplane("trigger", "call.ended", **env_of(api, project))
+    assert (tried.code, made.json()["id"] in tried.out) == (1, True), tried
+    assert "timeout" in tried.out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ("listen --forward nowhere", "--forward is a URL"),
+        ("listen --forward http://localhost:99999/", "--forward is a URL"),
         ("listen --forward http://localhost/ --secret whsec_AAAA", "--secret is whsec_"),
         ("webhooks rotate whk_1 --overlap long", "--overlap is a time like"),
         ("webhooks resend whk_1 evt_1", "by its call and seq"),

@@ -12,6 +12,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.local.receiver import WebhookReceiver
+from app.webhooks import service
 from app.webhooks.handshake import HANDSHAKE
 from app.webhooks.upkeep import Upkeep
 from regions.wire import ids as wire
@@ -261,6 +262,32 @@ async def test_the_same_twice_is_refused(project: Project, receiver: WebhookRece
     )
     assert (again.status_code, again.json()["code"]) == (409, "duplicate_webhook")
     assert hook["id"] in again.json()["fix"]
+    none = {"url": receiver.url, "types": ["call.ended", "call.created"], "metadata": {}}
+    assert (await project.client.post("/v1/webhooks", json=none)).status_code == 409
+    other = (await project.client.post("/v1/webhooks", json={"url": receiver.url})).json()
+    path = f"/v1/webhooks/{other['id']}"
+    changed = await project.client.patch(path, json={"types": ["call.ended", "call.created"]})
+    assert (changed.status_code, changed.json()["code"]) == (409, "duplicate_webhook")
+    assert (await project.client.patch(path, json={"url": receiver.url})).status_code == 200
+
+
+async def test_the_projects_own_are_listed_before_those_that_calls_have_named(
+    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAGE_MAX", 2)
+    hook = await make_hook(project, receiver)
+    for n in range(2):
+        await make_call(project, webhook_url=f"{receiver.url}?n={n}")
+    listed = (await project.client.get("/v1/webhooks")).json()["data"]
+    assert [h["scope"] for h in listed] == ["project", "call"]
+    assert listed[0]["id"] == hook["id"]
+
+
+async def test_every_endpoint_can_be_tried_at_once(project: Project, receiver: WebhookReceiver) -> None:
+    hook = await make_hook(project, receiver)
+    path = f"/v1/webhooks/{hook['id']}/test"
+    tried = await asyncio.gather(*(project.client.post(path, json={}) for _ in range(20)))
+    assert {t.status_code for t in tried} == {200}
 
 
 async def test_an_endpoint_of_another_project_does_not_exist(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.db import TRANSACTION_DEADLINE_MS
 from app.local.receiver import WebhookReceiver
 from app.webhooks import recovery
 from app.webhooks.upkeep import Upkeep
@@ -159,7 +160,7 @@ async def test_a_full_endpoint_takes_no_more_and_gets_what_it_missed_later(
     receiver.received.clear()
     receiver.status = 503
     waiting = [await make_call(project) for _ in range(4)]
-    upkeep = Upkeep(api.control.db, api.control.hints, backlog_max=4)
+    upkeep = Upkeep(api.control.db, api.control.hints, backlog_max=4, late_s=0.0)
     path = f"/v1/webhooks/{hook['id']}"
 
     async def full() -> bool:
@@ -187,6 +188,44 @@ async def test_a_full_endpoint_takes_no_more_and_gets_what_it_missed_later(
 
     await until(all_there)
     assert len(receiver.received) == 5
+
+
+async def test_what_an_endpoint_missed_is_read_once_all_that_saw_it_full_have_committed(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook_id = wire.decode(wire.WEBHOOK, (await make_hook(project, receiver))["id"])
+    async with superuser(api) as connection:
+        await connection.execute("update vx.webhooks set full_since = now() where id = $1", hook_id)
+        opened = None
+        while opened is None:
+            await Upkeep(api.control.db, api.control.hints).round()
+            opened = await connection.fetchval(
+                "select next_at - created_at from vx.replays where webhook_id = $1", hook_id
+            )
+    assert opened > timedelta(milliseconds=TRANSACTION_DEADLINE_MS)
+
+
+async def test_deliveries_that_nobody_takes_do_not_stop_a_replay(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = await make_hook(project, receiver)
+    call = await make_call(project)
+    await receiver.until(1, 15)
+    parked = (
+        "insert into vx.deliveries (call_id, webhook_id, seq, project_id, state, parked, replay, next_at)"
+        " select gen_random_uuid(), $1, 1, $2, 'parked', true, true, now() + interval '1 hour' from generate_series(1, 64)"
+    )
+    async with superuser(api) as connection:
+        await connection.execute(
+            parked, wire.decode(wire.WEBHOOK, hook["id"]), wire.decode(wire.PROJECT, project.id)
+        )
+        path = f"/v1/webhooks/{hook['id']}/recover"
+        await project.client.post(path, json={"since": an_hour_ago(), "what": "all"})
+        await receiver.until(2, 15)
+        assert [e["call_id"] for e in receiver.received] == [call, call]
+        await connection.execute(
+            "delete from vx.deliveries where webhook_id = $1", wire.decode(wire.WEBHOOK, hook["id"])
+        )
 
 
 async def test_a_replay_can_be_canceled(

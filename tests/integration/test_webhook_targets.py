@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from app.webhooks import lookups
 from app.webhooks.sender import Sender
 from tests.unit.test_addresses import HIDDEN, NAMES, ODD, PRIVATE
 
@@ -41,14 +44,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the next look-ups of any name give; the last for good."""
     answers: list[list[str]] = []
 
-    async def look_up(self: Any, host: str, port: int, **_: Any) -> list[Any]:
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         return [
             (socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port))
             for a in found
         ]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return answers
 
 
@@ -90,3 +93,84 @@ async def test_the_very_address_that_passed_is_dialled(dialled: list[Any], names
     finally:
         await sender.close()
     assert [info[4][0] for infos in dialled for info in infos] == [PUBLIC]
+
+
+async def test_hosts_whose_name_server_hangs_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, begun = threading.Event(), threading.Semaphore(0)
+    real = socket.getaddrinfo
+
+    def hanging(host: Any, *more: Any, **given: Any) -> Any:
+        if str(host).endswith(".slow.example"):
+            begun.release()
+            answered.wait(30)
+            raise socket.gaierror
+        return real("127.0.0.1", *more, **given)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    # as where the machine has few cores: the event loop's own pool is small, and must not be what lookups wait for
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    sender = Sender(local_targets=False)
+    hung = [asyncio.create_task(sender.post(f"https://a{n}.slow.example/", b"", {})) for n in range(24)]
+    try:
+        for _ in range(2):
+            while not begun.acquire(blocking=False):
+                await asyncio.sleep(0.01)
+        answer = await sender.post("https://quick.example/", b"", {})
+        assert answer.error == "private_address"
+    finally:
+        answered.set()
+        await asyncio.gather(*hung)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8))
+        await sender.close()
+
+
+async def test_a_host_that_answered_late_is_looked_up_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "SLOW_S", 0.0)
+    names: list[str] = []
+
+    def found(*_: Any, **__: Any) -> list[Any]:
+        names.append(threading.current_thread().name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    asked = lookups.Lookups()
+    for _ in range(2):
+        await asked.find("late.example", 443, socket.AF_UNSPEC)
+    asked.close()
+    assert [n.rpartition("_")[0] for n in names] == ["lookup", "lookup-slow"]
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+        b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["interim", "chunk"],
+)
+async def test_an_answer_that_never_comes_to_an_end_is_broken_off(endless: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent = 0
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(endless)
+            while sent < 64 << 20:
+                part = endless * 1_000 if b"103" in endless else b"x" * 65_536
+                writer.write(part)
+                await writer.drain()
+                sent += len(part)
+            await reader.read()  # all of it was taken: wait for the deadline
+        except OSError:
+            pass
+        finally:
+            cut.set_result(sent)
+            writer.close()
+
+    cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    sender = Sender(local_targets=True)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        came = await sender.post(f"http://127.0.0.1:{port}/", b"{}", {}, local_targets=True)
+        assert await cut < 64 << 20
+    assert not came.timed_out
+    await sender.close()
