@@ -91,7 +91,7 @@ update vx.deliveries set claimed_until = clock_timestamp() + interval '{CLAIM_S}
 GIVE_BACK = """
 update vx.deliveries d
    set state = case when d.parked then 'parked' else 'pending' end, claimed_by = null, next_at = clock_timestamp(),
-       attempts = d.attempts - 1
+       attempts = d.attempts - 1, first_at = case when d.attempts - d.base > 1 then d.first_at end
  where d.state = 'in_flight' and d.claimed_by = $1
    and not exists (select from unnest($2::uuid[], $3::uuid[], $4::int[]) k(call_id, webhook_id, seq)
                     where k.call_id = d.call_id and k.webhook_id = d.webhook_id and k.seq = d.seq)

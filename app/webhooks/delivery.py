@@ -142,6 +142,10 @@ class Delivery:
             self._astray = True
             # nothing is written of this attempt: it is given back, and the delivery is made again under the same id
             log.warning("webhook.unsettled", webhook=ids.encode(ids.WEBHOOK, webhook_id), error=str(error))
+        except Exception as error:
+            # a fault of ours: without this its claim would be renewed for as long as this worker lives
+            self._astray = True
+            log.error("webhook.fault", webhook=ids.encode(ids.WEBHOOK, webhook_id), exc_info=error)
         else:
             webhook_attempts_total.labels(verdict.outcome).inc()
             log.info(

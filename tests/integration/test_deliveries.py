@@ -21,6 +21,7 @@ from app.log.feeds import Feeds
 from app.log.horizon import Horizon, StaleServer
 from app.log.positions import Position
 from app.webhooks.delivery import Delivery
+from app.webhooks.envelope import Envelopes
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
 from tests.support.fleet import three_regions
@@ -417,3 +418,34 @@ async def test_an_endpoint_that_lets_us_wait_is_given_little_at_once(
 
 async def hooks_of(project: Project) -> dict[str, str]:
     return {h["url"]: h["id"] for h in (await project.client.get("/v1/webhooks")).json()["data"]}
+
+
+async def test_a_fault_of_ours_gives_the_delivery_back(
+    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once what was wrong is right, it is sent; its first attempt counts from then."""
+    wrong = True
+    failed = asyncio.Event()
+    headers = Envelopes.headers
+
+    async def fails(self: Envelopes, *given: Any, **more: Any) -> dict[str, str]:
+        if wrong:
+            failed.set()
+            raise RuntimeError("a fault")
+        return await headers(self, *given, **more)
+
+    monkeypatch.setattr(Envelopes, "headers", fails)
+    monkeypatch.setattr("app.webhooks.delivery.POLL_S", 0.05)
+    receiver.secret = (await project.client.get("/v1/webhooks/signing-secret")).json()["secret"]
+    await make_call(project, webhook_url=receiver.url)
+    async with asyncio.timeout(15):
+        await failed.wait()
+    assert receiver.received == []
+    wrong = False
+    await receiver.until(1, 15)
+    assert len(receiver.received) == 1
+    hook = (await hooks_of(project))[receiver.url]
+    async with asyncio.timeout(15):
+        while not (page := (await project.client.get(f"/v1/webhooks/{hook}/attempts")).json()["data"]):
+            await asyncio.sleep(0.01)
+    assert [a["attempt"] for a in page] == [1]

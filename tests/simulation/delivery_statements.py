@@ -103,6 +103,7 @@ class DeliveryStatements:
                     "claimed_by": None,
                     "next_at": x.now,
                     "attempts": d["attempts"] - 1,
+                    "first_at": d["first_at"] if d["attempts"] > 1 else None,
                 }
                 x.writes.append(("deliveries", key, {**d, **back}))
         return []
