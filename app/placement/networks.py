@@ -112,7 +112,8 @@ class MaxMindAtlas:
                 continue
             if isinstance(record, dict):
                 found.update(record)
-        location = found.get("location") if isinstance(found.get("location"), dict) else {}
+        place = found.get("location")
+        location: dict[str, Any] = place if isinstance(place, dict) else {}
         asn, metro = found.get("autonomous_system_number"), location.get("metro_code") or _city(found)
         return Whereabouts(
             asn=asn if isinstance(asn, int) else None,
