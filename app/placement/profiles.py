@@ -21,7 +21,7 @@ from app.placement.scenarios import Scenarios
 
 Floats = NDArray[np.float64]
 
-PROFILES_MAX = 256
+PROFILES_MAX = 384
 PROFILES_MIN = 20
 """Fewer say too little of the world."""
 KNOWN_MIN = 2
@@ -32,7 +32,7 @@ SCALE_MS, SCALE_SHARE = 2.0, 0.04
 TAIL = 1.5
 PLAUSIBLE_MS = 0.2
 LANDMARKS = 2
-TRIAL_PROFILES = 60
+TRIAL_PROFILES = 32
 
 
 @dataclass(frozen=True, slots=True)
