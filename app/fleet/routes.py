@@ -197,6 +197,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         contact=control.overdue,
         orders=control.draining.orders,
         observing=control.observations,
+        measuring=control.learning,
         live=control.live,
         redis_url=redis_url,
         stop=control.stopping,
