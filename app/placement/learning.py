@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from app.fleet.view import EdgeState
-from app.placement.choice import HEALTHY
+from app.placement.sites import HEALTHY
 from regions.wire.measuring import LEGS_MAX, MESH_MAX, BackendTarget, Measure, Measured, MeshTarget
 
 REGIONS_MAX = 1_000
