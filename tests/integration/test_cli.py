@@ -370,6 +370,9 @@ async def test_of_two_at_once_the_second_is_told_and_a_kill_leaves_nothing(folde
     async with asyncio.timeout(WITHIN_S):
         while left_in(folder):
             await asyncio.sleep(0.02)
+    logs = {log.name: log.read_text() for log in folder.rglob("*.log")}
+    assert any('"control.ready"' in text for text in logs.values())
+    assert [name for name, text in logs.items() if "Traceback" in text] == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from app.hints import Hints
+from app.server import cut_off_in_a_line
 from app.supervisor import Supervisor, until_stop
 
 FOR_EVER_S = 3_600.0
@@ -75,3 +77,26 @@ async def test_it_ends_with_whoever_waits_for_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"), [(asyncio.CancelledError(), ""), (LookupError("lost"), "Traceback …")]
+)
+async def test_a_stop_that_is_cut_off_has_no_traceback_and_one_that_fails_has(
+    cause: BaseException, said: str
+) -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            raise cause
+        except BaseException:
+            await send({"type": "lifespan.shutdown.failed", "message": "Traceback …"})
+            raise
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(type(cause)):
+        await cut_off_in_a_line(app)({"type": "lifespan"}, None, send)
+    assert [m["message"] for m in sent] == [said]
