@@ -1,4 +1,5 @@
-"""What a request body must be: JSON by its own word, not too deep, without U+0000, of the types that the handler names.
+"""What a request body must be: JSON by its own word, not too deep, without U+0000, each name once, of the types that the
+handler names.
 
 PostgreSQL stores no U+0000. A string that has one is refused here, before it can share a statement with the requests of
 others. The raw character is no JSON at all, so only its escape is looked for.
@@ -6,6 +7,7 @@ others. The raw character is no JSON at all, so only its escape is looked for.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -18,6 +20,10 @@ from app.pointers import escaped, invalid_from
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
+_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|([{}])')
+"""Of JSON that is known to be well formed: every string, whether it is a name, and where objects begin and end."""
+
+
 class MalformedJson(BadRequest):
     code, title = "malformed_json", "The body is not JSON"
     fix = "Send a JSON object with `Content-Type: application/json`."
@@ -28,6 +34,7 @@ class UnsupportedMediaType(VoxplaneError):
     fix = "Send JSON with `Content-Type: application/json`."
 
 
+REPEATED_MAX = 20
 UNFIT = "voxplane.unfit"
 """Where in the scope of a request stands what is wrong with its body."""
 
@@ -48,15 +55,21 @@ class JsonRequest(Request[Any, Any, Any]):
         try:
             if may_have_nul(body):
                 refuse_nul(msgspec.json.decode(body))
-            return msgspec.json.decode(body, type=self._wanted())
+            found = msgspec.json.decode(body, type=self._wanted())
+            if repeats_a_name(body):
+                return self._unfit(repeated_names(body))
+            return found
         except RecursionError:
             raise MalformedJson("The body is nested too deeply.") from None
         except msgspec.ValidationError as error:
-            # who may not ask is told that first: the framework finds this unfit after it has resolved who is asking
-            self.scope[UNFIT] = invalid_from(str(error))  # type: ignore[literal-required]
-            return _Unfit()
+            return self._unfit(invalid_from(str(error)))
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise MalformedJson from None
+
+    def _unfit(self, why: Invalid) -> _Unfit:
+        """Who may not ask is told that first: the framework finds this unfit after it has resolved who is asking."""
+        self.scope[UNFIT] = why  # type: ignore[literal-required]
+        return _Unfit()
 
     def _wanted(self) -> Any:
         """What the handler takes. Read here, strictly: the framework itself would take ``"5"`` for a number."""
@@ -66,6 +79,59 @@ class JsonRequest(Request[Any, Any, Any]):
 
 def may_have_nul(body: bytes) -> bool:
     return b"\\u0000" in body and _ESCAPED_NUL.search(body) is not None
+
+
+def repeats_a_name(body: bytes) -> bool:
+    """Does an object of this well-formed JSON have a name twice? Decoders take one of the two and say nothing."""
+    outer: list[set[bytes]] = []
+    seen: set[bytes] = set()
+    for text, names, brace in _TOKEN.findall(body):
+        if names:
+            name = json.loads(b'"%b"' % text).encode("utf-8", "surrogatepass") if b"\\" in text else text
+            if name in seen:
+                return True
+            seen.add(name)
+        elif brace == b"{":
+            outer.append(seen)
+            seen = set()
+        elif brace:
+            seen = outer.pop()
+    return False
+
+
+class _Object(dict[str, Any]):
+    """One of a body, with the names that it has more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    made = _Object(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        made.repeated = tuple(sorted({name for name in names if names.count(name) > 1}))
+    return made
+
+
+def repeated_names(body: bytes) -> Invalid:
+    """What to answer to a body that `repeats_a_name`: each name that stands twice, by its pointer."""
+    faults: list[FieldError] = []
+    waiting: list[tuple[str, Any]] = [("", json.loads(body, object_pairs_hook=_object))]
+    while waiting:
+        pointer, found = waiting.pop()
+        if isinstance(found, _Object):
+            waiting += [(f"{pointer}/{escaped(key)}", inner) for key, inner in found.items()]
+            faults += [
+                FieldError(pointer=f"{pointer}/{escaped(key)}", detail="stands more than once")
+                for key in found.repeated
+            ]
+        elif isinstance(found, list):
+            waiting += [(f"{pointer}/{i}", inner) for i, inner in enumerate(found)]
+    return Invalid(
+        "An object of the body has a name twice.",
+        fix="Send each name once in an object.",
+        errors=sorted(faults, key=lambda f: f.pointer)[:REPEATED_MAX],
+    )
 
 
 def check_type(content_type: str | None, encoding: str | None = None) -> None:

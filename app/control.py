@@ -270,7 +270,7 @@ def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:
         changed = hints.subscribe(topic)
         try:
             while not stop.is_set():
-                if await changed.wait(1.0):
+                if await changed.wait(1.0) and not stop.is_set():
                     forget()
         finally:
             changed.close()

@@ -16,7 +16,7 @@ import redis.asyncio as redis
 import structlog
 from redis.exceptions import RedisError
 
-from app.supervisor import Supervisor, wait_for_stop
+from app.supervisor import Supervisor, until_stop, wait_for_stop
 
 log = structlog.get_logger()
 
@@ -61,6 +61,7 @@ class Hints:
         self._due: dict[str, asyncio.Event] = {region: asyncio.Event() for region in redis_urls}
 
     def add_to(self, supervisor: Supervisor) -> None:
+        supervisor.add("hints.stop", self._wake_all)
         for region, url in self._redis_urls.items():
             supervisor.add(f"hints.send.{region}", self._sender(region, url))
             supervisor.add(f"hints.hear.{region}", self._hearer(region, url))
@@ -88,6 +89,14 @@ class Hints:
         if not self._subscriptions[topic]:
             del self._subscriptions[topic]
 
+    async def _wake_all(self, stop: asyncio.Event) -> None:
+        """Whoever waits for a wake would else see that it is over when the wait is."""
+        await stop.wait()
+        for topic in tuple(self._subscriptions):
+            self._local(topic)
+        for due in self._due.values():
+            due.set()
+
     def _local(self, topic: str) -> None:
         for subscription in tuple(self._subscriptions.get(topic, ())):
             subscription.notify()
@@ -106,6 +115,8 @@ class Hints:
                     due.clear()
                     topics = sorted(waiting)
                     waiting.clear()
+                    if not topics:
+                        continue
                     try:
                         await client.publish(CHANNEL, "\n".join(topics))
                         await asyncio.sleep(GATHER_S)
@@ -117,9 +128,9 @@ class Hints:
         return send
 
     def _hearer(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
-        async def hear(stop: asyncio.Event) -> None:
+        async def listen() -> None:
             away = False
-            while not stop.is_set():
+            while True:
                 client = redis.from_url(url, socket_timeout=3.0, socket_connect_timeout=1.0)
                 try:
                     async with client.pubsub(ignore_subscribe_messages=True) as channel:
@@ -127,7 +138,7 @@ class Hints:
                         if away:
                             log.info("hints.back", region=region)
                         away = False
-                        while not stop.is_set():
+                        while True:
                             message = await channel.get_message(timeout=1.0)
                             if message is not None:
                                 for topic in message["data"].decode().split("\n"):
@@ -136,8 +147,11 @@ class Hints:
                     if not away:
                         log.warning("hints.away", region=region)
                     away = True
-                    await wait_for_stop(stop, RETRY_S)
+                    await asyncio.sleep(RETRY_S)
                 finally:
                     await client.aclose()
+
+        async def hear(stop: asyncio.Event) -> None:
+            await until_stop(stop, listen())
 
         return hear

@@ -6,12 +6,32 @@ machine answers.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+from uuid import uuid4
 
+import httptools
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from app.errors import BadRequest, VoxplaneError
+from app.problems import PROBLEM, problem_body
+
 ABORT = "voxplane.abort"
+
+
+class UnknownMethod(VoxplaneError):
+    code, status, title = "unknown_method", 501, "There is no such method"
+    fix = "Use a method of HTTP, such as GET or POST; GET /openapi.json lists those of each route."
+
+
+class Malformed(BadRequest):
+    code, title = "malformed_http", "This is not HTTP"
+    fix = "Send HTTP/1.1, with one Host header and no control characters in header lines."
+
+
+_REASONS = {400: b"Bad Request", 501: b"Not Implemented"}
 
 
 class Http(HttpToolsProtocol):
@@ -21,12 +41,29 @@ class Http(HttpToolsProtocol):
         scope[ABORT] = self.transport.abort
         super().on_headers_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read reaches no application. Called where its error is at hand."""
+        unknown = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
+        self.transport.write(unread(UnknownMethod() if unknown else Malformed()))
+        self.transport.close()
+
 
 class WebSocket(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         scope: Any = self.scope
         scope[ABORT] = self.transport.abort
         await super().run_asgi()
+
+
+def unread(error: VoxplaneError) -> bytes:
+    """The whole answer to a request that could not be read; the connection ends with it, for where the next begins is not known."""
+    rid = uuid4().hex
+    body = msgspec.json.encode(problem_body(error) | {"request_id": rid})
+    head = (
+        b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nrequest-id: %b\r\nconnection: close\r\n\r\n"
+        % (error.status, _REASONS[error.status], PROBLEM.encode(), len(body), rid.encode())
+    )
+    return head + body
 
 
 def abort(scope: Any) -> None:

@@ -1,19 +1,26 @@
 """Serves one instance until it is told to stop. Decides what a stop does first: streams and uplinks are told, then the server
-waits for what is under way."""
+waits for what is under way. One that is cut off says so in a line."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 from types import FrameType
+from typing import Any
 
+import structlog
 import uvicorn
 
 from app.main import create_asgi
 from app.protocols import Http, WebSocket
 from app.settings import Settings
 
+log = structlog.get_logger()
+
 GRACE_S = 5
+FAILED = "lifespan.shutdown.failed"
 
 
 class _Server(uvicorn.Server):
@@ -21,22 +28,40 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stopping = stopping
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._parent = os.getppid()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and os.getppid() != self._parent:
+            return  # Linux tells of a parent's death once for each thread of it: nobody insists
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
         super().handle_exit(sig, frame)
+
+
+def cut_off_in_a_line(app: Any) -> Any:
+    """Who insists on a stop (Ctrl-C twice) cuts it off, which is no fault to show a traceback of."""
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        async def telling(message: Any) -> None:
+            if message["type"] == FAILED and isinstance(sys.exception(), asyncio.CancelledError):
+                log.warning("control.cut_off")
+                message["message"] = ""
+            await send(message)
+
+        await app(scope, receive, telling if scope["type"] == "lifespan" else send)
+
+    return served
 
 
 def serve_until_told(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     config = uvicorn.Config(
-        create_asgi(settings, stopping),
+        cut_off_in_a_line(create_asgi(settings, stopping)),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -8,8 +8,9 @@ what all of them stand on is started again soon, and readiness is left to whoeve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -108,3 +109,17 @@ async def wait_for_stop(stop: asyncio.Event, timeout_s: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def until_stop(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """`work`, cancelled as soon as `stop` is set: for one that waits on something which no event reaches. Raises what it raises."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = working.done()
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.wait({working, stopping})
+    if ended:
+        working.result()

@@ -14,6 +14,14 @@ from app.settings import Settings
 from tests.support.api import Api, Project, serving
 from tests.support.engines import Engines, running_engines
 
+LONG = (
+    "tests/e2e/",
+    "test_cli.py",
+    "test_model_agrees",
+    "test_cli_webhooks",
+    "tests/integration/",
+    "tests/simulation/",
+)
 OPERATOR_KEY = "vx_op_0123456789abcdefghijklmnopqrstuv"
 
 
@@ -25,6 +33,16 @@ def _quiet_logs() -> None:
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module stays with one worker, so that what it starts for its tests is started once. The modules that start whole
+    deployments come first: a long one that comes last keeps the other workers waiting."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: next((i for i, part in enumerate(LONG) if part in item.nodeid), len(LONG)))
 
 
 @pytest.fixture(scope="session")

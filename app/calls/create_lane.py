@@ -15,7 +15,7 @@ from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPReceiveMessage, Receive, ReceiveMessage, Scope, Send
 
-from app.bodies import may_have_nul
+from app.bodies import may_have_nul, repeats_a_name
 from app.calls.shapes import CreateCall
 from app.control import Control
 from app.problems import send_error
@@ -116,7 +116,8 @@ def _fitting(content: bytes | None) -> CreateCall | None:
     if content is None or may_have_nul(content):
         return None
     try:
-        return _decode(content)
+        body = _decode(content)
+        return None if repeats_a_name(content) else body
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -21,6 +21,14 @@ find_python() {
     exit 1
 }
 
+# Through a link, another checkout's environment would be pointed at this code.
+if [ -L "$venv" ]; then
+    say "$here/$venv is a symbolic link, to $(readlink "$venv"): making an environment through it would change that one."
+    say "Remove the link (rm $venv) and run make again for an environment of this folder's own, or run the linked one's"
+    say "programs without make: PYTHONPATH=. $venv/bin/python -m pytest"
+    exit 1
+fi
+
 # A stamp names what the environment was made from: the locks, the packages' descriptions, and this folder.
 fingerprint() { # $1: lock
     cat "$1" pyproject.toml openapi/clients/python/pyproject.toml deploy/dev/bootstrap.sh | cksum | tr ' ' '-'

@@ -23,6 +23,7 @@ _NUMERIC_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
 _PORTS_CLOSED = frozenset(
     {22, 23, 25, 53, 110, 135, 137, 138, 139, 143, 445, 465, 587, 993, 995, 3306, 5432, 6379, 11211, 27017}
 )
+_ELSEWHERE = ("bad_scheme", "insecure", "private_address")
 _LOCAL_NAMES = frozenset({"localhost"})
 _INTERNAL_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa", ".localdomain")
 
@@ -80,7 +81,27 @@ class Target:
 
 @lru_cache(maxsize=4_096)
 def check_url(url: str, *, schemes: tuple[str, ...], local_targets: bool = False) -> Target:
-    """`schemes`: the secure one first, then the plain one, which only `local_targets` admits. Raises `AddressError`."""
+    """`schemes`: the secure one first, then the plain one, which only `local_targets` admits. Raises `AddressError`, which
+    for another place than those that may be dialled says which ones are."""
+    try:
+        return _taken_apart(url, schemes=schemes, local_targets=local_targets)
+    except AddressError as error:
+        if error.code not in _ELSEWHERE:
+            raise
+        raise AddressError(error.code, error.detail, _places(schemes, local_targets=local_targets)) from None
+
+
+def _places(schemes: tuple[str, ...], *, local_targets: bool) -> str:
+    secure, plain = schemes[0], schemes[-1]
+    if local_targets:
+        return f"Use {secure}:// with a public host, or {plain}:// with localhost, 127.0.0.1 or [::1]."
+    return (
+        f"Use {secure}:// with a public host. {plain}:// and loopback are for test projects, on instances and edges that "
+        "are started with VOXPLANE_ALLOW_LOCAL_TARGETS=1."
+    )
+
+
+def _taken_apart(url: str, *, schemes: tuple[str, ...], local_targets: bool) -> Target:
     if (
         not url
         or len(url) > URL_CHARS_MAX
@@ -111,8 +132,8 @@ def check_url(url: str, *, schemes: tuple[str, ...], local_targets: bool = False
     if not secure and not (local_targets and is_local_name(host)):
         raise AddressError(
             "insecure",
-            f"{parts.scheme}:// is not encrypted",
-            f"Use {schemes[0]}://; plain sockets are for test projects on loopback.",
+            f"{parts.scheme}:// to that host is not encrypted",
+            f"Use {schemes[0]}://.",
         )
     number = port if port is not None else (443 if secure else 80)
     if number == 0 or (number in _PORTS_CLOSED and not is_local_name(host)):

@@ -153,8 +153,7 @@ async def prove(
     seed: int,
 ) -> Verdict:
     chance = random.Random(seed)
-    assert deployment.postgres is not None
-    pool = await asyncpg.create_pool(deployment.postgres.dsn, min_size=1, max_size=WRITERS + 1)
+    pool = await asyncpg.create_pool(deployment.database_url, min_size=1, max_size=WRITERS + 1)
     stop, written = asyncio.Event(), asyncio.Event()
     try:
         made = [await _project(deployment, pool, n) for n in range(projects)]

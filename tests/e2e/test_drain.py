@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import Deployment
 from app.local.proof import check_events
+from tests.support.deployed import deployed
+from tests.support.engines import Engines
 from tests.support.numbered import NumberedBackend, NumberedCaller
 from voxplane import AsyncCaller, AsyncClient, watch
 
@@ -23,13 +24,9 @@ WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
-async def deployment() -> AsyncIterator[Deployment]:
-    folder = temporary_folder("voxplane-e2e-drain")
-    try:
-        async with Deployment(folder, places=PLACES[:3], instances=2, fsync=False, drain_s=9) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+async def deployment(engines: Engines) -> AsyncIterator[Deployment]:
+    async with deployed(engines, drain_s=9) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

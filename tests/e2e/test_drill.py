@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import Deployment
 from app.local.proof import check_events
+from tests.support.deployed import deployed
+from tests.support.engines import Engines
 from tests.support.numbered import NumberedBackend, NumberedCaller
 from voxplane import AsyncCaller, AsyncClient
 
@@ -29,13 +30,9 @@ PATIENT = {"max_rto_ms": 30_000}
 
 
 @pytest.fixture(scope="module")
-async def deployment() -> AsyncIterator[Deployment]:
-    folder = temporary_folder("voxplane-e2e-drill")
-    try:
-        async with Deployment(folder, places=PLACES[:3], instances=2, fsync=False) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+async def deployment(engines: Engines) -> AsyncIterator[Deployment]:
+    async with deployed(engines) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

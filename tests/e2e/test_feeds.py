@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import Deployment
 from app.local.proof import check_data
 from tests.chaos.feed_cuts import prove
+from tests.support.deployed import deployed
+from tests.support.engines import Engines
 from tests.support.schemas import event_faults
 from voxplane import AsyncCaller, AsyncClient
 
@@ -23,13 +24,9 @@ WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")
-async def deployment() -> AsyncIterator[Deployment]:
-    folder = temporary_folder("voxplane-e2e-feeds")
-    try:
-        async with Deployment(folder, places=PLACES[:1], instances=2, fsync=False) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+async def deployment(engines: Engines) -> AsyncIterator[Deployment]:
+    async with deployed(engines, regions=1) as running:
+        yield running
 
 
 async def test_no_reader_misses_an_event_or_has_one_twice(deployment: Deployment) -> None:

@@ -312,11 +312,18 @@ def test_keys_are_made_listed_and_revoked(running: Running) -> None:
 
 async def test_what_dies_is_started_again(running: Running) -> None:
     """An edge and an instance, each killed."""
+
+    def living(name: str) -> list[int]:
+        return [p for p in left_in(running.folder) if name in Path(f"/proc/{p}/cmdline").read_text()]
+
     for name in ("regions.edge", "app.cli"):
-        victims = [p for p in left_in(running.folder) if name in Path(f"/proc/{p}/cmdline").read_text()]
+        victims = living(name)
         os.kill(victims[0], signal.SIGKILL)
         async with asyncio.timeout(WITHIN_S):
             while is_alive(victims[0]):
+                await asyncio.sleep(0.05)
+            # a look costs a process of its own: none is taken before there can be something to see
+            while len(living(name)) < len(victims):
                 await asyncio.sleep(0.05)
 
             async def healthy() -> bool:
@@ -363,6 +370,9 @@ async def test_of_two_at_once_the_second_is_told_and_a_kill_leaves_nothing(folde
     async with asyncio.timeout(WITHIN_S):
         while left_in(folder):
             await asyncio.sleep(0.02)
+    logs = {log.name: log.read_text() for log in folder.rglob("*.log")}
+    assert any('"control.ready"' in text for text in logs.values())
+    assert [name for name, text in logs.items() if "Traceback" in text] == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

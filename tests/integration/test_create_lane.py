@@ -89,6 +89,12 @@ async def test_a_create_is_answered_as_by_the_route(project: Project, created: l
         (b"{", {"Idempotency-Key": "k"}, 400, False),
         (b"[]", {"Idempotency-Key": "k"}, 422, False),
         (b'{"agent":{"url":"ws://127.0.0.1:9/\\u0000"}}', {"Idempotency-Key": "k"}, 422, False),
+        (
+            b'{"agent":{"url":"ws://127.0.0.1:9/","url":"ws://127.0.0.1:8/"}}',
+            {"Idempotency-Key": "k"},
+            422,
+            False,
+        ),
         (b'{"agent":{"url":"ws://127.0.0.1:9/"},"nonsense":1}', {"Idempotency-Key": "k"}, 422, False),
         (b'{"agent":{"url":"ws://127.0.0.1:9/","dialect":"native"}}', {"Idempotency-Key": "k"}, 422, True),
         (b'{"agent":{"url":"ws://10.0.0.1/"}}', {"Idempotency-Key": "k"}, 422, True),

@@ -94,6 +94,20 @@ def test_local_targets_admit_loopback_and_nothing_else(address: str) -> None:
         check_ip(address, local_targets=True)
 
 
+@pytest.mark.parametrize(
+    "url", ["ws://example.com/", "ws://10.0.0.1/", "wss://10.0.0.1/", "wss://printer.local/", "http://x.com"]
+)
+def test_who_names_another_place_is_told_which_ones_may_be_dialled(url: str) -> None:
+    """A live project is not sent to loopback, and a test project is told where it may go."""
+    with pytest.raises(AddressError) as live:
+        check_url(url, schemes=WS)
+    with pytest.raises(AddressError) as local:
+        check_url(url, schemes=WS, local_targets=True)
+    assert "wss:// with a public host" in live.value.fix and "wss:// with a public host" in local.value.fix
+    assert "VOXPLANE_ALLOW_LOCAL_TARGETS=1" in live.value.fix
+    assert "ws:// with localhost" in local.value.fix
+
+
 def test_a_public_url_comes_apart() -> None:
     target = check_url("wss://Bot.Example.com:8443/a/b?c=d", schemes=WS)
     assert (target.host, target.port, target.path, target.secure) == (

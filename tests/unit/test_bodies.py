@@ -43,6 +43,37 @@ def test_every_string_with_u0000_is_named() -> None:
     assert [e.pointer for e in refused.value.errors] == ["/a/1", "/b~1c/d~0"]
 
 
+names = st.sampled_from(["a", "b", ":", ",", '"', "\\", "{", "}", "\u00e9", "\\u0061", ""])
+written = st.recursive(
+    st.one_of(names.map(json.dumps), st.just("1")),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda v: f"[{', '.join(v)}]"),
+        st.lists(st.tuples(names, st.booleans(), inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{json.dumps(n, ensure_ascii=a)} : {v}" for n, a, v in pairs) + "}"
+        ),
+    ),
+)
+
+
+@given(written)
+def test_a_name_that_stands_twice_in_one_object_is_found_and_no_other(text: str) -> None:
+    twice = False
+
+    def look(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal twice
+        twice |= len(dict(pairs)) < len(pairs)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=look)
+    assert bodies.repeats_a_name(text.encode()) == twice
+    assert bool(bodies.repeated_names(text.encode()).errors) == twice
+
+
+def test_every_name_that_stands_twice_is_named() -> None:
+    found = bodies.repeated_names(b'{"a":[{"b/c":1,"x":2,"b\\/c":3}],"d":{},"d":{"e":1,"e":2}}')
+    assert [e.pointer for e in found.errors] == ["/a/0/b~1c", "/d", "/d/e"]
+
+
 @pytest.mark.parametrize(
     "content_type",
     [None, "application/json", "Application/JSON", 'application/json; charset="UTF-8"', "application/problem+json"],
