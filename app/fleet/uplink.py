@@ -22,10 +22,10 @@ from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
 from app.fleet.orders import Orders
-from app.fleet.ports import Listening, LostContact, Observing, Socket
+from app.fleet.ports import Appends, Listening, LostContact, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.hints import Hints
-from app.log.append import Appender, EdgeIdentity
+from app.log.append import EdgeIdentity
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
 from regions.wire.observations import Neighbours, Observed
@@ -68,7 +68,7 @@ class Uplink:
         edge: EdgeIdentity,
         *,
         store: FleetStore,
-        appender: Appender,
+        appender: Appends,
         keyring: Keyring,
         hints: Hints,
         beats: Beats,
