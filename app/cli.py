@@ -15,6 +15,7 @@ import typer
 
 from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
+from app.cli_projects import projects_app
 from app.cli_run import client, fail, run
 from app.cli_webhooks import listen, replay, trigger, webhooks_app
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 keys_app = typer.Typer(
     help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
 )
+app.add_typer(projects_app, name="projects")
 app.add_typer(keys_app, name="keys")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
@@ -68,6 +70,9 @@ def up(
             "--ha", help="PostgreSQL on three servers under Patroni (needs etcd), any of which may die."
         ),
     ] = False,
+    cells: Annotated[
+        int, typer.Option(min=1, max=4, help="So many cells, a PostgreSQL each: in us, eu, in, …")
+    ] = 1,
 ) -> None:
     """Run a whole deployment on this machine, until Ctrl-C.
 
@@ -81,7 +86,7 @@ def up(
     """
     from app.local.up import up as start
 
-    run(lambda: start(regions=regions, instances=instances, port=port, ha=ha))
+    run(lambda: start(regions=regions, instances=instances, port=port, ha=ha, cells=cells))
 
 
 @app.command()
@@ -249,7 +254,10 @@ def serve() -> None:
       VOXPLANE_LOG_FORMAT        json or console
       VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
       VOXPLANE_LOST_AFTER_S      seconds until a call without its caller or edge is looked into (45)
-      VOXPLANE_CELL              this deployment's number in every id (0)
+      CELLS                      0=us,1=eu: the cells, the home cell first, and where their logs lie
+      DATABASE_URL_CELL_<n>      the database of each other cell; with _API, _KEYS, … as below
+      VOXPLANE_CELL              the one cell's number in every id, without CELLS (0)
+      VOXPLANE_JURISDICTION      where this instance runs: it sends no webhooks of a cell that lies elsewhere
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
@@ -301,25 +309,30 @@ def edge() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring a database to the newest schema.
+    """Bring the databases to the newest schema.
 
-    The one in DATABASE_URL; doing it twice changes nothing.
+    The one in DATABASE_URL and, where CELLS names more, each of theirs; doing it twice changes nothing. A database remembers which
+    cell it is from then on.
 
     \b
     Example:
       DATABASE_URL=postgresql://voxplane:secret@db/voxplane voxplane migrate
     """
     from app.migrate import migrate as upgrade
-    from app.preflight import check_database, migration_failure
+    from app.preflight import check_cell, check_database, migration_failure
+    from app.settings import Settings, SettingsError
 
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        raise fail("set DATABASE_URL to postgresql://user:password@host:port/database", 2)
+    try:
+        cells = Settings.from_env().all_cells
+    except SettingsError as error:
+        raise fail(str(error), 2) from None
 
     async def work() -> None:
-        await check_database(url)
-        async with migration_failure():
-            await upgrade(url)
+        for cell in cells:
+            await check_database(cell.url, name=cell.variable)
+            async with migration_failure():
+                await upgrade(cell.url)
+            await check_cell(cell)
 
     run(work)
     typer.echo("the schema is up to date")

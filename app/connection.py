@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
+from app.cells.identity import WrongCell
 from app.primary import NoPrimary
 
 SUSPECT_AFTER_S = 3.0
@@ -123,6 +124,8 @@ def trouble_of(error: BaseException) -> str:
     state = sqlstate(error)
     if isinstance(error, CommitUnknown):
         return "not_replicated"
+    if isinstance(error, WrongCell):
+        return "wrong_cell"
     if isinstance(error, NoPrimary):
         return "no_primary"
     if state == "25006":

@@ -1,6 +1,7 @@
 """The way to PostgreSQL: one pool per role, each with deadlines; Core for the ordinary, the driver for the hot.
 
-Decides how connections are made, bounded and given up, and how a project is named in a transaction. Leaves every
+Decides how connections are made, bounded and given up, and how a project is named in a transaction; and that a database which
+remembers to be another cell is not used. Leaves every
 statement to the `store` modules. asyncpg has no deadline of its own, so every pool carries one: a dead socket costs
 seconds, not for ever. When one connection shows that its server takes no more writes, all are made anew, so that an
 instance follows the primary by itself.
@@ -20,6 +21,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.cells.identity import check_cell
 from app.connection import Connection, has_moved, trouble_of
 from app.primary import Hosts
 
@@ -42,8 +44,9 @@ class Database:
     `urls` may name a login of its own for a role; else the one URL serves all and the role is set at connection time.
     """
 
-    def __init__(self, cell: int) -> None:
+    def __init__(self, cell: int, jurisdiction: str = "") -> None:
         self.cell = cell
+        self.jurisdiction = jurisdiction
         self._pools: dict[Role, asyncpg.Pool] = {}
         self._engines: dict[Role, AsyncEngine] = {}
         self._generation = 0
@@ -53,9 +56,16 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, url: str, *, cell: int = 0, urls: dict[str, str] | None = None, application: str = "voxplane"
+        cls,
+        url: str,
+        *,
+        cell: int = 0,
+        jurisdiction: str = "",
+        urls: dict[str, str] | None = None,
+        application: str = "voxplane",
     ) -> AsyncIterator[Database]:
-        db = cls(cell)
+        """`jurisdiction`: where the cell lies; empty where the deployment names none."""
+        db = cls(cell, jurisdiction)
         hosts: dict[str, Hosts] = {}
         try:
             for role, size in POOL_MAX.items():
@@ -106,6 +116,7 @@ class Database:
                     statement_cache_size=200,
                     connection_class=Connection,
                 )
+                await self._check_cell(connection)
             except Exception as error:
                 self._shows(error)
                 raise
@@ -114,6 +125,13 @@ class Database:
             return connection
 
         return connect
+
+    async def _check_cell(self, connection: Connection) -> None:
+        try:
+            await check_cell(connection, self.cell, self.jurisdiction)
+        except BaseException:
+            connection.terminate()
+            raise
 
     async def _note(self, hosts: Hosts, connection: Connection, error: BaseException) -> None:
         self._shows(error)

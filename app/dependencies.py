@@ -1,4 +1,8 @@
-"""What handlers ask for by name: the instance, and who is asking."""
+"""What handlers ask for by name: the services of the asker's cell, and who is asking.
+
+Where a key names a cell that is here, `control` is that cell's; for operators and edges it is the home cell's, and a route that is
+about another finds it in `control.cells`.
+"""
 
 from __future__ import annotations
 

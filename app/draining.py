@@ -29,9 +29,15 @@ class Draining:
 
     @classmethod
     def of(
-        cls, db: Database, calls: Calls, facts: FleetFacts | None = None, drills: CutReports | None = None
+        cls,
+        db: Database,
+        calls: Calls,
+        facts: FleetFacts | None = None,
+        drills: CutReports | None = None,
+        store: DrainStore | None = None,
     ) -> Draining:
-        store = DrainStore(db)
+        """`store`: where it counts the calls of more than this cell."""
+        store = store or DrainStore(db)
         operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell, facts)
         moves = Moves(db, calls, store, calls.clock)
         worker = DrainWorker(

@@ -55,9 +55,11 @@ READ_WITHIN_S = 20.0
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-async def provide_control(state: State) -> Control:
-    control: Control = state.control
-    return control
+async def provide_control(state: State, scope: Scope) -> Control:
+    """Of the cell that the key in the request names: nothing else of the request is looked at."""
+    home: Control = state.control
+    given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+    return home.cells.asked_by(given.decode("latin-1"))
 
 
 async def provide_principal(request: Connection, control: ControlIn) -> Principal:

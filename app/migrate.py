@@ -1,5 +1,5 @@
-"""Brings a database to the newest schema. Decides where the scripts are, what to call, and that a database which stands at the
-newest revision needs nothing; Alembic does the rest."""
+"""Brings a database to the newest schema, and tells it which cell it is. Decides where the scripts are, what to call, and that a
+database which stands at the newest revision needs nothing; Alembic does the rest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import asyncpg
 
 import migrations
+from app.cells.identity import check_cell
+from app.cells.settings import CellSettings
 from app.primary import Hosts
 
 FOLDER = Path(migrations.__file__).parent
@@ -20,6 +22,16 @@ async def migrate(database_url: str) -> None:
     """Upgrades to the newest revision; doing it twice, or on several instances at once, changes nothing."""
     if await _revision(database_url) != newest():
         await asyncio.to_thread(_upgrade, database_url)
+
+
+async def begin(cell: CellSettings) -> None:
+    """The cell's database, migrated before, remembers from now on what it is; raises `WrongCell` where it is another."""
+    connection = await Hosts(cell.url).connect(timeout=CONNECT_WITHIN_S)
+    try:
+        await connection.execute("set role vx_admin")
+        await check_cell(connection, cell.number, cell.jurisdiction)
+    finally:
+        await connection.close()
 
 
 def newest() -> str:

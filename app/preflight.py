@@ -14,6 +14,9 @@ from pathlib import Path
 
 import asyncpg
 
+from app.cells.identity import WrongCell
+from app.cells.settings import CellSettings
+from app.migrate import begin
 from app.primary import Hosts, cut
 from app.settings import Settings, SettingsError
 
@@ -25,34 +28,35 @@ class NotReady(Exception):
     """Something that must stand before the start does not; the text says what, and how to mend it."""
 
 
-async def check_database(url: str, *, schema: bool = False) -> None:
-    """Raises `NotReady`, or `SettingsError` where the URL itself is wrong. `schema`: it must have been migrated."""
+class NotAnswering(NotReady):
+    """A database that may only be away for a moment."""
+
+
+async def check_database(url: str, *, schema: bool = False, name: str = "DATABASE_URL") -> None:
+    """Raises `NotReady`, or `SettingsError` where the URL itself is wrong. `schema`: it must have been migrated. `name`: of the
+    setting that has the URL."""
     where = shown(url)
     try:
         connection = await Hosts(url).connect(timeout=CONNECT_WITHIN_S)
     except (ValueError, asyncpg.InterfaceError) as error:
         raise SettingsError(
-            f"DATABASE_URL cannot be used ({error}): write postgresql://user:password@host:port/database"
+            f"{name} cannot be used ({error}): write postgresql://user:password@host:port/database"
         ) from None
     except asyncpg.InvalidCatalogNameError:
         raise NotReady(
-            f"the server of {where} has no such database: create it (createdb), or mend DATABASE_URL"
+            f"the server of {where} has no such database: create it (createdb), or mend {name}"
         ) from None
     except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise NotReady(
-            f"{where} does not let us in ({error}): mend user and password in DATABASE_URL"
-        ) from None
+        raise NotReady(f"{where} does not let us in ({error}): mend user and password in {name}") from None
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         reason = str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
-        raise NotReady(
-            f"no PostgreSQL answers at {where} ({reason}): start it, or mend DATABASE_URL"
-        ) from None
+        raise NotAnswering(f"no PostgreSQL answers at {where} ({reason}): start it, or mend {name}") from None
     try:
         major = connection.get_server_version().major
         if major < MAJOR_MIN:
             raise NotReady(f"{where} is PostgreSQL {major}: Voxplane needs {MAJOR_MIN} or newer")
         if schema and not await connection.fetchval("select to_regnamespace('vx') is not null"):
-            raise NotReady(f"{where} has no schema yet: run `voxplane migrate` with the same DATABASE_URL")
+            raise NotReady(f"{where} has no schema yet: run `voxplane migrate` with the same settings")
     finally:
         await connection.close()
 
@@ -77,11 +81,24 @@ async def check_instance(settings: Settings) -> None:
     """All that `voxplane serve` needs; raises `NotReady` or `SettingsError`."""
     from app.vault import MASTER_KEY_FILE
 
-    for url in (settings.database_url, *settings.database_urls.values()):
-        await check_database(url, schema=True)
+    for cell in settings.all_cells:
+        await check_cell(cell)
     check_listener(settings.host, settings.port)
     check_data(settings.data)
     await check_master_key(settings.database_url, settings.data / MASTER_KEY_FILE)
+
+
+async def check_cell(cell: CellSettings) -> None:
+    """A cell that is away is waited for, but for the home cell, without which nothing is known of the fleet."""
+    try:
+        for url in (cell.url, *cell.urls.values()):
+            await check_database(url, schema=True, name=cell.variable)
+        await begin(cell)
+    except NotAnswering:
+        if cell.home:
+            raise
+    except WrongCell as error:
+        raise NotReady(f"{cell.variable}: {error}: mend it, or CELLS") from None
 
 
 async def check_master_key(url: str, file: Path) -> None:

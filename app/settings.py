@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.cells.settings import CellSettings, SettingsError, cells_of, checked_jurisdiction
 
-class SettingsError(Exception):
-    """A setting that cannot be used; the text says which and how to write it."""
+__all__ = ["Settings", "SettingsError", "data_folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,16 @@ class Settings:
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
     `networks_kept_days`: for so long what was learned of a network's round trips is kept. `geo_files`: the operator's files in
     MaxMind's format, with autonomous systems, cities, or both.
-    `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
+    `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too.
+    `jurisdiction`: where this instance runs; webhooks of a cell that names another are left to others. `cells`: the home cell
+    first; none: the one of `database_url`, without a jurisdiction."""
 
     database_url: str
     database_urls: dict[str, str] = field(default_factory=dict)
     redis_urls: dict[str, str] = field(default_factory=dict)
     cell: int = 0
+    cells: tuple[CellSettings, ...] = ()
+    jurisdiction: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
     uplink_urls: tuple[str, ...] = ()
@@ -40,21 +44,26 @@ class Settings:
     networks_kept_days: int = 30
     geo_files: tuple[Path, ...] = ()
 
+    @property
+    def all_cells(self) -> tuple[CellSettings, ...]:
+        """The home cell first; one at least."""
+        home = CellSettings(number=self.cell, url=self.database_url, urls=self.database_urls, home=True)
+        return self.cells or (home,)
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Reads `DATABASE_URL`, `DATABASE_URL_<ROLE>`, `REDIS_URLS` (``us-east=redis://…,…``) and `VOXPLANE_*`."""
+        """Reads `DATABASE_URL`, `DATABASE_URL_<ROLE>`, `CELLS` (``0=us,1=eu``), `DATABASE_URL_CELL_<number>`, `REDIS_URLS`
+        (``us-east=redis://…,…``) and `VOXPLANE_*`."""
         env = os.environ if env is None else env
-        url = env.get("DATABASE_URL", "")
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise SettingsError(
-                "set DATABASE_URL to postgresql://user:password@host:port/database, or use `voxplane up`"
-            )
-        roles = ("api", "keys", "append", "worker", "admin")
+        cells = cells_of(env, _number(env, "VOXPLANE_CELL", 0, 0, 4095))
+        here = env.get("VOXPLANE_JURISDICTION", "")
         return cls(
-            database_url=url,
-            database_urls={r: env[k] for r in roles if (k := f"DATABASE_URL_{r.upper()}") in env},
+            database_url=cells[0].url,
+            database_urls=cells[0].urls,
             redis_urls=_redis_urls(env.get("REDIS_URLS", "")),
-            cell=_number(env, "VOXPLANE_CELL", 0, 0, 4095),
+            cell=cells[0].number,
+            cells=cells,
+            jurisdiction=checked_jurisdiction("VOXPLANE_JURISDICTION", here) if here else "",
             host=env.get("VOXPLANE_HOST", "127.0.0.1"),
             port=_number(env, "VOXPLANE_PORT", 8080, 0, 65535),
             uplink_urls=tuple(

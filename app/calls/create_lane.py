@@ -45,7 +45,8 @@ class CreateLane:
         if asked is None:
             await self._app(scope, receive, send)
             return
-        control: Control = self._app.state.control
+        home: Control = self._app.state.control
+        control = home.cells.asked_by(asked.authorization)
         principal = control.auth.known(asked.authorization)
         if principal is None or "calls:write" not in principal.scopes:
             await self._app(scope, receive, send)

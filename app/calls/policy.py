@@ -8,13 +8,29 @@ import msgspec
 import phonenumbers
 
 from app.calls.shapes import CallerRequest, CreateCall
-from app.errors import FieldError, Invalid, NotAvailable
+from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable
 from regions.wire.addresses import AddressError, check_url
 
 RESERVED_PARAMETER = "voxplane_"
 PARAMETERS_BYTES_MAX = 8 * 1024
 _NUMBER = re.compile(r"\+[0-9](?:[ .()-]{0,2}[0-9]){1,17}")
 _SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")
+
+
+def check_log_residency(body: CreateCall, jurisdiction: str) -> None:
+    """The log of a call stays in its project's cell. Raises `ResidencyUnsatisfiable` where the call does not allow that place.
+    `jurisdiction`: the cell's; empty: not named, and nothing is promised of it."""
+    allowed = body.regions.jurisdictions
+    if jurisdiction and allowed and jurisdiction not in allowed:
+        raise ResidencyUnsatisfiable(
+            f"The log of this project lies in {jurisdiction}, which the call does not allow.",
+            errors=[
+                FieldError(
+                    pointer="/regions/jurisdictions", detail=f"the project's cell lies in {jurisdiction}"
+                )
+            ],
+            fix=f"Create the call with a project in {' or '.join(sorted(allowed))}, or allow {jurisdiction}.",
+        )
 
 
 def check_create(body: CreateCall, *, local_targets: bool) -> None:

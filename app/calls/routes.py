@@ -9,6 +9,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from app import cursors
+from app.calls.overdue import Waiting
 from app.calls.shapes import (
     CallPage,
     CallView,
@@ -143,34 +144,38 @@ async def move_call(
     security=[{}],
 )
 async def new_ticket(call_id: FromPath[str], data: JSONBody[TicketRequest], control: ControlIn) -> NewTicket:
-    return await control.calls.new_ticket(call_id, data.ticket)
+    # a caller has no key: the call names its cell
+    of_call = control.cells.of(parse(ids.CALL, call_id)) or control
+    return await of_call.calls.new_ticket(call_id, data.ticket)
 
 
 @get("/admin/v1/calls/waiting", operation_id="adminListWaitingCalls", tags=["fleet"])
 async def admin_list_waiting(
     control: ControlIn, operator: OperatorIn, limit: FromQuery[int] = LIMIT_DEFAULT
 ) -> WaitingPage:
-    """Calls that wait for the reconciler, the longest first, and whom they wait for."""
-    return WaitingPage(
-        data=[
-            WaitingCall(
-                call_id=ids.encode(ids.CALL, call.call_id),
-                project_id=ids.encode(ids.PROJECT, call.project_id),
-                reason=call.reason,
-                since=rfc3339(call.since),
-                grants_expire_at=rfc3339(call.grants_expire_at),
-                edges=[
-                    WaitingEdge(
-                        edge=ids.encode(ids.EDGE, asked.edge_id),
-                        region=asked.region,
-                        answer=asked.answer,
-                        asked_at=rfc3339(asked.asked_at) if asked.asked_at else None,
-                    )
-                    for asked in call.edges
-                ],
+    """Calls of all cells that wait for the reconciler, the longest first, and whom they wait for."""
+    limit = bounded(limit)
+    answers, away = await control.cells.ask(lambda c: c.overdue.waiting(limit))
+    longest = sorted((call for some in answers for call in some), key=lambda call: call.since)
+    return WaitingPage(data=[_waiting(call) for call in longest[:limit]], cells_away=away)
+
+
+def _waiting(call: Waiting) -> WaitingCall:
+    return WaitingCall(
+        call_id=ids.encode(ids.CALL, call.call_id),
+        project_id=ids.encode(ids.PROJECT, call.project_id),
+        reason=call.reason,
+        since=rfc3339(call.since),
+        grants_expire_at=rfc3339(call.grants_expire_at),
+        edges=[
+            WaitingEdge(
+                edge=ids.encode(ids.EDGE, asked.edge_id),
+                region=asked.region,
+                answer=asked.answer,
+                asked_at=rfc3339(asked.asked_at) if asked.asked_at else None,
             )
-            for call in await control.overdue.waiting(bounded(limit))
-        ]
+            for asked in call.edges
+        ],
     )
 
 

@@ -13,7 +13,7 @@ from app.buckets import Buckets
 from app.calls.coalescer import Coalescer
 from app.calls.creation import body_hash, caller_of, checked_key, new_call
 from app.calls.machine import FINAL
-from app.calls.policy import check_create
+from app.calls.policy import check_create, check_log_residency
 from app.calls.shapes import CreateCall, CreatedCall, NewTicket, PlacementView
 from app.calls.store import CallStore, NewCall, StoredCall, view_fields
 from app.calls.tickets import TicketFor, make_ticket
@@ -70,6 +70,8 @@ class Calls:
     local_targets: bool
     tails: CallTails
     placer: Placer
+    jurisdiction: str = ""
+    """Where the log of these calls lies; empty where the deployment names none."""
     renewals: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=0.5))
 
     async def create(
@@ -80,6 +82,7 @@ class Calls:
         now = self.clock.now()
         try:
             check_create(body, local_targets=self.local_targets and principal.mode == "test")
+            check_log_residency(body, self.jurisdiction)
             placed = self.placer.place(principal.project_id, body, self.fleet.now, now)
         except VoxplaneError:
             # what could be placed once is answered again, whatever has become of the fleet since

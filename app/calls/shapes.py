@@ -216,4 +216,7 @@ class WaitingCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitingPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`cells_away`: cells that did not answer; their calls are missing here."""
+
     data: list[WaitingCall]
+    cells_away: list[int] = []

@@ -8,7 +8,7 @@ from uuid import UUID
 from app.log.append import EdgeIdentity
 from regions.wire.measuring import Measure, Measured
 from regions.wire.observations import Neighbours, Observed
-from regions.wire.uplink import Volatile
+from regions.wire.uplink import AppendStatus, CallEvents, Volatile
 
 
 class Socket(Protocol):
@@ -17,6 +17,13 @@ class Socket(Protocol):
     async def receive(self) -> str | bytes | None: ...
     async def send(self, text: str) -> None: ...
     async def close(self, code: int, reason: str) -> None: ...
+
+
+class Appends(Protocol):
+    async def append(self, edge: EdgeIdentity, runs: list[CallEvents]) -> list[AppendStatus]:
+        """One status per run, in the order of `runs`. ``durable`` is said after the commit was acknowledged, never before. Does
+        not raise for what the database does: what is unknown is ``busy``."""
+        ...
 
 
 class LostContact(Protocol):

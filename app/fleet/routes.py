@@ -190,19 +190,20 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         return
     await socket.accept()
     edge = EdgeIdentity(known.id, known.incarnation, known.region)
+    parts = control.uplinks
     await Uplink(
         _LitestarSocket(socket),
         edge,
         store=control.fleet_store,
-        appender=control.appender,
+        appender=parts.appends,
         keyring=control.keyring,
         hints=control.hints,
         beats=control.beats,
-        contact=control.overdue,
-        orders=control.draining.orders,
+        contact=parts.contact,
+        orders=parts.orders,
         observing=control.observations,
         measuring=control.learning,
-        live=control.live,
+        live=parts.live,
         redis_url=redis_url,
         stop=control.stopping,
     ).run()

@@ -22,11 +22,11 @@ from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
 from app.fleet.orders import Orders
-from app.fleet.ports import Listening, LostContact, Measuring, Observing, Socket
+from app.fleet.ports import Appends, Listening, LostContact, Measuring, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.fleet.telling import telling
 from app.hints import Hints
-from app.log.append import Appender, EdgeIdentity
+from app.log.append import EdgeIdentity
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
 from regions.wire.measuring import Measured
@@ -70,7 +70,7 @@ class Uplink:
         edge: EdgeIdentity,
         *,
         store: FleetStore,
-        appender: Appender,
+        appender: Appends,
         keyring: Keyring,
         hints: Hints,
         beats: Beats,

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from app.local.cells import LocalCells
 from app.local.folder import kept_secret, make_folder, writable
 from app.local.ha import Cluster
 from app.local.postgres import Postgres
@@ -81,9 +82,9 @@ class RegionUp:
 
 @dataclass(slots=True)
 class Deployment:
-    """`ha`: three PostgreSQL servers, any of which may die, and not one. `delays`: put a link with the place's round trip
-    between callers and each edge. `ports_from` 0: any free ports. `drain_s`: so long an edge that is told to stop
-    lets its calls move. `say` is told, in a few words, what is being done.
+    """`ha`: three PostgreSQL servers, any of which may die, and not one. `cells`: more than one, with a server each. `delays`: put a
+    link with the place's round trip between callers and each edge. `ports_from` 0: any free ports. `drain_s`: so long an edge that
+    is told to stop lets its calls move. `say` is told, in a few words, what is being done.
     """
 
     folder: Path
@@ -93,6 +94,7 @@ class Deployment:
     delays: bool = False
     fsync: bool = True
     ha: bool = False
+    cells: int = 1
     database_url: str = ""
     redis_urls: dict[str, str] = field(default_factory=dict)
     capacity_calls: int = 50
@@ -104,6 +106,7 @@ class Deployment:
     apis: list[subprocess.Popen[bytes]] = field(default_factory=list)
     postgres: Postgres | None = None
     cluster: Cluster | None = None
+    others: LocalCells | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Deployment:
@@ -151,6 +154,9 @@ class Deployment:
             self.database_url = await self._start_postgres()
         self.say("schema")
         await migrate(self.database_url)
+        named = [place.jurisdiction for place in PLACES[: self.cells]] if self.cells > 1 else []
+        self.others = LocalCells(self.folder, named, self.fsync)
+        await self.others.start(self._stack, self.database_url)
 
     async def _start_valkeys(self) -> dict[str, Valkey]:
         if self.redis_urls:
@@ -207,6 +213,8 @@ class Deployment:
         engines: dict[str, Postgres | Valkey] = {**valkeys}
         if self.postgres is not None:
             engines["PostgreSQL"] = self.postgres
+        if self.others is not None:
+            engines |= {f"the PostgreSQL of cell {n}": s for n, s in self.others.servers.items()}
         if self.cluster is not None:
             mended += await self.cluster.mend()
         for what, engine in engines.items():
@@ -240,7 +248,7 @@ class Deployment:
             "VOXPLANE_PORT": str(port),
             "VOXPLANE_OPERATOR_KEY": self.operator_key,
             "VOXPLANE_UPLINK_URLS": ",".join(u.replace("http://", "ws://") for u in self.api_urls),
-        }
+        } | (self.others.environment if self.others else {})
 
     async def start_edge(
         self, client: httpx.AsyncClient, place: Place, media_port: int, public_url: str

@@ -35,8 +35,9 @@ def read_profile() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def up(*, regions: int, instances: int, port: int, ha: bool = False) -> None:
-    """Until SIGINT or SIGTERM, also in the middle of the start. `ha`: a PostgreSQL of three servers.
+async def up(*, regions: int, instances: int, port: int, ha: bool = False, cells: int = 1) -> None:
+    """Until SIGINT or SIGTERM, also in the middle of the start. `ha`: a PostgreSQL of three servers. `cells`: so many of them, a
+    server each.
 
     Raises `EngineError`, `NotReady` or `SettingsError`.
     """
@@ -45,12 +46,15 @@ async def up(*, regions: int, instances: int, port: int, ha: bool = False) -> No
     database_url, redis_urls = _servers()
     if ha and database_url:
         raise SettingsError("--ha starts servers of its own: unset DATABASE_URL, or leave --ha out")
+    if cells > 1 and (ha or database_url):
+        raise SettingsError("--cells starts a server for each cell: leave --ha out, and unset DATABASE_URL")
     deployment = Deployment(
         folder,
         places=PLACES[:regions],
         instances=instances,
         ports_from=port,
         ha=ha,
+        cells=cells,
         database_url=database_url,
         redis_urls=redis_urls,
         say=lambda what: print(f"  starting {what}", flush=True),
@@ -78,6 +82,8 @@ def _servers() -> tuple[str, dict[str, str]]:
     """DATABASE_URL and REDIS_URLS, where real servers are wanted; raises `SettingsError`."""
     url = os.environ.get("DATABASE_URL", "")
     settings = Settings.from_env(os.environ | {"DATABASE_URL": url or "postgresql://embedded"})
+    if os.environ.get("CELLS"):
+        raise SettingsError("unset CELLS: `voxplane up` names its cells itself (--cells 2)")
     return url, settings.redis_urls
 
 

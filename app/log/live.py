@@ -77,9 +77,18 @@ class LiveSeat:
 
 
 class Live:
-    """`seal` and `open_`: nobody who can listen to a Valkey reads what people say."""
+    """`seal` and `open_`: nobody who can listen to a Valkey reads what people say. `may_carry`: whether what is said may pass through
+    a region's Valkey, for it may have to stay in a jurisdiction."""
 
-    def __init__(self, facts: FactsReader, redis_urls: dict[str, str], seal: Seal, open_: Open) -> None:
+    def __init__(
+        self,
+        facts: FactsReader,
+        redis_urls: dict[str, str],
+        seal: Seal,
+        open_: Open,
+        may_carry: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._may_carry = may_carry
         self._facts = facts
         self._redis_urls = redis_urls
         self._seal = seal
@@ -163,8 +172,8 @@ class Live:
     # ------------------------------------------------------------------------------------------ between instances
 
     def _publish(self, project_id: UUID, event: VolatileEvent) -> None:
-        """Through the first region whose Valkey is there: all listen to all."""
-        region = next((r for r in self._out if r not in self._away), None)
+        """Through the first region whose Valkey is there and may have it: all listen to all."""
+        region = next((r for r in self._out if r not in self._away and self._may_carry(r)), None)
         if region is None:
             return
         if len(self._out[region]) >= SENT_MAX:

@@ -27,8 +27,9 @@ from app.clock import Clock
 from app.connection import DATABASE_ERRORS
 from app.fleet.edge_access import EdgeAccess
 from app.fleet.frames import BadFrame, check_event
+from app.fleet.ports import Appends
 from app.fleet.view import EdgeState, Fleet
-from app.log.append import Appender, EdgeIdentity
+from app.log.append import EdgeIdentity
 from app.supervisor import Supervisor, wait_for_stop
 from app.telemetry import spool_events_total
 from regions.wire import ids
@@ -146,7 +147,7 @@ class SpoolFlusher:
         redis_urls: dict[str, str],
         access: EdgeAccess,
         fleet: Callable[[], Fleet],
-        appender: Appender,
+        appender: Appends,
         clock: Clock,
         keys: Keys,
     ) -> None:

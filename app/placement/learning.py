@@ -1,4 +1,4 @@
-"""What this instance knows of round trips, and where it comes from: edges' witness, the mesh, backends, what projects claim.
+"""What this instance knows of round trips, and where it comes from: edges' witness, the mesh, the way to backends.
 
 Decides which edge measures which, and keeps it all in memory so that no request waits for it; `RoundTrips` carries it from one
 instance to the others. In each region one edge, drawn by lot among the healthy ones, measures one edge of every other region and
@@ -22,7 +22,6 @@ from app.clock import Clock
 from app.connection import DATABASE_ERRORS
 from app.fleet.view import EdgeState, Fleet
 from app.placement.belief import Coordinates, Known, Prior, kilometres, priors_of
-from app.placement.claims import Claim, Claims
 from app.placement.history import KEPT_WINDOWS_MAX, History, window_of
 from app.placement.networks import Atlas, Network, network_from
 from app.placement.profiles import NONE, PROFILES_MAX, Floats, Profiles, profiles_of
@@ -58,7 +57,6 @@ class Learning:
     atlas: Atlas | None = None
     kept_windows: int = KEPT_WINDOWS_MAX
     history: History = field(default_factory=History)
-    claims: Claims = field(default_factory=Claims)
     profiles: Profiles = NONE
     _witness: Witness = field(default_factory=Witness)
     _legs: dict[tuple[str, str, str], Leg] = field(default_factory=dict)
@@ -167,12 +165,6 @@ class Learning:
             self._legs[key] = leg
             self._legs_at_s[key] = self.clock.monotonic_s() - leg.age_s
 
-    async def claimed(self, project_id: UUID, network: Network, claims: list[Claim]) -> None:
-        """For this project's calls: here at once, on the other instances within seconds. Raises what the driver raises."""
-        self.claims.learn(project_id, network.number, claims)
-        if self.store is not None:
-            await self.store.put_claims(project_id, network.number, claims)
-
     # --------------------------------------------------------------------------------------------------- the workers
 
     async def worker(self, stop: asyncio.Event) -> None:
@@ -220,8 +212,6 @@ class Learning:
         self._learn(await self.store.new_values(recent))
         for leg in await self.store.new_legs(since):
             self._keep(leg)
-        for project_id, network, claim in await self.store.new_claims(since):
-            self.claims.learn(project_id, network, [claim])
         return now - timedelta(seconds=OVERLAP_S)
 
     def _learn(self, values: Iterable[Value]) -> None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from app.db import Database
-from app.placement.claims import Claim
 from app.placement.witness import Value
 
 BATCH = 2_000
@@ -32,12 +30,6 @@ select * from unnest($1::text[], $2::text[], $3::text[], $4::real[], $5::real[],
 on conflict (region, kind, target) do update
    set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = clock_timestamp()
 """
-PUT_CLAIMS = """
-insert into vx.probes (project_id, network, region, rtt_ms, jitter_ms, loss, at)
-select $1, $2, * from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by 1
-on conflict (project_id, network, region) do update
-   set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at
-"""
 ALL_VALUES = f"""
 select network, region, window_n, rtt_ms from vx.round_trips
  where (window_n, network, region) > ($1, $2, $3) order by window_n, network, region limit {BATCH * 5}
@@ -49,16 +41,11 @@ NEW_LEGS = """
 select region, kind, target, rtt_ms, jitter_ms, loss, extract(epoch from clock_timestamp() - at)::float8 as age_s
   from vx.legs where at >= $1 order by at limit 50000
 """
-NEW_CLAIMS = f"""
-select project_id, network, region, rtt_ms, jitter_ms, loss, at from vx.probes where at >= $1 order by at limit {BATCH * 10}
-"""
 FORGET = [
     f"""delete from vx.round_trips where ctid = any(array(
           select ctid from vx.round_trips where window_n < $1 limit {BATCH * 5}))""",
     f"""delete from vx.legs where ctid = any(array(
           select ctid from vx.legs where at < clock_timestamp() - interval '1 day' limit {BATCH * 5}))""",
-    f"""delete from vx.probes where ctid = any(array(
-          select ctid from vx.probes where at < clock_timestamp() - interval '10 minutes' limit {BATCH * 5}))""",
 ]
 
 
@@ -102,19 +89,6 @@ class RoundTrips:
             [leg.loss for leg in legs],
         )
 
-    async def put_claims(self, project_id: UUID, network: int, claims: list[Claim]) -> None:
-        async with self._db.project_driver(project_id) as connection:
-            await connection.execute(
-                PUT_CLAIMS,
-                project_id,
-                network,
-                [c.region for c in claims],
-                [c.rtt_ms for c in claims],
-                [c.jitter_ms for c in claims],
-                [c.loss for c in claims],
-                [c.at for c in claims],
-            )
-
     async def all_values(self, since_window: int) -> AsyncIterator[list[Value]]:
         """From the oldest window on, in batches, `LOAD_ROWS_MAX` at most."""
         after: tuple[int, int, str] = (since_window, -1, "")
@@ -132,15 +106,10 @@ class RoundTrips:
     async def new_legs(self, since: datetime) -> list[Leg]:
         return [Leg(*row) for row in await self._db.pool("worker").fetch(NEW_LEGS, since)]
 
-    async def new_claims(self, since: datetime) -> list[tuple[UUID, int, Claim]]:
-        rows = await self._db.pool("worker").fetch(NEW_CLAIMS, since)
-        return [(r[0], r[1], Claim(*r[2:])) for r in rows]
-
     async def forget(self, before_window: int) -> None:
         pool = self._db.pool("worker")
         await pool.execute(FORGET[0], before_window)
         await pool.execute(FORGET[1])
-        await pool.execute(FORGET[2])
 
     async def now(self) -> datetime:
         """The database's clock: what `at` was written by."""

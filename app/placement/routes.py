@@ -51,9 +51,9 @@ async def report_probes(
     network = learning.network(data.address)
     claims = [claim_of(latency, now) for latency in data.latencies]
     if network is not None and claims:
-        await learning.claimed(principal.project_id, network, claims)
+        await placer.claimed.say(principal.project_id, network, claims)
     if network is not None:
-        claims = [*learning.claims.recall(principal.project_id, network.number, now), *claims]
+        claims = [*placer.claimed.claims.recall(principal.project_id, network.number, now), *claims]
     measured = of_claims(claims, now)
     known = learning.known(network, {r: m.rtt_ms for r, m in measured.items() if m.age_s <= FRESH_S})
     priors = learning.priors(known)

@@ -20,6 +20,7 @@ from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, Placemen
 from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import Fleet
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
+from app.placement.claimed import Claimed
 from app.placement.claims import Claim
 from app.placement.countries import whereabouts
 from app.placement.learning import Learning
@@ -39,6 +40,7 @@ class Placer:
     """`served`: by project and network the region that its last call got, on this instance."""
 
     learning: Learning
+    claimed: Claimed
     asked: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
     served: OrderedDict[tuple[UUID, int], str] = field(default_factory=OrderedDict)
 
@@ -51,7 +53,7 @@ class Placer:
         """
         wishes = wishes_of(body, fleet)
         network = self._network(body)
-        claims = [] if network is None else self.learning.claims.recall(project_id, network.number, now)
+        claims = [] if network is None else self.claimed.claims.recall(project_id, network.number, now)
         measured = {**of_claims(claims, now), **measurements(body, now)}
         measured = {r: m for r, m in measured.items() if r in fleet.regions}
         known = self.learning.known(

@@ -8,24 +8,30 @@ from litestar import delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
+from app.ids import parse
 from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyPage, ProjectPage, ProjectView
+from regions.wire import ids
 
 
 @post("/admin/v1/projects", operation_id="adminCreateProject", tags=["projects"])
 async def create_project(
     data: JSONBody[CreateProject], control: ControlIn, operator: OperatorIn
 ) -> ProjectView:
-    return await control.projects.create(data)
+    """In the cell that is asked for; a project stays in it."""
+    return await control.cells.for_project(data.jurisdiction, data.cell).projects.create(data)
 
 
 @get("/admin/v1/projects", operation_id="adminListProjects", tags=["projects"])
 async def list_projects(control: ControlIn, operator: OperatorIn) -> ProjectPage:
-    return ProjectPage(data=await control.projects.all())
+    """Of all cells, the oldest two hundred of each."""
+    answers, away = await control.cells.ask(lambda c: c.projects.all())
+    return ProjectPage(data=[project for some in answers for project in some], cells_away=away)
 
 
 @get("/admin/v1/projects/{project_id:str}", operation_id="adminGetProject", tags=["projects"])
 async def get_project(project_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> ProjectView:
-    return await control.projects.get(project_id)
+    of_project = control.cells.of(parse(ids.PROJECT, project_id)) or control
+    return await of_project.projects.get(project_id)
 
 
 @post("/admin/v1/projects/{project_id:str}/keys", operation_id="adminCreateKey", tags=["projects"])
@@ -35,7 +41,8 @@ async def admin_create_key(
     control: ControlIn,
     operator: OperatorIn,
 ) -> CreatedKey:
-    return await control.projects.create_key_as_operator(project_id, data)
+    of_project = control.cells.of(parse(ids.PROJECT, project_id)) or control
+    return await of_project.projects.create_key_as_operator(project_id, data)
 
 
 @post("/v1/keys", operation_id="createKey", tags=["keys"], summary="Create a key; its secret is shown once")

@@ -50,5 +50,13 @@ def parse(secret: str) -> ParsedSecret | None:
     )
 
 
+def cell_of(secret: str) -> int | None:
+    """The cell that a secret names, whatever else is wrong with it; None where it names none."""
+    head, place = secret[:8], secret[8:10]
+    if head not in ("vx_live_", "vx_test_") or len(place) != 2 or not (place.isascii() and place.isalnum()):
+        return None
+    return _ALPHABET.index(place[0]) * 62 + _ALPHABET.index(place[1])
+
+
 def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()

@@ -37,9 +37,7 @@ class Projects:
             await connection.execute(
                 insert(projects).values(id=project_id, name=body.name, mode=body.mode, created_at=now)
             )
-        return ProjectView(
-            id=ids.encode(ids.PROJECT, project_id), name=body.name, mode=body.mode, created_at=rfc3339(now)
-        )
+        return self._view({"id": project_id, "name": body.name, "mode": body.mode, "created_at": now})
 
     async def all(self) -> list[ProjectView]:
         async with self._db.transaction("admin") as connection:
@@ -48,7 +46,17 @@ class Projects:
                 .mappings()
                 .all()
             )
-        return [_project(row) for row in rows]
+        return [self._view(row) for row in rows]
+
+    def _view(self, row: Any) -> ProjectView:
+        return ProjectView(
+            id=ids.encode(ids.PROJECT, row["id"]),
+            name=row["name"],
+            mode=row["mode"],
+            created_at=rfc3339(row["created_at"]),
+            cell=self._db.cell,
+            jurisdiction=self._db.jurisdiction or None,
+        )
 
     async def mode_of(self, text: str) -> tuple[UUID, str]:
         """The project's id and mode; raises `NotFound`."""
@@ -67,7 +75,7 @@ class Projects:
                 .mappings()
                 .one()
             )
-        return _project(row)
+        return self._view(row)
 
     async def create_key_as_operator(self, text: str, body: CreateKey) -> CreatedKey:
         project_id, mode = await self.mode_of(text)
@@ -160,15 +168,6 @@ class Projects:
         }
         await connection.execute(insert(api_keys).values(**row))
         return CreatedKey(**_key(row | {"revoked_at": None, "last_used_at": None}), secret=secret)
-
-
-def _project(row: Any) -> ProjectView:
-    return ProjectView(
-        id=ids.encode(ids.PROJECT, row["id"]),
-        name=row["name"],
-        mode=row["mode"],
-        created_at=rfc3339(row["created_at"]),
-    )
 
 
 def _key(row: Any) -> dict[str, Any]:

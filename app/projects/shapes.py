@@ -13,21 +13,31 @@ RoleName = Literal["owner", "admin", "developer", "viewer"]
 
 
 class CreateProject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`mode`: projects of mode ``test`` never dial out and keep their data apart."""
+    """`mode`: projects of mode ``test`` never dial out and keep their data apart. `jurisdiction`: where its log is to lie; `cell`: in
+    which cell. Neither: in the home cell. It stays there."""
 
     name: Name
     mode: Literal["live", "test"] = "test"
+    jurisdiction: Annotated[str, Meta(min_length=2, max_length=16)] | None = None
+    cell: Annotated[int, Meta(ge=0, le=4095)] | None = None
 
 
 class ProjectView(msgspec.Struct, frozen=True, kw_only=True):
+    """`jurisdiction`: of its cell, where its log lies; null where the deployment names none."""
+
     id: str
     name: str
     mode: str
     created_at: str
+    cell: int
+    jurisdiction: str | None
 
 
 class ProjectPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`cells_away`: cells that did not answer; their projects are missing here."""
+
     data: list[ProjectView]
+    cells_away: list[int] = []
     next_cursor: str | None = None
 
 

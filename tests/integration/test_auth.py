@@ -30,7 +30,7 @@ async def asked(api: Api, authorization: str | None, path: str = "/v1/calls") ->
         ("Bearer", "no bearer credential"),
         ("Bearer nonsense", "cut or changed"),
         ("Bearer " + make("test", 0, bytes(RANDOM_BYTES))[:-1], "cut or changed"),
-        ("Bearer " + make("test", 5, bytes(RANDOM_BYTES)), "another deployment"),
+        ("Bearer " + make("test", 5, bytes(RANDOM_BYTES)), "not valid"),
         ("Bearer " + make("test", 0, bytes(RANDOM_BYTES)), "not valid"),
         ("Bearer vx_op_wrong", "not valid"),
         ("Bearer " + "x" * 20_000, "cut or changed"),

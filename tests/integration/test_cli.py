@@ -34,7 +34,7 @@ NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
 COMMANDS += ("keys revoke", "edges", "move", "listen", "trigger", "replay")
 COMMANDS += tuple(f"webhooks {w}" for w in ("create", "list", "health", "rotate", "delete", "resend"))
-COMMANDS += ("drill", "drills", "drills show", "drills stop")
+COMMANDS += ("drill", "drills", "drills show", "drills stop", "projects create", "projects list")
 COMMANDS += tuple(
     f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
 )
@@ -114,6 +114,7 @@ def test_help_lists_the_commands_and_the_exit_codes() -> None:
         "nonsense",
         "up --regions 9",
         "up --port 99999",
+        "up --cells 9",
         "drill us-east --real --share nan",
         "drill us-east --real --share 0",
         "call",

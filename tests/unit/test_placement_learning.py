@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -133,15 +132,6 @@ def test_claims_hold_for_their_own_project_and_for_ten_minutes() -> None:
     assert claims.recall(other, 7, now) == []
     assert claims.recall(mine, 8, now) == []
     assert claims.recall(mine, 7, now + timedelta(seconds=KEPT_S + 1)) == []
-
-
-def test_claims_reach_no_history() -> None:
-    learns = learning()
-    network = learns.network("203.0.113.9")
-    assert network is not None
-    asyncio.run(learns.claimed(UUID(int=1), network, [Claim("a", 0.1, 0.0, 0.0, learns.clock.now())]))
-    assert learns.known(network, {}).nothing
-    assert len(learns.history) == 0
 
 
 def test_the_mesh_and_the_way_to_backends() -> None:

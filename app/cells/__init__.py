@@ -1,0 +1,1 @@
+"""Cells: which database holds which project, and what the cells share."""

@@ -1,0 +1,83 @@
+"""Carries what projects claim from one instance to the others, through the database of the cell in which the project lives.
+
+Decides nothing of what it is worth (`app.placement.claims`): it is written once, when it is said, and read every few seconds, with
+some overlap, because a row is seen only when its transaction has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from app.connection import DATABASE_ERRORS
+from app.db import Database
+from app.placement.claims import Claim, Claims
+from app.placement.networks import Network
+from app.supervisor import wait_for_stop
+
+log = structlog.get_logger()
+
+EVERY_S = 2.0
+OVERLAP_S = 10.0
+FORGET_EVERY_S = 60.0
+BATCH = 20_000
+
+PUT_CLAIMS = """
+insert into vx.probes (project_id, network, region, rtt_ms, jitter_ms, loss, at)
+select $1, $2, * from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by 1
+on conflict (project_id, network, region) do update
+   set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at, said_at = clock_timestamp()
+"""
+NEW_CLAIMS = f"""
+select project_id, network, region, rtt_ms, jitter_ms, loss, at from vx.probes where said_at >= $1 order by said_at limit {BATCH}
+"""
+FORGET = f"""
+delete from vx.probes where ctid = any(array(
+  select ctid from vx.probes where said_at < clock_timestamp() - interval '10 minutes' limit {BATCH}))
+"""
+NOW = "select clock_timestamp()"
+
+
+class Claimed:
+    """`claims`: what is known here."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.claims = Claims()
+
+    async def say(self, project_id: UUID, network: Network, claims: list[Claim]) -> None:
+        """For this project's calls: here at once, on the other instances within seconds. Raises what the driver raises."""
+        self.claims.learn(project_id, network.number, claims)
+        async with self._db.project_driver(project_id) as connection:
+            await connection.execute(
+                PUT_CLAIMS,
+                project_id,
+                network.number,
+                [c.region for c in claims],
+                [c.rtt_ms for c in claims],
+                [c.jitter_ms for c in claims],
+                [c.loss for c in claims],
+                [c.at for c in claims],
+            )
+
+    async def worker(self, stop: asyncio.Event) -> None:
+        since, round_ = datetime.fromtimestamp(0, tz=UTC), 0
+        while not await wait_for_stop(stop, EVERY_S):
+            try:
+                since = await self.read(since)
+                round_ += 1
+                if round_ % int(FORGET_EVERY_S / EVERY_S) == 0:
+                    await self._db.pool("worker").execute(FORGET)
+            except DATABASE_ERRORS as error:
+                log.info("placement.claims_not_read", error=type(error).__name__)
+
+    async def read(self, since: datetime) -> datetime:
+        """Learns what others were told since then; gives the time for the next reading, by the database's clock."""
+        pool = self._db.pool("worker")
+        now: datetime = await pool.fetchval(NOW)
+        for row in await pool.fetch(NEW_CLAIMS, since):
+            self.claims.learn(row[0], row[1], [Claim(*row[2:])])
+        return now - timedelta(seconds=OVERLAP_S)

@@ -1,0 +1,98 @@
+"""Which workers an instance runs: those of the fleet once, those of a cell once for each.
+
+Decides nothing but who is started. Each worker's own module says what it does; the supervisor what becomes of one that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.calls.reconciler import Reconciler
+from app.hints import Hints
+from app.housekeeping import Housekeeping
+from app.log.spool import SpoolFlusher
+from app.log.tail_sweep import TailSweep
+from app.supervisor import Worker
+from app.webhooks.delivery import Delivery
+from app.webhooks.service import CHANGED
+from app.webhooks.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from app.control import Control
+
+log = structlog.get_logger()
+
+
+def fleet_workers(control: Control) -> None:
+    """Once in an instance: with the home cell, which holds the fleet."""
+    supervisor = control.supervisor
+    control.hints.add_to(supervisor)
+    supervisor.add("fleet.view", control.fleet.worker)
+    supervisor.add("fleet.beats", control.beats.worker)
+    supervisor.add("fleet.observations", control.observations.worker)
+    supervisor.add("placement.learning", control.learning.worker)
+    supervisor.add("placement.profiles", control.learning.profiles_worker)
+    supervisor.add("fleet.keys", control.keyring.worker)
+
+
+def spool_worker(control: Control) -> None:
+    """A spool has calls of every cell."""
+    spool = SpoolFlusher(
+        control.settings.redis_urls,
+        control.edge_access,
+        lambda: control.fleet.now,
+        control.uplinks.appends,
+        control.clock,
+        control.keyring,
+    )
+    spool.add_to(control.supervisor)
+
+
+def cell_workers(control: Control) -> None:
+    db, hints, supervisor = control.db, control.hints, control.supervisor
+    control.live.add_to(supervisor)
+    control.tails.add_to(supervisor)
+    if control.here:
+        TailSweep(db, control.tails).add_to(supervisor)
+    reconciler = Reconciler(
+        control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
+    )
+    supervisor.add("calls.reconciler", reconciler.worker)
+    control.draining.add_to(supervisor)
+    control.drilling.add_to(supervisor)
+    if control.delivers:
+        delivery = Delivery(
+            db,
+            control.vault,
+            hints,
+            control.clock,
+            local_targets=control.settings.local_targets,
+            proxy=control.settings.egress_proxy,
+        )
+        supervisor.add("webhooks", delivery.worker)
+        supervisor.add("webhooks.replays", control.webhook_recovery.worker)
+        supervisor.add("webhooks.upkeep", Upkeep(db, hints).worker)
+    else:
+        log.info("cell.not_delivered_here", cell=control.cell.number, jurisdiction=control.cell.jurisdiction)
+    supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
+    supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
+    supervisor.add("auth.last_used", control.auth.worker)
+    supervisor.add("placement.claims", control.calls.placer.claimed.worker)
+    supervisor.add("housekeeping", Housekeeping(db, control.clock).worker)
+
+
+def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:
+    async def worker(stop: asyncio.Event) -> None:
+        changed = hints.subscribe(topic)
+        try:
+            while not stop.is_set():
+                if await changed.wait(1.0) and not stop.is_set():
+                    forget()
+        finally:
+            changed.close()
+
+    return worker
