@@ -109,6 +109,7 @@ class FleetView:
         self._detector = Detector()
         self._own: dict[UUID, tuple[Kept, float]] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._sure_since_s: float | None = None
         self.now = Fleet()
         self.look = Look()
 
@@ -116,6 +117,12 @@ class FleetView:
         """The regions of these edges, as far as they are known."""
         wanted = set(edges)
         return {e.region for e in self.now.edges if e.id in wanted}
+
+    def sure_s(self) -> float:
+        """For how long this instance has judged every edge by what it has seen itself; 0 while it has not, as in the first seconds of
+        its life."""
+        since_s = self._sure_since_s
+        return 0.0 if since_s is None else max(asyncio.get_running_loop().time() - since_s, 1e-3)
 
     async def refresh(self) -> None:
         async with self._one_at_a_time:
@@ -137,6 +144,10 @@ class FleetView:
         look = self._detector.look(now_s, judged, kept, reports, read_s=now_s - began_s)
         edges = tuple(_edge_state(r, look.judgements.get(r["id"])) for r in rows)
         self.look = look
+        if not look.proven:
+            self._sure_since_s = None
+        elif self._sure_since_s is None:
+            self._sure_since_s = now_s
         self.now = Fleet(regions={r["id"]: _region_state(r, edges) for r in regions}, edges=edges)
         self._show()
         await self._settle(look, region_transitions(look, kept, kept_regions), now_s)
