@@ -182,7 +182,7 @@ def _place(fleet: Fleet, state: RegionState, measured: Measured | None, prior_ms
     edges = [e for e in fleet.edges if e.region == state.id and e.admin_state == "active" and not e.draining]
     source, rtt_ms, jitter_ms = estimate(measured, prior_ms)
     capacity = sum(_room(e) for e in edges)
-    load = sum(e.calls for e in edges) / capacity if capacity else 1.0
+    load = sum(_taken(e) for e in edges) / capacity if capacity else 1.0
     return _Place(
         state=state,
         edges=edges,
@@ -211,7 +211,7 @@ def _excluded(place: _Place, wishes: Wishes, *, panic: bool) -> str:
     ]
     if not place.edges:
         return "unhealthy"
-    place.edges = [e for e in place.edges if e.calls < _room(e)]
+    place.edges = [e for e in place.edges if _taken(e) < _room(e)]
     if not place.edges:
         return "full"
     if wishes.rtt_ms_max is not None and place.rtt_ms > wishes.rtt_ms_max:
@@ -269,7 +269,12 @@ def _standbys(
 
 
 def _lightest(edges: list[EdgeState]) -> EdgeState:
-    return min(edges, key=lambda e: (e.calls / max(_room(e), 1), e.id))
+    return min(edges, key=lambda e: (_taken(e) / max(_room(e), 1), e.id))
+
+
+def _taken(edge: EdgeState) -> int:
+    """Its calls, and the places that are kept for calls which live and must come from elsewhere."""
+    return edge.calls + edge.coming
 
 
 def _room(edge: EdgeState) -> int:
