@@ -78,7 +78,8 @@ class Moves:
         under_way = await self._under_way(call.id, wanted)
         if under_way is not None:
             return under_way
-        edges = self._place(call, wanted, await self._store.reserved())
+        reserved, _ = await self._store.reserved()
+        edges = self._place(call, wanted, reserved)
         force_at = self._clock.now() + timedelta(seconds=wanted.within_s)
         ask = Ask(Leaving(call_id=call.id, epoch=call.epoch, edge_id=call.edge_id), edges)
         granted = await self._store.move(None, call.edge_id, force_at, [ask])

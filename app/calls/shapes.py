@@ -32,10 +32,12 @@ class CallerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class ReconnectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens when the backend is lost while the caller is there. `sound`: what the caller hears meanwhile. `deadline_s`: for
-    how long it is dialled again before the call ends as `agent_lost`; 0: not at all."""
+    how long it is dialled again before the call ends as `agent_lost`; 0: not at all. `silent_s`: a backend that sends nothing for
+    half as long is sent a ping; one that does not answer it in the other half is lost."""
 
     sound: Literal["tone", "silence"] = "tone"
     deadline_s: Annotated[float, Meta(ge=0, le=120)] = 20.0
+    silent_s: Annotated[float, Meta(ge=2, le=60)] = 20.0
 
 
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

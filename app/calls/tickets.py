@@ -73,7 +73,9 @@ def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) ->
             parameters=dict(wanted.agent.parameters),
             fallback_url=wanted.agent.fallback_url,
             reconnect=Reconnect(
-                sound=wanted.agent.reconnect.sound, deadline_s=wanted.agent.reconnect.deadline_s
+                sound=wanted.agent.reconnect.sound,
+                deadline_s=wanted.agent.reconnect.deadline_s,
+                silent_s=wanted.agent.reconnect.silent_s,
             ),
         ),
         snapshot_key=b64(snapshot_key),

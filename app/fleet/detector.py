@@ -97,6 +97,11 @@ class Judgement:
     def refusing(self) -> bool:
         return self.signals.vote.refusing
 
+    @property
+    def gone(self) -> bool:
+        """Down for so long that it is no part of the fleet any more."""
+        return _gone(self.state, self.age_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
@@ -124,6 +129,11 @@ class Look:
     abstains: str = ""
     ejected: int = 0
     ejected_max: int = 1
+
+    @property
+    def proven(self) -> bool:
+        """Whether every edge of the fleet is judged by what this observer has seen itself."""
+        return all(j.proven or j.gone for j in self.judgements.values())
 
 
 def ejects(before: State, after: State) -> bool:
@@ -191,7 +201,7 @@ class Detector:
         unwell = late | {i for i, k in kept.items() if k.state.verdict == "down"}
         untrusted = abstentions(reports, unwell)
         looks = by_target(reports)
-        fleet = [e for e in edges if not _gone(kept.get(e.id, unknown))]
+        fleet = [e for e in edges if not _gone((k := kept.get(e.id, unknown)).state, k.age_s)]
         ejected = sum(_ejected(kept.get(e.id, unknown).state) for e in fleet)
         ejected_max = max(1, len(fleet) // EJECTED_SHARE)
 
@@ -303,8 +313,8 @@ def _with(judged: Judgement, state: State) -> Judgement:
     return replace(judged, health=state.verdict, weight=weight(state, 0.0), state=state, age_s=0.0)
 
 
-def _gone(known: Kept) -> bool:
-    return known.state.verdict == "down" and known.age_s > GONE_S
+def _gone(state: State, age_s: float) -> bool:
+    return state.verdict == "down" and age_s > GONE_S
 
 
 def _worst_first(rows: list[tuple[EdgeRow, Signals]]) -> list[tuple[EdgeRow, Signals]]:

@@ -13,14 +13,13 @@ import msgspec
 
 from app.db import Database
 from app.fleet.plan import Ask, Stuck
+from app.fleet.view import COUNTED_S
 
 DRAINS_TOPIC = "drains"
 CLAIM_S = 5.0
 """A round takes less; an instance that dies in one is succeeded after so long."""
 MOVE_LATE_S = 15.0
 """A move that is so long past its deadline came to nothing."""
-COUNTED_S = 3.0
-"""Until a call that has moved is in the heartbeats of its new edge."""
 LEAVING_MAX = 400
 LOCK = "select pg_advisory_xact_lock(7423002)"
 
@@ -100,7 +99,9 @@ update vx.moves m set done_at = clock_timestamp(),
      or greatest(m.force_at, m.asked_at) < clock_timestamp() - make_interval(secs => {MOVE_LATE_S}))
 """
 RESERVED = f"""
-select to_edge, count(*)::integer as calls from vx.moves
+select to_edge, count(*)::integer as calls,
+       count(*) filter (where outcome is null and force_at <= clock_timestamp())::integer as hurried
+  from vx.moves
  where outcome is null or outcome = 'moved' and done_at > clock_timestamp() - make_interval(secs => {COUNTED_S})
  group by to_edge
 """
@@ -275,9 +276,10 @@ class DrainStore:
             Candidate(r["id"], r["epoch"], r["edge_id"], r["request"].encode(), r["failures"]) for r in rows
         ]
 
-    async def reserved(self) -> dict[UUID, int]:
+    async def reserved(self) -> tuple[dict[UUID, int], dict[UUID, int]]:
+        """Places that moves will fill, by the edge that takes them; and of these such as are under way and late."""
         rows = await self._db.pool("worker").fetch(RESERVED)
-        return {r["to_edge"]: r["calls"] for r in rows}
+        return {r["to_edge"]: r["calls"] for r in rows}, {r["to_edge"]: r["hurried"] for r in rows}
 
     async def move(
         self, drain_id: UUID | None, from_edge: UUID, force_at: datetime, asks: Sequence[Ask]

@@ -117,11 +117,13 @@ class DrainWorker:
     async def _plan(self, drain: Drain, edges: list[UUID], asked: int) -> DrainPlan:
         seed = random.getrandbits(62)
         candidates = await self._store.leaving(edges, drain.id, seed)
+        reserved, hurried = await self._store.reserved()
         return plan_drain(
             self._fleet.now,
             [self._leaving(c) for c in candidates],
             leaving=frozenset(edges),
-            reserved=await self._store.reserved(),
+            reserved=reserved,
+            hurried=hurried,
             under_way=asked,
             late=drain.late or drain.kind == "evacuate",
             pace=self._pace,

@@ -22,8 +22,13 @@ Then the drill, the first case that applies:
    would be another wave, and the time is over  → ``halt``
 3. something that was cut is not settled      → nothing: it is waited for, after a halt as well
 4. it was halted                              → ``finish``
-5. another wave is due, and there are calls   → ``wave``
-6. else                                       → ``finish``: passed, or stopped where no call was ever cut
+5. another wave is due, and who decides has not heard all edges since it started → nothing: it will have, or will know that they
+   are silent, within seconds
+6. another wave is due, and there are calls   → ``wave``
+7. else                                       → ``finish``: passed, or stopped where no call was ever cut
+
+An instance that has just started has seen nothing come back, for nobody was there to be told: a call is late by what this instance
+has had the time to hear.
 """
 
 from __future__ import annotations
@@ -112,22 +117,32 @@ class Candidate:
 
 
 def decide(
-    drill: Standing, calls: Sequence[Followed], bounds: Bounds, *, unfit: str, available: int
+    drill: Standing,
+    calls: Sequence[Followed],
+    bounds: Bounds,
+    *,
+    unfit: str,
+    available: int,
+    sure_ms: float = math.inf,
 ) -> Actions:
-    """`unfit`: why the fleet is not fit for another wave; `available`: calls that might be cut next."""
+    """`unfit`: why the fleet is not fit for another wave; `available`: calls that might be cut next; `sure_ms`: for how long who
+    decides has known the fleet, 0 while it does not."""
     open_ = [c for c in calls if c.fate is None]
     unanswered = [c for c in open_ if c.cut_ms is None and (c.asks == 0 or c.asked_s > ANSWER_WITHIN_S)]
     ask = tuple(c.call_id for c in unanswered if c.asks < ASKS_MAX and drill.halted is None)
     give_up = tuple(c.call_id for c in unanswered if c.call_id not in set(ask))
     cut = sum(c.fate is None or c.fate.outcome != "untouched" for c in calls)
     left = drill.total - cut
-    more = min(left, available) > 0
+    sure = sure_ms > 0
+    more = min(left, available) > 0 if sure else left > 0
     waiting = len(open_) > len(give_up)
-    halt = _halt(drill, calls, bounds, unfit=unfit if left > 0 else "", more=more)
+    halt = _halt(drill, calls, bounds, unfit=unfit if left > 0 else "", more=more, sure_ms=sure_ms)
     if halt is not None or waiting:
         return Actions(ask=() if halt is not None else ask, give_up=give_up, halt=halt)
     if drill.halted is not None:
         return Actions(give_up=give_up, finish=drill.halted)
+    if more and not sure:
+        return Actions(give_up=give_up)
     if more:
         return Actions(give_up=give_up, wave=min(wave_size(drill.total, drill.wave + 1, cut), available))
     settled = any(c.fate is not None and c.fate.outcome != "untouched" for c in calls)
@@ -136,11 +151,11 @@ def decide(
 
 
 def _halt(
-    drill: Standing, calls: Sequence[Followed], bounds: Bounds, *, unfit: str, more: bool
+    drill: Standing, calls: Sequence[Followed], bounds: Bounds, *, unfit: str, more: bool, sure_ms: float
 ) -> Halt | None:
     if drill.halted is not None:
         return None
-    broken = _broken(calls, bounds)
+    broken = _broken(calls, bounds, sure_ms)
     if broken:
         return Halt("stopped" if more else "failed", broken)
     if unfit:
@@ -150,9 +165,9 @@ def _halt(
     return None
 
 
-def _broken(calls: Sequence[Followed], bounds: Bounds) -> str:
+def _broken(calls: Sequence[Followed], bounds: Bounds, sure_ms: float) -> str:
     fates = [c.fate for c in calls if c.fate is not None]
-    late = any(c.fate is None and (c.cut_ms or 0.0) > bounds.max_rto_ms + LOG_MS for c in calls)
+    late = any(c.fate is None and min(c.cut_ms or 0.0, sure_ms) > bounds.max_rto_ms + LOG_MS for c in calls)
     if sum(f.outcome == "lost" for f in fates) > bounds.max_failed_calls:
         return "max_failed_calls"
     if sum(f.lost_events for f in fates) > bounds.max_lost_events:

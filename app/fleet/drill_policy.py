@@ -71,10 +71,13 @@ def refusal(
     return None
 
 
-def unfit(target: Target, *, gone: Set[UUID], drain_running: bool) -> str:
-    """Why a drill that runs goes no further, or ''."""
+def unfit(target: Target, *, gone: Set[UUID], drain_running: bool, sure: bool = True) -> str:
+    """Why a drill that runs goes no further, or ''. `sure`: the verdicts in `target` are worth something; an instance that has just
+    started has heard no edge yet, and what it makes of them is no reason to stop."""
     if drain_running or "draining" in (target.admin_state, target.fleet.regions[target.region].admin_state):
         return "drain_running"
+    if not sure:
+        return ""
     if not any(e.health in TAKING for e in target.edges):
         return "target_down"
     if unhealthy(target, gone):

@@ -16,7 +16,6 @@ from uuid import UUID
 import structlog
 
 from app.fleet.desired import topic
-from app.fleet.detector import GONE_S
 from app.fleet.drain_worker import FleetFacts
 from app.fleet.drill_plan import Actions, Bounds, Candidate, Halt, Standing, decide, destinations
 from app.fleet.drill_policy import unfit
@@ -92,6 +91,7 @@ class DrillWorker:
         if target is None:
             await self._end(drill, Halt("stopped", "target_down"))
             return True
+        sure_s = self._fleet.sure_s()
         candidates, places = await self.candidates_of(drill.id, drill.request, target)
         actions = decide(
             Standing(
@@ -100,8 +100,9 @@ class DrillWorker:
             ),
             await self._store.followed(drill.id),
             _bounds(drill),
-            unfit=unfit(target, gone=self.gone(), drain_running=await self._store.drains()),
+            unfit=unfit(target, gone=self.gone(), drain_running=await self._store.drains(), sure=sure_s > 0),
             available=len(places),
+            sure_ms=sure_s * 1000,
         )  # fmt: skip
         await self._act(drill, actions, [c for c in candidates if c.call_id in places])
         if actions.finish is None:
@@ -119,11 +120,7 @@ class DrillWorker:
 
     def gone(self) -> frozenset[UUID]:
         """Edges that have been down for so long that they are no part of the fleet."""
-        return frozenset(
-            e
-            for e, j in self._fleet.look.judgements.items()
-            if j.state.verdict == "down" and j.age_s > GONE_S
-        )
+        return frozenset(e for e, j in self._fleet.look.judgements.items() if j.gone)
 
     async def candidates_of(
         self, drill_id: UUID, request: DrillRequest, target: Target

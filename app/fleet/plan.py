@@ -8,11 +8,16 @@ state. Each call, in this order:
 3. it is late: the deadline has passed, or all are to go at once → ``force``, as fast as a round allows
 4. as many are under way as may be, or as were asked this round  → ``later``
 5. no edge may take it (residency, health, room)                 → ``stuck``, and looked at again next time
-6. else                                                          → ``ask``
+6. it is late, and its edge is being hurried by as many already  → ``later``: neither an edge nor the log meets a herd
+7. else                                                          → ``ask``
 
 Where a call goes is placement's choice (`app.placement.choice`) over the edges that stay. Every place that is given away here
 counts at once, with those of moves under way, so that no surviving edge is asked to take more than it has room for (I9). A pin
-binds no call that must leave, nor does its latency cap where nobody else is near enough; its residency always does.
+binds no call that must leave, nor does its latency cap where nobody else is near enough; its residency always does. New calls come
+behind: what the calls of this plan have yet to fill is kept from them (`app.fleet.reserve`).
+
+This is the plan for a failure as well: the detector's evacuation of an edge that is lost is a drain whose calls are all late.
+Callers that hold a standby in their ticket do not wait for it.
 """
 
 from __future__ import annotations
@@ -43,11 +48,12 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How many may be asked in one round, and be under way at once."""
+    """How many may be asked in one round, and be under way at once; `hurried_max`: late ones on their way to one edge."""
 
     round_max: int = 25
     forced_round_max: int = 100
     under_way_max: int = 300
+    hurried_max: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +87,20 @@ def plan_drain(
     *,
     leaving: frozenset[UUID],
     reserved: Mapping[UUID, int],
+    hurried: Mapping[UUID, int],
     under_way: int,
     late: bool,
     pace: Pace,
     seed: int,
 ) -> DrainPlan:
-    """`leaving`: the edges that are being left. `reserved`: places on other edges that moves under way will fill. `under_way`:
-    moves of this drain that have not ended, beside those in `calls`."""
+    """`leaving`: the edges that are being left. `reserved`: places on other edges that moves under way will fill; `hurried`: of
+    these, late ones. `under_way`: moves of this drain that have not ended, beside those in `calls`."""
     room = Room(fleet, leaving, reserved)
     ask: list[Ask] = []
     waiting: list[UUID] = []
     later: list[UUID] = []
     stuck: list[Stuck] = []
+    hurrying = dict(hurried)
     going = under_way + sum(c.asked for c in calls)
     most = pace.forced_round_max if late else min(pace.round_max, pace.under_way_max - going)
     for i, call in enumerate(calls):
@@ -106,7 +114,11 @@ def plan_drain(
             edges = room.take(call, draw=((seed + (i + 1) * _GOLDEN) % (1 << 64)) / (1 << 64))
             if isinstance(edges, str):
                 stuck.append(Stuck(call.call_id, edges))
+            elif late and hurrying.get(edges[0].id, 0) >= pace.hurried_max:
+                room.give_back(edges[0].id)
+                later.append(call.call_id)
             else:
+                hurrying[edges[0].id] = hurrying.get(edges[0].id, 0) + 1
                 ask.append(Ask(call, edges))
     return DrainPlan(
         ask=() if late else tuple(ask),
@@ -123,14 +135,16 @@ class Room:
     def __init__(self, fleet: Fleet, leaving: frozenset[UUID], reserved: Mapping[UUID, int]) -> None:
         self._regions = fleet.regions
         self._edges = {
-            e.id: replace(e, calls=e.calls + reserved.get(e.id, 0))
+            e.id: replace(e, calls=e.calls + reserved.get(e.id, 0), coming=0)
             for e in fleet.edges
             if e.id not in leaving
         }
 
     def take(self, call: Leaving, *, draw: float, pin: str | None = None) -> tuple[EdgeState, ...] | str:
         """A place, given away; or why there is none. `pin`: the region that was asked for by name."""
-        edges = [e for e in self._edges.values() if e.id != call.edge_id]
+        edges = list(self._edges.values())
+        if call.edge_id in self._edges:
+            edges.remove(self._edges[call.edge_id])
         staying = {e.region for e in edges}
         regions = {i: r for i, r in self._regions.items() if i in staying}
         fleet = Fleet(regions=regions, edges=tuple(edges))
@@ -143,3 +157,7 @@ class Room:
         target = self._edges[placed.edges[0].id]
         self._edges[target.id] = replace(target, calls=target.calls + 1)
         return placed.edges
+
+    def give_back(self, edge: UUID) -> None:
+        target = self._edges[edge]
+        self._edges[edge] = replace(target, calls=target.calls - 1)

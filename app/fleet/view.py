@@ -7,7 +7,7 @@ this instance's own. `FleetView.now` is replaced as a whole, never changed.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from app.fleet.detector import (
     RegionTransition,
     region_transitions,
 )
+from app.fleet.reserve import kept
 from app.fleet.verdicts import ORDER, region_verdict
 from app.fleet.votes import Report
 from app.supervisor import wait_for_stop
@@ -44,6 +45,18 @@ select id, region, name, incarnation, media_url, http_url, capacity_calls, admin
                                          and d.ended_at is null) as stopping,
        stopped is not distinct from incarnation as stopped
   from vx.edges order by region, name
+"""
+COUNTED_S = 3.0
+"""A call that has moved is counted for so long beside what its new edge says of itself."""
+# Moves that are under way or just done, by the edge that takes them; and, under no edge, the calls that have yet to leave.
+SELECT_COMING = f"""
+select to_edge, count(*)::integer as calls from vx.moves
+ where outcome is null or outcome = 'moved' and done_at > clock_timestamp() - make_interval(secs => {COUNTED_S})
+ group by to_edge
+union all
+select null, sum(greatest(0, d.total - (select count(*) from vx.moves m where m.drain_id = d.id)
+                            - (select count(*) from jsonb_array_elements(d.stuck) s where s->>'why' <> 'full')))::integer
+  from vx.drains d where d.ended_at is null and d.drained_at is null
 """
 
 
@@ -66,7 +79,8 @@ class RegionState:
 class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
     ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
-    `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it."""
+    `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it.
+    `coming`: places that new calls leave free, for calls that live and are to come here (`app.fleet.reserve`)."""
 
     id: UUID
     region: str
@@ -84,6 +98,7 @@ class EdgeState:
     refusing: bool = False
     silent: bool = False
     stopped: bool = False
+    coming: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +128,7 @@ class FleetView:
         self._detector = Detector()
         self._own: dict[UUID, tuple[Kept, float]] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._sure_since_s: float | None = None
         self.now = Fleet()
         self.look = Look()
 
@@ -120,6 +136,12 @@ class FleetView:
         """The regions of these edges, as far as they are known."""
         wanted = set(edges)
         return {e.region for e in self.now.edges if e.id in wanted}
+
+    def sure_s(self) -> float:
+        """For how long this instance has judged every edge by what it has seen itself; 0 while it has not, as in the first seconds of
+        its life."""
+        since_s = self._sure_since_s
+        return 0.0 if since_s is None else max(asyncio.get_running_loop().time() - since_s, 1e-3)
 
     async def refresh(self) -> None:
         async with self._one_at_a_time:
@@ -134,6 +156,7 @@ class FleetView:
         async with self._db.pool("admin").acquire() as connection:
             regions = await connection.fetch(SELECT_REGIONS)
             rows = await connection.fetch(SELECT_EDGES)
+            coming = {r["to_edge"]: r["calls"] or 0 for r in await connection.fetch(SELECT_COMING)}
             if self._verdicts is not None:
                 kept, kept_regions, reports = await self._verdicts.read(connection, loop.time())
         now_s = loop.time()
@@ -141,7 +164,12 @@ class FleetView:
         look = self._detector.look(now_s, judged, kept, reports, read_s=now_s - began_s)
         edges = tuple(_edge_state(r, look.judgements.get(r["id"])) for r in rows)
         self.look = look
-        self.now = Fleet(regions={r["id"]: _region_state(r, edges) for r in regions}, edges=edges)
+        if not look.proven:
+            self._sure_since_s = None
+        elif self._sure_since_s is None:
+            self._sure_since_s = now_s
+        known = {r["id"]: _region_state(r, edges) for r in regions}
+        self.now = Fleet(regions=known, edges=_reserving(known, edges, coming))
         self._show()
         await self._settle(look, region_transitions(look, kept, kept_regions), now_s)
 
@@ -202,6 +230,24 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
         silent=judged is None or judged.signals.late,
         stopped=judged is None,
     )
+
+
+def _reserving(
+    regions: dict[str, RegionState], edges: tuple[EdgeState, ...], coming: dict[UUID | None, int]
+) -> tuple[EdgeState, ...]:
+    """`coming`: by edge, those on their way; under None those that have yet to leave somewhere."""
+    if not any(coming.values()):
+        return edges
+    staying = [
+        e
+        for e in edges
+        if e.health in ("healthy", "probation")
+        and (e.admin_state, regions[e.region].admin_state, e.draining, e.action)
+        == ("active", "active", False, "none")
+    ]
+    free = {e.id: max(0, e.capacity_calls - e.calls - coming.get(e.id, 0)) for e in staying}
+    shares = kept(coming.get(None, 0), free, sum(e.capacity_calls for e in staying))
+    return tuple(replace(e, coming=coming.get(e.id, 0) + shares.get(e.id, 0)) for e in edges)
 
 
 def _region_state(row: Any, edges: tuple[EdgeState, ...]) -> RegionState:

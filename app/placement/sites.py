@@ -52,16 +52,21 @@ def _site(state: RegionState, edges: list[EdgeState]) -> Site:
     return Site(
         state=state,
         serving=bool(serving),
-        free=tuple(e for e in serving if e.calls < room(e)),
+        free=tuple(e for e in serving if taken(e) < room(e)),
         suspects_serving=bool(suspects),
-        suspects=tuple(e for e in suspects if e.calls < room(e)),
-        load=sum(e.calls for e in edges) / capacity if capacity else 1.0,
+        suspects=tuple(e for e in suspects if taken(e) < room(e)),
+        load=sum(taken(e) for e in edges) / capacity if capacity else 1.0,
     )
 
 
 def room(edge: EdgeState) -> int:
     """How many calls it may have: at least one where it may have any, so that probation can be served."""
     return math.ceil(edge.capacity_calls * edge.weight) if edge.health == "probation" else edge.capacity_calls
+
+
+def taken(edge: EdgeState) -> int:
+    """Its calls, and the places that are kept for calls which live and must come from elsewhere."""
+    return edge.calls + edge.coming
 
 
 def lightest(edges: tuple[EdgeState, ...], draw: float) -> EdgeState:
@@ -74,4 +79,4 @@ def lightest(edges: tuple[EdgeState, ...], draw: float) -> EdgeState:
 
 
 def _filled(edge: EdgeState) -> tuple[float, int]:
-    return edge.calls / max(room(edge), 1), edge.id.int
+    return taken(edge) / max(room(edge), 1), edge.id.int

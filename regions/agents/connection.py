@@ -86,7 +86,10 @@ class AgentConnection:
             try:
                 brief = hurry and i + 1 < len(urls)
                 deadline_s = HURRIED_DEADLINE_S if brief else CONNECT_DEADLINE_S
-                transport = await self._connect(url, deadline_s, local_targets=local_targets, tls=tls)
+                silent_s = agent.reconnect.silent_s
+                transport = await self._connect(
+                    url, deadline_s, local_targets=local_targets, silent_s=silent_s, tls=tls
+                )
             except DialError as error:
                 self._listener = None
                 log.info("agent.unreachable", attempt=i + 1, code=error.code)
@@ -103,12 +106,17 @@ class AgentConnection:
             return
 
     async def _connect(
-        self, url: str, deadline_s: float, *, local_targets: bool, tls: ssl.SSLContext
+        self, url: str, deadline_s: float, *, local_targets: bool, silent_s: float, tls: ssl.SSLContext
     ) -> WSTransport:
         """A backend that closes before anything was said to it was not reached: there is no call that it could hang up on."""
         listener = self._listener = _Listener(self)
         transport = await self._dial(
-            url, lambda: listener, local_targets=local_targets, deadline_s=deadline_s, tls=tls
+            url,
+            lambda: listener,
+            local_targets=local_targets,
+            deadline_s=deadline_s,
+            silent_s=silent_s,
+            tls=tls,
         )
         if listener.over:
             transport.disconnect(False)

@@ -15,8 +15,6 @@ from regions.wire.addresses import AddressError, check_ip, check_url
 
 SCHEMES = ("wss", "ws")
 FRAME_BYTES_MAX = 1 << 20
-SILENT_S = 10.0
-"""A backend that says nothing for so long is asked by a ping, and has as long again to answer."""
 UNACKED_MS_MAX = 5_000
 """A machine that takes in nothing for so long is gone: audio is sent to it 50 times a second."""
 
@@ -39,9 +37,11 @@ class Dial(Protocol):
         *,
         local_targets: bool,
         deadline_s: float,
+        silent_s: float,
         tls: ssl.SSLContext,
     ) -> WSTransport:
-        """An open WebSocket whose events go to a listener that was made for it. Raises `DialError`."""
+        """An open WebSocket whose events go to a listener that was made for it. One that sends nothing for half of `silent_s` is
+        asked by a ping, and has the other half to answer: then it is lost. Raises `DialError`."""
         ...
 
 
@@ -51,18 +51,19 @@ async def dial(
     *,
     local_targets: bool,
     deadline_s: float,
+    silent_s: float,
     tls: ssl.SSLContext,
 ) -> WSTransport:
     """Resolves, filters every address, connects to the first one; no redirects. Raises `DialError`."""
     try:
         async with asyncio.timeout(deadline_s):
-            return await _dial(url, listener, local_targets=local_targets, tls=tls)
+            return await _dial(url, listener, local_targets=local_targets, silent_s=silent_s, tls=tls)
     except TimeoutError:
         raise DialError("timeout", f"the backend did not answer within {deadline_s:g} s") from None
 
 
 async def _dial(
-    url: str, listener: Callable[[], WSListener], *, local_targets: bool, tls: ssl.SSLContext
+    url: str, listener: Callable[[], WSListener], *, local_targets: bool, silent_s: float, tls: ssl.SSLContext
 ) -> WSTransport:
     loop = asyncio.get_running_loop()
     try:
@@ -104,8 +105,8 @@ async def _dial(
             max_redirects=0,
             max_frame_size=FRAME_BYTES_MAX,
             enable_auto_ping=True,
-            auto_ping_idle_timeout=SILENT_S,
-            auto_ping_reply_timeout=SILENT_S,
+            auto_ping_idle_timeout=silent_s / 2,
+            auto_ping_reply_timeout=silent_s / 2,
             extra_headers={"Host": target.authority},
         )
     except (WSError, OSError) as error:

@@ -47,10 +47,12 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, rename={"epoch": "e", "in
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happens while the backend is lost: what the caller hears (``tone`` or ``silence``), and for how long it is dialled."""
+    """What happens while the backend is lost: what the caller hears (``tone`` or ``silence``), and for how long it is dialled.
+    `silent_s`: after how long without a sign of life, a pong included, it is lost."""
 
     sound: str = "tone"
     deadline_s: float = 20.0
+    silent_s: float = 20.0
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -136,6 +136,29 @@ async def test_an_edge_is_lost_to_all_its_callers_and_each_comes_back_with_nothi
         assert found["verdict"] in ("healthy", "probation"), "a drill is no evidence against the edge"
 
 
+async def test_every_instance_is_killed_in_a_drill_and_it_goes_on_when_they_are_back(
+    deployment: Deployment,
+) -> None:
+    """Who has just started has heard no edge yet: it waits for that, and does not take it for a fleet that is not well."""
+    _, key = await deployment.create_project("without")
+    async with (
+        NumberedBackend().run() as backend,
+        AsyncClient(deployment.api_urls, key) as client,
+        AsyncClient(deployment.api_urls, deployment.operator_key) as operator,
+        callers(client, backend, "us-east") as talking,
+    ):
+        drill = await begun(operator, "region.loss", "us-east")
+        await until(lambda: any(c.gaps for c in talking.values()), "the first one cut")
+        for api in deployment.apis:
+            api.kill()
+        for api in deployment.apis:
+            api.wait()
+        await deployment.mend()
+        shown = await ended(operator, drill["id"])
+        assert (shown["verdict"], shown["reason"]) == ("passed", ""), shown
+        assert shown["summary"]["recovered"] == CALLS
+
+
 async def _over(client: AsyncClient, call: str) -> list[dict[str, Any]] | None:
     if (await client.get_call(call))["state"] != "completed":
         return None

@@ -62,14 +62,17 @@ async def test_the_answer_shows_what_was_left_to_us(project: Project) -> None:
         "dialect": "twilio",
         "parameters": {},
         "fallback_url": None,
-        "reconnect": {"sound": "tone", "deadline_s": 20.0},
+        "reconnect": {"sound": "tone", "deadline_s": 20.0, "silent_s": 20.0},
     }
 
 
 async def test_what_happens_to_a_lost_backend_is_chosen_with_the_call_and_known_to_every_ticket(
     api: Api, project: Project
 ) -> None:
-    agent = {"url": "ws://127.0.0.1:9/", "reconnect": {"sound": "silence", "deadline_s": 7.5}}
+    agent = {
+        "url": "ws://127.0.0.1:9/",
+        "reconnect": {"sound": "silence", "deadline_s": 7.5, "silent_s": 4.0},
+    }
     made = (await create(project.client, agent=agent)).json()
     assert made["agent"]["reconnect"] == agent["reconnect"]
     fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
@@ -78,7 +81,7 @@ async def test_what_happens_to_a_lost_backend_is_chosen_with_the_call_and_known_
         claims = read(ticket, keys=api.control.keyring.public_keys)
         plain = unseal(claims.sealed, keys={key_id: fleet_key}, bound_to=claims.call)
         wanted = msgspec.json.decode(plain, type=Sealed).agent.reconnect
-        assert (wanted.sound, wanted.deadline_s) == ("silence", 7.5)
+        assert (wanted.sound, wanted.deadline_s, wanted.silent_s) == ("silence", 7.5, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +90,10 @@ async def test_what_happens_to_a_lost_backend_is_chosen_with_the_call_and_known_
         ({"sound": "music"}, "/agent/reconnect/sound"),
         ({"deadline_s": 121}, "/agent/reconnect/deadline_s"),
         ({"deadline_s": -1}, "/agent/reconnect/deadline_s"),
+        ({"silent_s": 1.9}, "/agent/reconnect/silent_s"),
         ({"attempts": 3}, "/agent/reconnect"),
     ],
-    ids=["sound", "too long", "negative", "unknown"],
+    ids=["sound", "too long", "negative", "too soon", "unknown"],
 )
 async def test_a_way_to_reconnect_that_is_none_is_refused_by_name(
     project: Project, wanted: dict[str, Any], pointer: str

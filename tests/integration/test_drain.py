@@ -147,6 +147,32 @@ def _worker(api: Api) -> DrainWorker:
     return Draining.of(api.control.db, api.control.calls).worker
 
 
+async def test_a_new_call_takes_no_place_that_a_call_on_its_way_will_need(place: Place) -> None:
+    """Two places are free, and two live calls come: who is new is told that it is full, and finds room once they are not."""
+    calls = [await place.call("us-east") for _ in range(2)]
+    await place.sql("update vx.edges set capacity_calls = 2 where region = 'us-west'")
+    await place.sql("update vx.edges set admin_state = 'cordoned' where region = 'eu-west'")
+    body = {"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"allow": ["us-west"]}}
+    assert (await place.command("regions/us-east", "drain", within_s=600)).status_code == 202
+
+    async def answer() -> tuple[int, str]:
+        made = await place.project.client.post(
+            "/v1/calls", json=body, headers={"Idempotency-Key": str(uuid4())}
+        )
+        return made.status_code, made.json().get("code", "")
+
+    await place.until(lambda: _all(place, calls), "both asked")
+    await place.api.control.fleet.refresh()
+    assert await answer() == (503, "temporary-reduced-capacity")
+    for call in calls:
+        await call.append(place.api, 1, event(2, "call.ended", end_reason="caller_hung_up"))
+
+    async def room() -> bool:
+        return (await answer())[0] == 201
+
+    await place.until(room, "a place again")
+
+
 async def test_many_instances_ask_each_call_once(place: Place) -> None:
     calls = [await place.call("us-east") for _ in range(12)]
     await place.command("regions/us-east", "evacuate")

@@ -73,6 +73,7 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             tail_sweep.SELECT_LIVE: self.select_live,
             fleet_view.SELECT_REGIONS: lambda t, x: list(t.rows["regions"].values()),
             fleet_view.SELECT_EDGES: self.select_edges,
+            fleet_view.SELECT_COMING: lambda t, x: [],
             fleet_store.SELECT_EDGE_BY_ID: self.select_edge,
             fleet_store.SELECT_COMMANDS: self.select_commands,
             overdue.SELECT_OVER: self.select_over,

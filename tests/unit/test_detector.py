@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.fleet import explain
 from app.fleet.arrivals import SUSPECT_MAX_S, SUSPECT_MIN_S, Arrivals, phi
-from app.fleet.detector import Detector, EdgeRow, Kept, region_transitions
+from app.fleet.detector import GONE_S, Detector, EdgeRow, Kept, region_transitions
 from app.fleet.verdicts import (
     DOWN_AFTER_S,
     GOOD,
@@ -381,6 +381,17 @@ def test_whom_nobody_has_watched_is_kept_from_new_calls_and_not_judged() -> None
     judged = found.judgements[UUID(int=1)]
     assert (judged.health, judged.weight, found.transitions) == ("down", 0.0, ())
     assert explain.why(judged)
+    assert not found.proven
+    assert detector.look(1.0, rows(1, 1.0), {}).proven, "heard"
+
+
+def test_who_started_late_knows_within_seconds_who_is_silent_and_asks_nobody_who_is_gone() -> None:
+    silent = [replace(rows(1, 0.0)[0], db_silent_s=3_600.0)]
+    detector = Detector()
+    looks = [detector.look(i / 4, silent, {}) for i in range(4 * 6)]
+    assert [look.proven for look in (looks[0], looks[-1])] == [False, True]
+    gone = {UUID(int=1): Kept(state=State(verdict="down"), age_s=GONE_S + 1)}
+    assert Detector().look(0.0, silent, gone).proven
 
 
 def test_a_region_changes_with_what_is_written_down() -> None:

@@ -94,6 +94,25 @@ def test_a_call_that_is_not_back_in_time_halts_before_it_is_settled() -> None:
     assert ask(drill, late).halt == Halt("stopped", "max_rto_ms")
 
 
+def test_who_has_just_started_waits_until_it_has_heard_the_edges_and_no_longer_than_the_drill_may_take() -> (
+    None
+):
+    def just(drill: Standing, calls: list[Followed], sure_ms: float = 0.0, available: int = 0) -> Actions:
+        return decide(drill, calls, BOUNDS, unfit="", available=available, sure_ms=sure_ms)
+
+    first = Standing(total=20, wave=1)
+    assert just(Standing(total=20), []) == Actions(), "an edge that is not heard yet takes no call"
+    assert just(first, [call(1, fate=WELL)]) == Actions()
+    assert just(first, [call(1, fate=WELL)], sure_ms=1.0, available=9) == Actions(wave=2)
+    assert just(replace(first, late=True), [call(1, fate=WELL)]).halt == Halt("stopped", "time_limit")
+    assert just(replace(first, total=1), [call(1, fate=WELL)]) == Actions(finish=Halt("passed", ""))
+    lost = [call(1, fate=Fate(outcome="lost"))]
+    assert just(first, lost).halt == Halt("stopped", "max_failed_calls"), "what is known counts"
+    away = [call(1, asks=1, cut_ms=60_000.0)]
+    assert just(first, away, sure_ms=1_000.0 + LOG_MS).halt is None, "nobody was there to be told"
+    assert just(first, away, sure_ms=1_001.0 + LOG_MS, available=9).halt == Halt("stopped", "max_rto_ms")
+
+
 FATES = (
     Fate(outcome="ended"),
     Fate(outcome="untouched"),
@@ -240,6 +259,12 @@ def test_a_fleet_that_is_not_well_is_not_fit_for_more() -> None:
 
     assert of(fleet(A, B)) == ""
     assert of(fleet(A, B), drain=True) == "drain_running"
+    unheard = fleet(replace(A, health="suspect"), replace(B, health="down"))
+    assert unfit(Target(unheard, "us-east", None), gone=frozenset(), drain_running=False, sure=False) == ""
+    assert (
+        unfit(Target(unheard, "us-east", None), gone=frozenset(), drain_running=True, sure=False)
+        == "drain_running"
+    )
     assert of(fleet(replace(A, health="down"), B)) == "target_down"
     assert of(fleet(A, B, replace(C, health="down"))) == "fleet_unhealthy"
     assert of(fleet(A)) == "nowhere_to_go"

@@ -83,13 +83,13 @@ class _Uplink:
 
 @asynccontextmanager
 async def calling(
-    tmp_path: Path, *, first: str | None = None, deadline_s: float = 20.0
+    tmp_path: Path, *, first: str | None = None, deadline_s: float = 20.0, silent_s: float = 20.0
 ) -> AsyncIterator[Call]:
     """`first`: a URL that is dialled before the call's own backend, which is then its fallback."""
     call = Call()
     async with serve(call.backend, "127.0.0.1", 0) as server:
         own = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
-        reconnect = Reconnect(deadline_s=deadline_s)
+        reconnect = Reconnect(deadline_s=deadline_s, silent_s=silent_s)
         agent = Agent(url=first or own, fallback_url=own if first else None, reconnect=reconnect)
         settings = EdgeSettings(
             region="lab", name="e", control_urls=("http://127.0.0.1",), data=tmp_path, local_targets=True
@@ -178,7 +178,9 @@ async def test_a_machine_that_is_gone_without_a_word_is_noticed_by_the_kernel() 
     async with serve(listens, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
         tls = ssl.create_default_context()
-        transport = await dial(url, WSListener, local_targets=True, deadline_s=WITHIN_S, tls=tls)
+        transport = await dial(
+            url, WSListener, local_targets=True, deadline_s=WITHIN_S, silent_s=20.0, tls=tls
+        )
         raw = transport.underlying_transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKED_MS_MAX
         transport.disconnect()
@@ -189,8 +191,9 @@ def close_frame(code: int) -> bytes:
 
 
 @asynccontextmanager
-async def closing_at_once(code: int) -> AsyncIterator[str]:
-    """A backend that says yes to the handshake and closes in the same breath."""
+async def closing_at_once(code: int | None) -> AsyncIterator[str]:
+    """A backend that says yes to the handshake and closes in the same breath; with None it hangs instead, and keeps the socket."""
+    over = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -200,14 +203,17 @@ async def closing_at_once(code: int) -> AsyncIterator[str]:
         writer.write(
             f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
-            + close_frame(code)
+            + (close_frame(code) if code is not None else b"")
         )
         await writer.drain()
+        if code is None:
+            await over.wait()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        over.set()
 
 
 @pytest.mark.parametrize("code", [1000, 1011])
@@ -223,6 +229,18 @@ async def test_a_backend_that_closes_with_the_handshake_was_not_reached(tmp_path
             await connection.open(Agent(url=url), {}, local_targets=True, tls=ssl.create_default_context())
         assert error.value.code == "handshake"
         assert not connection.up
+
+
+async def test_a_backend_that_hangs_is_lost_after_as_long_as_the_call_says(tmp_path: Path) -> None:
+    """It takes the connection, and answers no ping."""
+    async with (
+        closing_at_once(None) as url,
+        asyncio.timeout(WITHIN_S),
+        calling(tmp_path, first=url, silent_s=0.1) as call,
+    ):
+        while len(call.connected) < 2:
+            await asyncio.sleep(0.001)
+        assert [(d.fallback, d.resumed) for d in call.connected[:2]] == [(False, False), (False, True)]
 
 
 async def test_a_dial_that_is_called_off_does_not_deafen_the_next_connection() -> None:
@@ -248,7 +266,12 @@ async def test_a_dial_that_is_called_off_does_not_deafen_the_next_connection() -
             asked.clear()
             dialling = asyncio.create_task(
                 dial(
-                    url, WSListener, local_targets=True, deadline_s=WITHIN_S, tls=ssl.create_default_context()
+                    url,
+                    WSListener,
+                    local_targets=True,
+                    deadline_s=WITHIN_S,
+                    silent_s=20.0,
+                    tls=ssl.create_default_context(),
                 )
             )
             await asked.wait()

@@ -443,6 +443,27 @@ async def test_a_backend_that_is_dead_when_its_call_is_taken_over_is_waited_for(
             await caller.hangup()
 
 
+async def test_a_turn_that_was_written_down_and_not_answered_is_told_to_the_next_owners_backend(
+    tmp_path: Path,
+) -> None:
+    async with lone_edge(tmp_path, "a") as a, lone_edge(tmp_path, "b", a.key) as b, backend() as made:
+        ticket = a.ticket(made.url, epochs=(1, 2), edges=(a, b))
+        async with AsyncCaller(ticket, encoding="mulaw", sample_rate=8_000) as caller:
+            await until(lambda: made.starts, "the backend's start")
+            await made.tell(0, "turn.ended", role="caller", text="where is my order?")
+            await until(lambda: a.log.of("turn.ended"), "written down")
+            await until(lambda: caller._standing._acked >= (1, 3), "the caller has the snapshot that says so")
+            for session in a.calls.sessions:
+                session.supersede()
+            await until(lambda: len(made.starts) == 2, "the dial of the next owner")
+            start = made.starts[1]
+            assert (start["voxplane_epoch"], start["voxplane_resumed"]) == ("2", "true")
+            assert json.loads(start["voxplane_conversation"])["turns"] == [
+                {"role": "caller", "text": "where is my order?"}
+            ]
+            await caller.hangup()
+
+
 async def test_a_caller_that_comes_back_meanwhile_is_told_again(tmp_path: Path) -> None:
     async with lone_edge(tmp_path) as edge, backend() as made:
         ticket = edge.ticket(made.url)
