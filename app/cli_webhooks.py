@@ -13,6 +13,8 @@ import typer
 from app.cli_run import client, fail, run
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from app.local.listen import Forwarded
     from voxplane import AsyncClient
 
@@ -67,7 +69,7 @@ def list_(json_: JsonFlag = False) -> None:
 
     async def work() -> None:
         async with client() as api:
-            found = (await api.request("GET", "/v1/webhooks"))["data"]
+            found = [hook async for hook in _all(api)]
         if json_:
             typer.echo(json.dumps(found))
             return
@@ -262,9 +264,19 @@ def replay(
     run(work)
 
 
+async def _all(api: AsyncClient) -> AsyncIterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = await api.request("GET", "/v1/webhooks", params={"cursor": cursor, "limit": 200})
+        for hook in page["data"]:
+            yield hook
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
 async def _enabled(api: AsyncClient) -> list[str]:
-    found = (await api.request("GET", "/v1/webhooks"))["data"]
-    return [hook["id"] for hook in found if hook["enabled"] and hook["scope"] == "project"]
+    return [hook["id"] async for hook in _all(api) if hook["enabled"] and hook["scope"] == "project"]
 
 
 def _state(hook: dict[str, Any]) -> str:

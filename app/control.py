@@ -191,7 +191,7 @@ def _calls(
         vault=vault,
         keyring=keyring,
         fleet=fleet,
-        webhooks=webhooks,
+        webhooks=webhooks.named,
         commands=commands,
         hints=hints,
         clock=clock,

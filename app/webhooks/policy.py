@@ -13,6 +13,8 @@ from regions.wire.events import EVENT_TYPES
 
 SCHEMES = ("https", "http")
 ENDPOINTS_MAX = 50
+CALL_URLS_MAX = 1_000
+"""So many different URLs may stand in the creates of a project at a time."""
 SECRETS_MAX = 5
 HEADERS_BYTES_MAX = 4_096
 METADATA_KEY_MAX = 64

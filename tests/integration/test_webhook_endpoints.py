@@ -12,7 +12,6 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.local.receiver import WebhookReceiver
-from app.webhooks import service
 from app.webhooks.handshake import HANDSHAKE
 from app.webhooks.upkeep import Upkeep
 from regions.wire import ids as wire
@@ -269,18 +268,6 @@ async def test_the_same_twice_is_refused(project: Project, receiver: WebhookRece
     changed = await project.client.patch(path, json={"types": ["call.ended", "call.created"]})
     assert (changed.status_code, changed.json()["code"]) == (409, "duplicate_webhook")
     assert (await project.client.patch(path, json={"url": receiver.url})).status_code == 200
-
-
-async def test_the_projects_own_are_listed_before_those_that_calls_have_named(
-    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "PAGE_MAX", 2)
-    hook = await make_hook(project, receiver)
-    for n in range(2):
-        await make_call(project, webhook_url=f"{receiver.url}?n={n}")
-    listed = (await project.client.get("/v1/webhooks")).json()["data"]
-    assert [h["scope"] for h in listed] == ["project", "call"]
-    assert listed[0]["id"] == hook["id"]
 
 
 async def test_every_endpoint_can_be_tried_at_once(project: Project, receiver: WebhookReceiver) -> None:

@@ -331,12 +331,14 @@ create table vx.webhooks (
   full_since       timestamptz,                     -- too many were; what comes meanwhile is made up for from the log
   version          integer not null default 1,
   created_at       timestamptz not null default now(),
+  named_at         timestamptz,                     -- of a call's: when a create named it, to the hour
   deleted_at       timestamptz,
   takes            boolean not null generated always as (enabled and deleted_at is null and full_since is null) stored
 );
 create index on vx.webhooks (project_id) where deleted_at is null;
 create index on vx.webhooks (project_id) where takes and scope = 'project';
 create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
+create index on vx.webhooks (named_at) where scope = 'call' and deleted_at is null;
 
 -- Whether an endpoint wants events of a type; `call.*` stands for all that begin so.
 create function vx.wants(p_types text[], p_type text) returns boolean language sql immutable as $$
