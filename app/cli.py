@@ -16,6 +16,7 @@ import typer
 from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
+from app.cli_targets import targets_app
 from app.cli_webhooks import listen, replay, trigger, webhooks_app
 
 EXIT_CODES = """\b
@@ -43,6 +44,7 @@ app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
+app.add_typer(targets_app, name="targets")
 app.command()(move)
 app.command()(listen)
 app.command()(trigger)
@@ -253,6 +255,7 @@ def serve() -> None:
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
+      VOXPLANE_ALLOW_PROJECT_TARGETS 1: test projects may list inner hosts for their webhooks
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b

@@ -125,7 +125,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     feeds = Feeds(db, vault, clock, hints, horizon)
     live = Live(facts, settings.redis_urls, keyring.seal, opening(lambda: keyring.fleet_secrets))
     appender = Appender(db, vault, clock, facts, hints, tails)
-    auth = Authenticator(db, clock, settings.operator_key)
+    auth = Authenticator(db, clock, settings.operator_key, project_targets=settings.project_targets)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
     calls = _calls(
@@ -150,7 +150,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         overdue=Overdue(db),
         commands=commands,
         auth=auth,
-        projects=Projects(db, clock, hints, auth),
+        projects=Projects(db, clock, hints, auth, project_targets=settings.project_targets),
         appender=appender,
         feeds=feeds,
         fan=Fan(feeds, live, clock, stopping),
@@ -234,6 +234,7 @@ def _with_workers(control: Control) -> Control:
             hints,
             control.clock,
             local_targets=control.settings.local_targets,
+            project_targets=control.settings.project_targets,
             proxy=control.settings.egress_proxy,
         )
         supervisor.add("webhooks", delivery.worker)

@@ -16,6 +16,7 @@ class SettingsError(Exception):
 class Settings:
     """`redis_urls`: region → URL. `uplink_urls`: how edges reach the instances, tried in order. `operator_key`: the
     platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
+    `project_targets`: test projects may list inner hosts and networks that their webhooks may reach.
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
@@ -30,6 +31,7 @@ class Settings:
     data: Path = Path("/var/lib/voxplane")
     operator_key: str = ""
     local_targets: bool = False
+    project_targets: bool = False
     log_format: str = "json"
     attach_within_s: int = 120
     lost_after_s: int = 45
@@ -59,6 +61,7 @@ class Settings:
             data=data_folder(env),
             operator_key=env.get("VOXPLANE_OPERATOR_KEY", ""),
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
+            project_targets=_switch(env, "VOXPLANE_ALLOW_PROJECT_TARGETS", default=False),
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
             deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),

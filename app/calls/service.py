@@ -78,7 +78,8 @@ class Calls:
         key = checked_key(key)
         now = self.clock.now()
         try:
-            check_create(body, local_targets=self.local_targets and principal.mode == "test")
+            local_targets = self.local_targets and principal.mode == "test"
+            check_create(body, local_targets=local_targets, listed=principal.targets)
             placed = place(body, self.fleet.now, now)
             webhook_id = await self._webhook(principal, body.webhook_url)
         except VoxplaneError:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import delete, get, post
+from litestar import delete, get, post, put
 from litestar.params import FromPath, JSONBody
 
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
-from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyPage, ProjectPage, ProjectView
+from app.projects.shapes import (
+    CreatedKey,
+    CreateKey,
+    CreateProject,
+    KeyPage,
+    ProjectPage,
+    ProjectView,
+    TargetList,
+)
 
 
 @post("/admin/v1/projects", operation_id="adminCreateProject", tags=["projects"])
@@ -56,6 +64,29 @@ async def revoke_key(key_id: FromPath[str], control: ControlIn, principal: Princ
     await control.projects.revoke_key(principal, key_id)
 
 
+@get(
+    "/v1/targets",
+    operation_id="getTargets",
+    tags=["webhooks"],
+    summary="Inner addresses that webhooks of this test project may reach",
+)
+async def get_targets(control: ControlIn, principal: PrincipalIn) -> TargetList:
+    principal.require("targets:read")
+    return TargetList(targets=await control.projects.targets(principal))
+
+
+@put(
+    "/v1/targets",
+    operation_id="setTargets",
+    tags=["webhooks"],
+    summary="Put all of them in place of those before",
+)
+async def set_targets(data: JSONBody[TargetList], control: ControlIn, principal: PrincipalIn) -> TargetList:
+    """For test projects, where the deployment allows it. Cloud metadata addresses cannot be listed, and are never dialled."""
+    principal.require("targets:write")
+    return TargetList(targets=await control.projects.set_targets(principal, data.targets))
+
+
 ROUTES: list[Any] = [
     create_project,
     list_projects,
@@ -64,4 +95,6 @@ ROUTES: list[Any] = [
     create_key,
     list_keys,
     revoke_key,
+    get_targets,
+    set_targets,
 ]

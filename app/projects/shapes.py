@@ -63,3 +63,10 @@ class CreatedKey(KeyView, frozen=True, kw_only=True):
 class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
     data: list[KeyView]
     next_cursor: str | None = None
+
+
+class TargetList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`targets`: inner hosts (``localhost:3000``), addresses and networks (``192.168.1.0/24``) that a test project's webhooks may
+    reach."""
+
+    targets: Annotated[list[Annotated[str, Meta(min_length=1, max_length=262)]], Meta(max_length=32)]

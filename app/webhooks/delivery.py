@@ -21,6 +21,7 @@ from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
 from app.hints import DELIVERIES, Hints
 from app.log.rows import to_public
+from app.projects.targets import targets_of
 from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
@@ -53,6 +54,7 @@ class Delivery:
         clock: Clock,
         *,
         local_targets: bool,
+        project_targets: bool = False,
         proxy: str = "",
         sender: Callable[..., Sender] = Sender,
         chance: random.Random | None = None,
@@ -62,6 +64,7 @@ class Delivery:
         self._hints = hints
         self._clock = clock
         self._local_targets = local_targets
+        self._project_targets = project_targets
         self._proxy = proxy
         self._sender = sender
         self.claims = Claims(db, clock)
@@ -175,7 +178,8 @@ class Delivery:
     async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer:
         try:
             (event,) = await to_public(self._vault, [row])
-            if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
+            listed = targets_of(endpoint["mode"], endpoint["settings"]) if self._project_targets else None
+            if (refused := await self._handshakes.passed(endpoint, sender, listed)) is not None:
                 return refused
             body = self._envelopes.body(endpoint, event)
             sent = await self._envelopes.headers(
@@ -188,7 +192,9 @@ class Delivery:
             sent[OVERTOOK] = "true"
         if claim["replay"]:
             sent[REPLAY] = "true"
-        return await sender.post(endpoint["url"], body, sent, local_targets=endpoint["local_targets"])
+        return await sender.post(
+            endpoint["url"], body, sent, local_targets=endpoint["local_targets"], listed=listed
+        )
 
     async def _give_back(self) -> None:
         self._astray = False

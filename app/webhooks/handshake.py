@@ -19,6 +19,7 @@ from app.ids import new_id
 from app.webhooks.envelope import Envelopes, name_of
 from app.webhooks.sender import Answer
 from regions.wire import ids
+from regions.wire.targets import Targets
 
 HANDSHAKE = "webhook.handshake"
 REFUSED = "handshake"
@@ -27,7 +28,13 @@ VERIFIED = "update vx.webhooks set verified_at = clock_timestamp() where id = $1
 
 class Posts(Protocol):
     async def post(
-        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
+        self,
+        url: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        local_targets: bool = False,
+        listed: Targets | None = None,
     ) -> Answer: ...
 
 
@@ -38,20 +45,22 @@ class Handshakes:
         self._clock = clock
         self._running: dict[UUID, asyncio.Task[Answer | None]] = {}
 
-    async def passed(self, endpoint: Any, sender: Posts) -> Answer | None:
+    async def passed(self, endpoint: Any, sender: Posts, listed: Targets | None = None) -> Answer | None:
         """None: events may go there. Else what it answered instead. Raises `VaultError`, and what the driver raises."""
         if endpoint["verified"] or endpoint["scope"] != "project":
             return None
         task = self._running.get(endpoint["id"])
         if task is None:
-            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender))
+            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender, listed))
             task.add_done_callback(lambda _: self._running.pop(endpoint["id"], None))
         return await asyncio.shield(task)
 
-    async def _ask(self, endpoint: Any, sender: Posts) -> Answer | None:
+    async def _ask(self, endpoint: Any, sender: Posts, listed: Targets | None) -> Answer | None:
         message_id, body = self._message(endpoint)
         headers = await self._envelopes.headers(endpoint, message_id, body, self._clock.now())
-        answer = await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+        answer = await sender.post(
+            endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
+        )
         if not answer.good:
             return dataclasses.replace(answer, error=answer.error or REFUSED)
         await self._db.pool("worker").execute(VERIFIED, endpoint["id"], endpoint["url"])

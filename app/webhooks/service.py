@@ -201,7 +201,7 @@ class Webhooks:
         faults: list[FieldError] = []
         if "url" in given:
             local_targets = self._local_targets and principal.mode == "test"
-            faults += policy.url_faults(given["url"], local_targets=local_targets)
+            faults += policy.url_faults(given["url"], local_targets=local_targets, listed=principal.targets)
         faults += policy.type_faults(given.get("types"))
         faults += policy.metadata_faults(given.get("metadata"))
         faults += policy.header_faults(given.get("headers"))

@@ -24,6 +24,7 @@ from app.webhooks.service import Webhooks
 from app.webhooks.shapes import TestResult, TestWebhook
 from regions.wire import ids
 from regions.wire.events import FINAL_TYPE, PublicEvent
+from regions.wire.targets import Targets
 
 TEST = "Voxplane-Test"
 BURST, PER_S = float(ENDPOINTS_MAX), 1.0
@@ -52,7 +53,7 @@ class Tests:
             raise QuotaExceeded("Test events are limited to one a second.", retry_after_s=1)
         endpoint = {**row, "verified": row["verified_at"] is not None}
         event = self._event(body.type)
-        answer = await self._send(endpoint, event)
+        answer = await self._send(endpoint, event, principal.targets)
         return TestResult(
             ok=answer.good,
             event_id=event.id,
@@ -64,17 +65,19 @@ class Tests:
             fix=None if answer.good else _fix(answer),
         )
 
-    async def _send(self, endpoint: dict[str, Any], event: PublicEvent) -> Answer:
+    async def _send(self, endpoint: dict[str, Any], event: PublicEvent, listed: Targets | None) -> Answer:
         sender = Sender(local_targets=self._local_targets, proxy=self._proxy)
         try:
-            if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
+            if (refused := await self._handshakes.passed(endpoint, sender, listed)) is not None:
                 return refused
             body = self._webhooks.envelopes.body(endpoint, event)
             headers = await self._webhooks.envelopes.headers(
                 endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
             )
             headers[TEST] = "true"
-            return await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+            return await sender.post(
+                endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
+            )
         except VaultError:
             raise Unavailable(
                 "The endpoint's secret cannot be opened by this instance.",

@@ -43,3 +43,12 @@ def test_an_instance_sends_webhooks_unless_it_is_told_not_to() -> None:
     ]  # fmt: skip
     with pytest.raises(ControlSettingsError, match="VOXPLANE_DELIVERIES"):
         Settings.from_env(CONTROL | {"VOXPLANE_DELIVERIES": "no"})
+
+
+def test_projects_list_no_inner_targets_unless_the_deployment_lets_them() -> None:
+    assert [
+        Settings.from_env(CONTROL | {"VOXPLANE_ALLOW_PROJECT_TARGETS": v}).project_targets
+        for v in ("", "0", "1")
+    ] == [False, False, True]
+    with pytest.raises(ControlSettingsError, match="VOXPLANE_ALLOW_PROJECT_TARGETS"):
+        Settings.from_env(CONTROL | {"VOXPLANE_ALLOW_PROJECT_TARGETS": "test"})

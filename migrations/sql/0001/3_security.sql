@@ -17,7 +17,8 @@ begin
     execute format('create policy project_own on vx.%I to vx_api using (%s = (select vx.current_project())) with check (%s = (select vx.current_project()))',
                    t, case t when 'projects' then 'id' else 'project_id' end, case t when 'projects' then 'id' else 'project_id' end);
   end loop;
-  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys', 'idempotency'] loop
+  foreach t in array array['projects', 'calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys',
+                           'idempotency'] loop
     execute format('create policy worker_all on vx.%I to vx_worker using (true) with check (true)', t);
   end loop;
   foreach t in array array['projects', 'api_keys', 'content_keys'] loop
@@ -25,7 +26,8 @@ begin
   end loop;
 end $$;
 
-grant select on vx.projects to vx_api;
+grant select, update (settings, version) on vx.projects to vx_api;
+grant select (id, mode, settings) on vx.projects to vx_worker;
 grant select, insert, update on vx.api_keys to vx_api;
 grant select on vx.content_keys to vx_api;
 grant select, insert on vx.idempotency to vx_api;
