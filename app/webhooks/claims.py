@@ -200,6 +200,10 @@ class Claims:
             await connection.execute(POSTPONE, self.id, *_keys(excess))
         return kept
 
+    async def put_off(self, claims: list[Any]) -> None:
+        """A moment: nothing was sent of them."""
+        await self._db.pool("worker").execute(POSTPONE, self.id, *_keys(claims))
+
 
 def _keys(claims: Iterable[Any]) -> tuple[list[UUID], list[UUID], list[int]]:
     listed = list(claims)

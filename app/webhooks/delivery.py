@@ -136,6 +136,9 @@ class Delivery:
         try:
             if endpoint["open"]:
                 answer = await self._send(sender, claim, row, endpoint)
+                if answer is None:
+                    await self.claims.put_off([claim])
+                    return
                 verdict = judge(self._attempt(claim, answer), draw=self._chance.random())
             else:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
@@ -175,12 +178,16 @@ class Delivery:
             failing_s=(self._clock.now() - claim["first_at"]).total_seconds(),
         )
 
-    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer:
+    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer | None:
+        """None: the handshake has had its turn, as far as the endpoint's rate goes."""
         try:
             (event,) = await to_public(self._vault, [row])
             listed = targets_of(endpoint["mode"], endpoint["settings"]) if self._project_targets else None
-            if (refused := await self._handshakes.passed(endpoint, sender, listed)) is not None:
-                return refused
+            shaken = await self._handshakes.passed(endpoint, sender, listed)
+            if shaken.refused is not None:
+                return shaken.refused
+            if shaken.asked and endpoint["limited"]:
+                return None
             body = self._envelopes.body(endpoint, event)
             sent = await self._envelopes.headers(
                 endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)

@@ -1,7 +1,7 @@
 """Sends one signed event that never happened, and says what came of it. Decides how often that may be asked for.
 
 It goes the way of every delivery: through the address filter, with the endpoint's headers and secrets, after a handshake where
-there was none. Nothing of it is stored but that the handshake was answered.
+there was none, and within the endpoint's own rate and concurrency. Nothing of it is stored but that the handshake was answered.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from app.errors import FieldError, Invalid, QuotaExceeded, Unavailable
 from app.ids import new_id
 from app.projects.auth import Principal
 from app.vault import VaultError
+from app.webhooks.beside import beside
 from app.webhooks.envelope import type_of
-from app.webhooks.handshake import Handshakes
+from app.webhooks.handshake import Handshakes, Posts
 from app.webhooks.policy import ENDPOINTS_MAX
 from app.webhooks.samples import SAMPLES
 from app.webhooks.sender import Answer, Sender
@@ -68,16 +69,8 @@ class Tests:
     async def _send(self, endpoint: dict[str, Any], event: PublicEvent, listed: Targets | None) -> Answer:
         sender = Sender(local_targets=self._local_targets, proxy=self._proxy)
         try:
-            if (refused := await self._handshakes.passed(endpoint, sender, listed)) is not None:
-                return refused
-            body = self._webhooks.envelopes.body(endpoint, event)
-            headers = await self._webhooks.envelopes.headers(
-                endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
-            )
-            headers[TEST] = "true"
-            return await sender.post(
-                endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
-            )
+            async with beside(self._db, sender, endpoint) as limited:
+                return await self._asked(endpoint, event, limited, listed)
         except VaultError:
             raise Unavailable(
                 "The endpoint's secret cannot be opened by this instance.",
@@ -85,6 +78,21 @@ class Tests:
             ) from None
         finally:
             await sender.close()
+
+    async def _asked(
+        self, endpoint: dict[str, Any], event: PublicEvent, sender: Posts, listed: Targets | None
+    ) -> Answer:
+        refused = (await self._handshakes.passed(endpoint, sender, listed)).refused
+        if refused is not None:
+            return refused
+        body = self._webhooks.envelopes.body(endpoint, event)
+        headers = await self._webhooks.envelopes.headers(
+            endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
+        )
+        headers[TEST] = "true"
+        return await sender.post(
+            endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
+        )
 
     def _event(self, type_: str) -> PublicEvent:
         cell = self._db.cell

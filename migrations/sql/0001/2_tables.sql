@@ -322,6 +322,7 @@ create table vx.webhooks (
   concurrency      integer,
   tokens           double precision not null default 0,   -- of the rate: what is left at `tokens_at`
   tokens_at        timestamptz not null default '-infinity',
+  beside_until     timestamptz not null default '-infinity',  -- a request that is no delivery takes one of the concurrency
   enabled          boolean not null default true,
   disabled_reason  text,
   verified_at      timestamptz,                     -- it has answered a handshake
