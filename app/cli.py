@@ -9,11 +9,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from app.cli_drill import drill, drills_app
+from app.cli_events import events
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 from app.cli_targets import targets_app
@@ -46,6 +47,7 @@ app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(targets_app, name="targets")
 app.command()(move)
+app.command()(events)
 app.command()(listen)
 app.command()(trigger)
 app.command()(replay)
@@ -130,49 +132,6 @@ def call(
     from app.local.speak import place_call
 
     run(lambda: place_call(client(), agent=agent, dialect=dialect, wav=wav, out=out, listen_s=listen_s))
-
-
-@app.command()
-def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep going, as events happen.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document per line, for machines.")] = False,
-) -> None:
-    """Show the project's events.
-
-    \b
-    Example:
-      voxplane events --follow --json | jq .type
-    """
-
-    def show(event: dict[str, Any]) -> None:
-        if json_:
-            typer.echo(json.dumps(event))
-            return
-        typer.echo(
-            f"{event['timestamp']}  {event['call_id']}  {event['seq']:>4}  {event['type']:<22} "
-            f"{event['region'] or '':<12} {json.dumps(event['data'])[:120]}"
-        )
-
-    def following() -> None:
-        typer.echo("voxplane: following, until Ctrl-C", err=True)
-
-    async def work() -> None:
-        async with client() as api:
-            if follow:
-                # the stream waits out a server that is away: say at once where it was never there
-                await api.request("GET", "/v1/events", params={"limit": 1})
-                async for event in api.stream_events(opened=following):
-                    show(event)
-            else:
-                cursor = None
-                while (
-                    page := await api.request("GET", "/v1/events", params={"cursor": cursor, "limit": 200})
-                )["data"]:
-                    for event in page["data"]:
-                        show(event)
-                    cursor = page["next_cursor"]
-
-    run(work)
 
 
 @keys_app.command("create")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli_run import client, fail, run
+from app.cli_times import ago, time_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,11 +27,9 @@ Types = Annotated[
     list[str] | None,
     typer.Option("--types", "-t", help="Event types, such as call.ended or 'call.*'; repeat it for several."),
 ]
-AGO = re.compile(r"([1-9][0-9]{0,4})([smhd])")
 PORT_MAX = 65_535
 TEST_WITHIN_S = 60.0
 """Longer than an endpoint may take for the handshake and the example."""
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @webhooks_app.command("create")
@@ -117,7 +114,7 @@ def rotate(
     Example:
       voxplane webhooks rotate whk_01j… --overlap 1h
     """
-    overlap_s = 0 if overlap in ("0", "0s") else int(_ago(overlap, "--overlap").total_seconds())
+    overlap_s = 0 if overlap in ("0", "0s") else int(ago(overlap, "--overlap").total_seconds())
 
     async def work() -> None:
         async with client() as api:
@@ -246,9 +243,9 @@ def replay(
     Example:
       voxplane replay whk_01j… --since 2h
     """
-    body = {"since": _time(since, "--since"), "what": what}
+    body = {"since": time_of(since, "--since"), "what": what}
     if until:
-        body["until"] = _time(until, "--until")
+        body["until"] = time_of(until, "--until")
 
     async def work() -> None:
         async with client() as api:
@@ -307,16 +304,3 @@ def _check_url(url: str) -> None:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 80) > PORT_MAX:
         raise fail("--forward is a URL like http://localhost:3000/hook", 2)
-
-
-def _time(text: str, option: str) -> str:
-    if AGO.fullmatch(text):
-        return (datetime.now(UTC) - _ago(text, option)).isoformat()
-    return text
-
-
-def _ago(text: str, option: str) -> timedelta:
-    match = AGO.fullmatch(text)
-    if match is None:
-        raise fail(f"{option} is a time like 30m, 24h or 7d", 2)
-    return timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -243,7 +243,9 @@ def _with_workers(control: Control) -> Control:
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
-    supervisor.add("housekeeping", Housekeeping(db, control.clock).worker)
+    housekeeping = Housekeeping(db, control.clock)
+    supervisor.add("housekeeping", housekeeping.worker)
+    supervisor.add("log.marks", housekeeping.marks)
     return control
 
 

@@ -18,6 +18,8 @@ from app.supervisor import wait_for_stop
 log = structlog.get_logger()
 
 EVERY_S = 600.0
+MARK_EVERY_S = 10.0
+"""So finely a feed can be entered by time; the rest is looked through."""
 WEEKS_AHEAD = 4
 IDEMPOTENCY_KEPT = "48 hours"
 MOVES_KEPT = "7 days"
@@ -42,6 +44,14 @@ with gone as (
 update vx.kept set feed_xid = greatest(feed_xid, (select max(feed_xid) from gone)) where log = 'fleet'
 """
 DROP_EVENTS = "select vx.drop_events($1)"
+# The snapshot is older than the time that is written with it.
+MARK = f"""
+insert into vx.feed_marks (at, xid)
+select clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+ where not exists (select from vx.feed_marks where at > clock_timestamp() - interval '{MARK_EVERY_S - 1:g} seconds')
+on conflict do nothing
+"""
+DROP_MARKS = "delete from vx.feed_marks where at < now() - interval '40 days'"
 DROP_TOKENS = "delete from vx.used_tokens where expires_at < now()"
 
 
@@ -57,10 +67,17 @@ class Housekeeping:
             await pool.execute(DROP_RECORDS)
             await pool.execute(DROP_TOKENS)
             await pool.execute(DROP_MOVES)
+            await pool.execute(DROP_MARKS)
             await pool.execute(DROP_FLEET_EVENTS)
             await self.drop_events()
             await pool.execute(DROP_DRILLS)
             await wait_for_stop(stop, EVERY_S)
+
+    async def marks(self, stop: asyncio.Event) -> None:
+        """By which feeds are entered by time. One instance's are enough; each looks whether there is one."""
+        while not stop.is_set():
+            await self._db.pool("worker").execute(MARK)
+            await wait_for_stop(stop, MARK_EVERY_S)
 
     async def drop_events(self) -> None:
         """A week at a time. Where the table is busy, another time."""

@@ -205,6 +205,13 @@ create table vx.horizon (
   at      timestamptz not null
 );
 
+-- Which transactions had begun at a time: whatever began later has a number of at least this. So a feed is entered by time without an
+-- index over it (see app/log/feeds.py).
+create table vx.feed_marks (
+  at   timestamptz primary key,
+  xid  bigint not null
+);
+
 -- ------------------------------------------------------------------------------------------------------- the log
 -- Partitioned by the time of the call's creation, which the call's id carries: a UUIDv7 sorts by it.
 

@@ -41,6 +41,8 @@ grant select, insert, update on vx.replays to vx_api;
 grant select on vx.regions, vx.edges to vx_api;
 grant select, insert, update on vx.horizon to vx_api, vx_worker;
 grant select on vx.kept to vx_api;
+grant select on vx.feed_marks to vx_api;
+grant select, insert, delete on vx.feed_marks to vx_worker;
 grant select, update on vx.kept to vx_worker;
 
 grant select on vx.calls, vx.events, vx.content_keys, vx.regions, vx.edges to vx_worker;

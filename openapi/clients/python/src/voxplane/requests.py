@@ -17,6 +17,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 REPEATABLE_ENDS = ("/end", "/ticket")
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 STREAM_PATH = "/v1/events/stream"
+TIMEOUT_S = 10.0
 TICKET_WITHIN_S = 2.0
 """A caller without an owner waits for this answer: an instance that hangs is passed over soon."""
 
@@ -157,12 +158,23 @@ def events_of(call_id: str, after_seq: int) -> Request:
 
 
 def stream_params(
-    types: list[str] | None, call_id: str | None, metadata: dict[str, str] | None, *, volatile: bool
+    types: list[str] | None,
+    call_id: str | None,
+    metadata: dict[str, str] | None,
+    *,
+    volatile: bool,
+    since: str | None = None,
+    until: str | None = None,
 ) -> Json:
-    """As the query of a stream."""
+    """As the query of a stream or a list."""
     params: Json = {"types": types, "call_id": call_id, "volatile": "true" if volatile else None}
+    params |= {"since": since, "until": until}
     params |= {f"metadata.{name}": value for name, value in (metadata or {}).items()}
     return {name: value for name, value in params.items() if value}
+
+
+def list_events(params: Json, cursor: str | None) -> Request:
+    return Request("GET", "/v1/events", params=params | {"cursor": cursor, "limit": 200})
 
 
 def conversation(call_id: str, window: dict[str, int | None]) -> Request:
