@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from app.cli_drill import drill, drills_app
-from app.cli_events import events
+from app.cli_events import events, logs
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
 from app.cli_targets import targets_app
@@ -48,6 +48,7 @@ app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(targets_app, name="targets")
 app.command()(move)
 app.command()(events)
+app.command()(logs)
 app.command()(listen)
 app.command()(trigger)
 app.command()(replay)

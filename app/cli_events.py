@@ -1,7 +1,8 @@
-"""The commands that show what happens: the project's events."""
+"""The commands that show what happens: the project's events, and its requests."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -60,3 +61,55 @@ def events(
                     show(event)
 
     run(work)
+
+
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep going, as requests come.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those answered with 4xx or 5xx.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many to begin with.")] = 50,
+    json_: JsonLines = False,
+) -> None:
+    """Show the project's requests to the API and how long they took.
+
+    Method, route, status, time, request id and key; no bodies. Those of three days, a second or two after they were answered.
+
+    \b
+    Example:
+      voxplane logs --failed
+      voxplane logs --follow
+    """
+
+    def show(request: dict[str, Any]) -> None:
+        if json_:
+            typer.echo(json.dumps(request))
+            return
+        if request["left_out"]:
+            typer.echo(f"  … {request['left_out']} more, not kept")
+        typer.echo(
+            f"{request['at']}  {request['status']}  {request['duration_ms']:>5} ms  {request['method']:<6} "
+            f"{request['route']:<40} {request['request_id']}  {request['key_id']}"
+        )
+
+    async def work() -> None:
+        async with client() as api:
+            params: dict[str, Any] = {"limit": limit, "failed": "true" if failed else None}
+            page = await api.request("GET", "/v1/requests", params=params)
+            seen: dict[str, None] = {}
+            while True:
+                for request in reversed(page["data"]):
+                    name = f"{request['at']} {request['request_id']}"
+                    if name not in seen and not (follow and _is_ours(request)):
+                        seen[name] = None
+                        show(request)
+                if not follow:
+                    return
+                seen = dict(list(seen.items())[-1_000:])
+                await asyncio.sleep(1)
+                page = await api.request("GET", "/v1/requests", params=params | {"limit": 200})
+
+    run(work)
+
+
+def _is_ours(request: dict[str, Any]) -> bool:
+    """The question for the log itself, which would fill it."""
+    return bool(request["route"] == "/v1/requests")

@@ -28,8 +28,6 @@ Types = Annotated[
     typer.Option("--types", "-t", help="Event types, such as call.ended or 'call.*'; repeat it for several."),
 ]
 PORT_MAX = 65_535
-TEST_WITHIN_S = 60.0
-"""Longer than an endpoint may take for the handshake and the example."""
 
 
 @webhooks_app.command("create")
@@ -213,7 +211,7 @@ def trigger(
     """
 
     async def work() -> None:
-        async with client(timeout_s=TEST_WITHIN_S) as api:
+        async with client() as api:
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
@@ -237,7 +235,7 @@ def replay(
     until: Annotated[str, typer.Option(help="Up to when; left out, now.")] = "",
     what: Annotated[str, typer.Option(help="undelivered, failed, missing or all.")] = "undelivered",
 ) -> None:
-    """Send again what an endpoint missed, and wait until it is through.
+    """Send again what an endpoint missed, and wait until it is through; fails where it was canceled on the way.
 
     \b
     Example:
@@ -257,6 +255,9 @@ def replay(
                 seen = await api.request("GET", f"{path}/replays/{seen['id']}")
                 typer.echo(f"  {seen['queued']} queued, {seen['waiting']} waiting", err=True)
         typer.echo(f"{seen['state']}: {seen['queued']} sent again")
+        if seen["state"] != "done":
+            # canceled, by hand or because the endpoint was disabled or removed
+            raise typer.Exit(1)
 
     run(work)
 

@@ -45,6 +45,7 @@ from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
 from app.projects.auth import Authenticator
+from app.projects.request_log import RequestLog
 from app.projects.service import Projects
 from app.settings import Settings
 from app.supervisor import Supervisor, Worker
@@ -78,6 +79,7 @@ class Control:
     commands: Commands
     auth: Authenticator
     projects: Projects
+    request_log: RequestLog
     appender: Appender
     feeds: Feeds
     fan: Fan
@@ -150,6 +152,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         overdue=Overdue(db),
         commands=commands,
         auth=auth,
+        request_log=RequestLog(db, clock),
         projects=Projects(db, clock, hints, auth, project_targets=settings.project_targets),
         appender=appender,
         feeds=feeds,
@@ -243,6 +246,7 @@ def _with_workers(control: Control) -> Control:
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
+    supervisor.add("requests", control.request_log.worker)
     housekeeping = Housekeeping(db, control.clock)
     supervisor.add("housekeeping", housekeeping.worker)
     supervisor.add("log.marks", housekeeping.marks)

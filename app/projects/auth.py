@@ -30,7 +30,7 @@ TOUCH_EVERY_S = 30.0
 FIND_KEY = "select * from vx.find_key($1)"
 TOUCH_KEYS = "select vx.touch_keys($1, $2)"
 
-_READ = {"calls:read", "events:read", "webhooks:read", "regions:read", "targets:read"}
+_READ = {"calls:read", "events:read", "webhooks:read", "regions:read", "targets:read", "requests:read"}
 _ADMIN = {"keys:read", "keys:write", "targets:write"}
 _WRITE = {"calls:write", "webhooks:write", "conversation:read", "conversation:write"}
 ROLE_SCOPES: dict[str, frozenset[str]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import delete, get, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.calls.routes import bounded
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.projects.shapes import (
     CreatedKey,
@@ -15,6 +16,7 @@ from app.projects.shapes import (
     KeyPage,
     ProjectPage,
     ProjectView,
+    RequestPage,
     TargetList,
 )
 
@@ -87,6 +89,25 @@ async def set_targets(data: JSONBody[TargetList], control: ControlIn, principal:
     return TargetList(targets=await control.projects.set_targets(principal, data.targets))
 
 
+@get(
+    "/v1/requests",
+    operation_id="listRequests",
+    tags=["keys"],
+    summary="The project's own requests, the newest first",
+)
+async def list_requests(
+    control: ControlIn,
+    principal: PrincipalIn,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+    failed: FromQuery[bool] = False,
+) -> RequestPage:
+    """Those of the last three days, seconds after they were answered; no bodies. `failed`: only 4xx and 5xx."""
+    principal.require("requests:read")
+    found, at = await control.request_log.page(principal, cursor, bounded(limit), failed=failed)
+    return RequestPage(data=found, next_cursor=at)
+
+
 ROUTES: list[Any] = [
     create_project,
     list_projects,
@@ -97,4 +118,5 @@ ROUTES: list[Any] = [
     revoke_key,
     get_targets,
     set_targets,
+    list_requests,
 ]

@@ -14,7 +14,7 @@ from regions.wire.targets import Targets
 
 SCHEMES = ("https", "http")
 ENDPOINTS_MAX = 50
-CALL_URLS_MAX = 1_000
+CALL_URLS_MAX = 5_000
 """So many different URLs may stand in the creates of a project at a time."""
 SECRETS_MAX = 5
 HEADERS_BYTES_MAX = 4_096

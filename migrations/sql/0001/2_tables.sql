@@ -35,6 +35,24 @@ create table vx.content_keys (
 );
 create index on vx.content_keys (project_id, id);
 
+-- What a project has asked of the API lately, for its developers to look at. A partition a day, none of them written ahead: they are
+-- emptied by a crash and by a failover, and cost the log of the database nothing.
+create table vx.requests (
+  id          uuid not null,                        -- a UUIDv7: its order is theirs
+  project_id  uuid not null,
+  at          timestamptz not null,
+  request_id  text not null,
+  method      text not null,
+  route       text not null,
+  status      smallint not null,
+  ms          integer not null,
+  key_id      uuid not null,
+  left_out    integer not null,                     -- so many of the project's were not kept before this one
+  primary key (id)
+) partition by range (id);
+create index on vx.requests (project_id, id);
+create index on vx.requests (project_id, id) where status >= 400;
+
 create table vx.idempotency (
   project_id  uuid not null,
   route       text not null,
@@ -476,6 +494,33 @@ begin
   execute format('drop table vx.%I', part);
   execute format('drop table if exists vx.%I', 'late_' || part);
   return true;
+end $$;
+
+-- Partitions of vx.requests from yesterday to the day after tomorrow; those that are older than p_days are dropped.
+create function vx.turn_requests(p_now timestamptz, p_days integer) returns void
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
+declare
+  day timestamptz; part text;
+begin
+  if not pg_try_advisory_xact_lock(7423003) then
+    return;  -- another instance is at it
+  end if;
+  for i in -1 .. 2 loop
+    day := date_trunc('day', p_now) + make_interval(days => i);
+    part := 'requests' || to_char(day, 'YYYYMMDD');
+    if to_regclass('vx.' || part) is null then
+      execute format('create unlogged table vx.%I partition of vx.requests for values from (%L) to (%L)',
+                     part, vx.first_uuid_at(day), vx.first_uuid_at(day + interval '1 day'));
+    end if;
+  end loop;
+  perform set_config('lock_timeout', '500ms', true);
+  for part in
+    select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'vx.requests'::regclass and c.relname ~ '^requests\d{8}$'
+       and right(c.relname, 8) < to_char(p_now - make_interval(days => p_days), 'YYYYMMDD')
+  loop
+    execute format('drop table vx.%I', part);
+  end loop;
 end $$;
 
 create function vx.first_uuid_at(p_at timestamptz) returns uuid language sql immutable as $$

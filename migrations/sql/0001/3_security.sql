@@ -10,7 +10,7 @@ do $$
 declare t text;
 begin
   foreach t in array array['projects', 'api_keys', 'content_keys', 'idempotency', 'calls', 'events', 'late_events',
-                           'webhooks', 'deliveries', 'delivery_attempts', 'replays'] loop
+                           'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'requests'] loop
     execute format('alter table vx.%I enable row level security', t);
     execute format('alter table vx.%I force row level security', t);
     execute format('create policy owner_all on vx.%I to vx_owner using (true) with check (true)', t);
@@ -18,7 +18,7 @@ begin
                    t, case t when 'projects' then 'id' else 'project_id' end, case t when 'projects' then 'id' else 'project_id' end);
   end loop;
   foreach t in array array['projects', 'calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys',
-                           'idempotency'] loop
+                           'idempotency', 'requests'] loop
     execute format('create policy worker_all on vx.%I to vx_worker using (true) with check (true)', t);
   end loop;
   foreach t in array array['projects', 'api_keys', 'content_keys'] loop
@@ -34,6 +34,8 @@ grant select, insert on vx.idempotency to vx_api;
 grant select, insert on vx.calls to vx_api;
 grant select, insert on vx.events to vx_api;
 grant select on vx.late_events to vx_api;
+grant select on vx.requests to vx_api;
+grant insert on vx.requests to vx_worker;
 grant select, insert, update on vx.webhooks to vx_api;
 grant select, insert, update on vx.deliveries to vx_api;
 grant select on vx.delivery_attempts to vx_api;
@@ -89,6 +91,7 @@ grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_
 grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
-grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz) to vx_worker;
+grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz),
+  vx.turn_requests(timestamptz, integer) to vx_worker;
 
 reset role;

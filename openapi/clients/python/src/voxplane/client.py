@@ -157,6 +157,11 @@ class Client(Fleet, Feeds):
         created: Json = self._ask(ask.create_webhook(url, types))
         return created
 
+    def try_webhook(self, webhook_id: str, type_: str = "call.ended") -> Json:
+        """Has one signed example sent now; what the endpoint answered, within a minute."""
+        tried: Json = self._ask(ask.try_webhook(webhook_id, type_))
+        return tried
+
 
 class AsyncClient(AsyncFleet, AsyncFeeds):
     """The same as `Client`, for asyncio."""
@@ -297,3 +302,8 @@ class AsyncClient(AsyncFleet, AsyncFeeds):
     async def create_webhook(self, url: str, types: list[str] | None = None) -> Json:
         created: Json = await self._ask(ask.create_webhook(url, types))
         return created
+
+    async def try_webhook(self, webhook_id: str, type_: str = "call.ended") -> Json:
+        """Has one signed example sent now; what the endpoint answered, within a minute."""
+        tried: Json = await self._ask(ask.try_webhook(webhook_id, type_))
+        return tried
