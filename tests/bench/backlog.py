@@ -11,6 +11,7 @@ import asyncio
 import os
 import statistics
 import time
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,7 +54,7 @@ async def measure(*, full: bool) -> list[Figure]:
     ):
         where, replayed_to = await live.answer(), await again.answer()
         hook, client = await _backlog(deployment, f"{replayed_to['url']}/again", events)
-        async with client:
+        async with aclosing(client):
             return await _compare(deployment, live, again, where["url"], client, hook, events)
 
 
