@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from voxplane import requests as ask
 from voxplane.attempts import NEXT_URL
+from voxplane.feed_socket import Ended, Place, feed_socket
 from voxplane.requests import STREAM_PATH, TIMEOUT_S, Answer, Json, Request
 from voxplane.sse import EventStream
 
@@ -173,6 +175,44 @@ class AsyncFeeds:
                         for event in events.feed(chunk):
                             yield event
             except httpx.TransportError:
+                pass
+            url = (url + 1) % len(self._urls)
+            await asyncio.sleep(STREAM_PAUSE_S)
+
+    async def follow_events(
+        self,
+        cursor: str | None = None,
+        *,
+        since: str | None = None,
+        types: list[str] | None = None,
+        call_id: str | None = None,
+        volatile: bool = False,
+        metadata: dict[str, str] | None = None,
+        window: int = 256,
+        opened: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[Json, None]:
+        """As `stream_events`, over the WebSocket, with acknowledgements: at most `window` events are under way, and one counts as
+        dealt with once the next is asked for. What was under way when a connection broke comes again; what was dealt with does not.
+        """
+        url, place = self._url, Place(cursor, since)
+        asked: Json = {
+            "types": types,
+            "call_id": call_id,
+            "metadata": metadata,
+            "volatile": volatile,
+            "window": window,
+        }
+        while True:
+            try:
+                async with (
+                    feed_socket(
+                        self._urls[url], self._http.headers["Authorization"], place, asked, opened
+                    ) as socket,
+                    aclosing(socket.events()) as events,
+                ):
+                    async for event in events:
+                        yield event
+            except Ended:
                 pass
             url = (url + 1) % len(self._urls)
             await asyncio.sleep(STREAM_PAUSE_S)
