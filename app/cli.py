@@ -211,6 +211,8 @@ def serve() -> None:
       VOXPLANE_LOG_FORMAT        json or console
       VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
       VOXPLANE_LOST_AFTER_S      seconds until a call without its caller or edge is looked into (45)
+      VOXPLANE_EVENTS_KEPT_DAYS  events and deliveries are dropped after so many (30)
+      VOXPLANE_CALLS_KEPT_DAYS   calls that have ended, after so many (90)
       VOXPLANE_CELL              this deployment's number in every id (0)
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave

@@ -247,7 +247,12 @@ def _with_workers(control: Control) -> Control:
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
     supervisor.add("requests", control.request_log.worker)
-    housekeeping = Housekeeping(db, control.clock)
+    housekeeping = Housekeeping(
+        db,
+        control.clock,
+        events_kept_d=control.settings.events_kept_d,
+        calls_kept_d=control.settings.calls_kept_d,
+    )
     supervisor.add("housekeeping", housekeeping.worker)
     supervisor.add("log.marks", housekeeping.marks)
     return control

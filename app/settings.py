@@ -19,6 +19,7 @@ class Settings:
     `project_targets`: test projects may list inner hosts and networks that their webhooks may reach.
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
+    `events_kept_d`, `calls_kept_d`: so many days at least; calls as long as their events.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
 
     database_url: str
@@ -37,6 +38,12 @@ class Settings:
     lost_after_s: int = 45
     deliveries: bool = True
     egress_proxy: str = ""
+    events_kept_d: int = 30
+    calls_kept_d: int = 90
+
+    def __post_init__(self) -> None:
+        if self.calls_kept_d < self.events_kept_d:
+            raise SettingsError("VOXPLANE_CALLS_KEPT_DAYS must not be less than VOXPLANE_EVENTS_KEPT_DAYS")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -66,6 +73,8 @@ class Settings:
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
             deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),
             egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
+            events_kept_d=_number(env, "VOXPLANE_EVENTS_KEPT_DAYS", 30, 30, 3650),
+            calls_kept_d=_number(env, "VOXPLANE_CALLS_KEPT_DAYS", 90, 30, 3650),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 

@@ -461,7 +461,8 @@ begin
   return made;
 end $$;
 
--- Drops the events of the oldest week of calls whose every call had ended two days before p_before; false where there is none.
+-- Drops the events of the oldest week of calls whose every call had ended two days before p_before, and with them the deliveries and
+-- attempts: what they were of is gone. False where there is none.
 -- It waits half a second for the lock that it needs, then leaves it for another time: nobody is to wait behind it.
 create function vx.drop_events(p_before timestamptz) returns boolean
 language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
@@ -493,6 +494,41 @@ begin
   update vx.kept set feed_xid = greatest(feed_xid, newest), calls_from = greatest(calls_from, upto) where log = 'events';
   execute format('drop table vx.%I', part);
   execute format('drop table if exists vx.%I', 'late_' || part);
+  execute format('drop table if exists vx.%I', replace(part, 'events_', 'deliveries_'));
+  execute format('drop table if exists vx.%I', replace(part, 'events_', 'delivery_attempts_'));
+  return true;
+end $$;
+
+-- The same for the calls themselves, a week whose events are gone; and for what a clock far off has written, a few thousand at a
+-- time. A call that has not ended stays, and the weeks from its own on.
+create function vx.drop_calls(p_before timestamptz, p_most integer) returns boolean
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
+declare
+  part text; week timestamptz; upto uuid; far uuid := vx.first_uuid_at(p_before);
+begin
+  if not pg_try_advisory_xact_lock(7423002) then
+    return false;  -- another instance is at it
+  end if;
+  with old as (select id from vx.calls_default where id < far and ended_at < p_before limit p_most),
+       events as (delete from vx.events_default e using old where e.call_id = old.id),
+       late as (delete from vx.late_events_default e using old where e.call_id = old.id),
+       deliveries as (delete from vx.deliveries_default e using old where e.call_id = old.id),
+       attempts as (delete from vx.delivery_attempts_default e using old where e.call_id = old.id)
+  delete from vx.calls_default c using old where c.id = old.id;
+  select c.relname, to_timestamp(right(c.relname, 7), 'IYYY"w"IW') into part, week
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+   where i.inhparent = 'vx.calls'::regclass and c.relname ~ '^calls_\d{4}w\d{2}$'
+   order by c.relname limit 1;
+  if part is null or week + interval '9 days' > p_before then
+    return false;
+  end if;
+  upto := vx.first_uuid_at(week + interval '7 days');
+  if to_regclass('vx.' || replace(part, 'calls_', 'events_')) is not null
+     or exists (select from vx.calls where id >= vx.first_uuid_at(week) and id < upto and ended_at is null) then
+    return false;
+  end if;
+  perform set_config('lock_timeout', '500ms', true);
+  execute format('drop table vx.%I', part);
   return true;
 end $$;
 

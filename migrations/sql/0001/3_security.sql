@@ -49,6 +49,7 @@ grant select, update on vx.kept to vx_worker;
 
 grant select on vx.calls, vx.events, vx.content_keys, vx.regions, vx.edges to vx_worker;
 grant select, update on vx.webhooks, vx.deliveries to vx_worker;
+grant delete on vx.webhooks, vx.replays to vx_worker;
 grant insert on vx.deliveries to vx_worker;
 grant select, insert on vx.delivery_attempts to vx_worker;
 grant select, insert, update on vx.replays to vx_worker;
@@ -92,6 +93,6 @@ grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
 grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz),
-  vx.turn_requests(timestamptz, integer) to vx_worker;
+  vx.drop_calls(timestamptz, integer), vx.turn_requests(timestamptz, integer) to vx_worker;
 
 reset role;
