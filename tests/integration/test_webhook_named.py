@@ -83,7 +83,7 @@ async def test_creates_name_so_many_urls_and_no_more_and_what_is_not_used_makes_
             "update vx.webhooks set named_at = now() - interval '49 hours' where project_id = $1 and url = $2"
         )
         waits = (
-            "update vx.deliveries set state = $3 where project_id = $1"
+            "update vx.deliveries set state = $3, next_at = now() + interval '1 hour' where project_id = $1"
             " and webhook_id = (select id from vx.webhooks where url = $2)"
         )
         await database.execute(old, project_id, names[1])
