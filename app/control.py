@@ -44,6 +44,7 @@ from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
+from app.placement.learning import Learning
 from app.projects.auth import Authenticator
 from app.projects.request_log import RequestLog
 from app.projects.service import Projects
@@ -72,6 +73,7 @@ class Control:
     fleet_store: FleetStore
     beats: Beats
     observations: Observations
+    learning: Learning
     fleet_events: FleetEvents
     registration: Registration
     edge_access: EdgeAccess
@@ -146,6 +148,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
         observations=Observations(db, lambda: [e for e in fleet.now.edges if not e.stopped]),
+        learning=Learning(lambda: fleet.now.edges),
         fleet_events=fleet_events,
         registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),

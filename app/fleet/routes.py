@@ -40,7 +40,7 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
-from app.placement.choice import HEALTHY
+from app.placement.sites import HEALTHY
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -197,6 +197,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         contact=control.overdue,
         orders=control.draining.orders,
         observing=control.observations,
+        measuring=control.learning,
         live=control.live,
         redis_url=redis_url,
         stop=control.stopping,
