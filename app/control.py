@@ -117,8 +117,7 @@ async def open_control(settings: Settings, stopping: asyncio.Event) -> AsyncIter
 async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping: asyncio.Event) -> Control:
     """Who knows whom. Fails where the database has no schema yet or cannot be reached."""
     clock = SystemClock()
-    vault = Vault(db, provider)
-    hints = Hints(settings.redis_urls)
+    vault, hints = Vault(db, provider), Hints(settings.redis_urls)
     keyring, fleet = Keyring(db, provider), FleetView(db, HealthStore(db, hints))
     await keyring.open()
     await fleet.refresh()
