@@ -27,7 +27,7 @@ EVENTS = 1_000_000
 EVENTS_PER_CALL = 10
 CALLS_AT_ONCE = 5_000
 PER_S = 50
-NAMED_PER_S = 10
+NAMED_PER_S = 20
 ENDPOINTS = 100
 WINDOW_S = 10.0
 WITHOUT, WITH = 4, 10
@@ -96,7 +96,7 @@ async def _compare(
 ) -> list[Figure]:
     _, key = await deployment.create_project("live")
     port = deployment.api_urls[0].rpartition(":")[2]
-    async with generator("tests.bench.paced_load", port, key, "64") as paced:
+    async with generator("tests.bench.paced_load", port, key, "16") as paced:
 
         async def window(per_s: int = PER_S) -> dict[str, Any]:
             await paced.ask({"per_s": per_s, "seconds": WINDOW_S, "urls": [[f"{url}/h", ENDPOINTS]]})
