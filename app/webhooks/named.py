@@ -73,7 +73,10 @@ class NamedUrls:
         async with self._db.project(project_id) as connection:
             row = (await connection.execute(query)).one_or_none()
         # what writes locks the row, and waits for the disk: only where there is something to write
-        found: UUID = row.id if row is not None and row.fresh else await self._named(project_id, mode, url)
+        if row is not None and row.fresh:
+            found: UUID = row.id
+        else:
+            found = await self._named(project_id, mode, url, known=row is not None)
         self._by_url[(project_id, url)] = (found, now_s)
         while len(self._by_url) > URLS_MAX:
             self._by_url.popitem(last=False)
@@ -83,7 +86,7 @@ class NamedUrls:
         key = await self._vault.for_project(project_id)
         return hmac.digest(key.secret, b"webhooks", "sha256")[:SECRET_BYTES]
 
-    async def _named(self, project_id: UUID, mode: str, url: str) -> UUID:
+    async def _named(self, project_id: UUID, mode: str, url: str, *, known: bool) -> UUID:
         secret = await self.signing_secret(project_id)
         webhook_id, now = new_id(self._db.cell), self._clock.now()
         wrapped = self._envelopes.wrap_secret(webhook_id, secret)
@@ -120,20 +123,23 @@ class NamedUrls:
             .returning(webhooks.c.id)
         )
         async with self._db.project(project_id) as connection:
-            found: UUID | None = await connection.scalar(named)
+            found: UUID | None = await connection.scalar(named) if known else None
             if found is None:
-                await self._make_room(connection, project_id)
+                await self._make_room(connection, project_id, url)
                 found = await connection.scalar(made)
         assert found is not None
         return found
 
-    async def _make_room(self, connection: AsyncConnection, project_id: UUID) -> None:
+    async def _make_room(self, connection: AsyncConnection, project_id: UUID, url: str) -> None:
         count = select(func.count()).select_from(webhooks).where(LIVE)
         if (await connection.scalar(count) or 0) < policy.CALL_URLS_MAX - NEAR:
             return
         # one after the other, where it matters: far from the bound, as many as come at once
         await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{project_id}"})
         if (await connection.scalar(count) or 0) < policy.CALL_URLS_MAX:
+            return
+        if await connection.scalar(select(webhooks.c.id).where((webhooks.c.url == url), LIVE)) is not None:
+            # somebody else has just named it
             return
         now = self._clock.now()
         asked = {"project": project_id, "now": now, "before": now - UNUSED, "most": RECLAIMED_AT_ONCE}
