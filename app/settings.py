@@ -20,6 +20,8 @@ class Settings:
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
     `events_kept_d`, `calls_kept_d`: so many days at least; calls as long as their events.
+    `networks_kept_days`: for so long what was learned of a network's round trips is kept. `geo_files`: the operator's files in
+    MaxMind's format, with autonomous systems, cities, or both.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
 
     database_url: str
@@ -40,6 +42,8 @@ class Settings:
     egress_proxy: str = ""
     events_kept_d: int = 30
     calls_kept_d: int = 90
+    networks_kept_days: int = 30
+    geo_files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.calls_kept_d < self.events_kept_d:
@@ -75,6 +79,8 @@ class Settings:
             egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
             events_kept_d=_number(env, "VOXPLANE_EVENTS_KEPT_DAYS", 30, 30, 3650),
             calls_kept_d=_number(env, "VOXPLANE_CALLS_KEPT_DAYS", 90, 30, 3650),
+            networks_kept_days=_number(env, "VOXPLANE_NETWORKS_KEPT_DAYS", 30, 1, 365),
+            geo_files=tuple(Path(p) for p in env.get("VOXPLANE_GEO_FILES", "").split(os.pathsep) if p),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 

@@ -5,7 +5,7 @@ The two cases of `app.placement.choice` that are about it; neither leaves out a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -28,6 +28,17 @@ class Policy:
 
 ANY = Policy()
 """No wish."""
+
+
+def policy_of(regions: Iterable[RegionState]) -> Policy:
+    """As the regions' own settings say it, for new calls."""
+    regions = list(regions)
+    return Policy(
+        reserve=True,
+        weights={r.id: r.weight for r in regions if r.weight < 1.0},
+        groups={r.id: r.proximity for r in regions if r.proximity},
+        price_ms={r.id: r.price_ms for r in regions if r.price_ms > 0.0},
+    )
 
 
 class Place(Protocol):
