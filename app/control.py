@@ -124,8 +124,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     keyring, fleet = Keyring(db, provider), FleetView(db, HealthStore(db, hints))
     await keyring.open()
     await fleet.refresh()
-    fleet_store = FleetStore(db)
-    horizon, facts = Horizon(db), FactsReader(db, clock)
+    fleet_store, horizon, facts = FleetStore(db), Horizon(db), FactsReader(db, clock)
     fleet_events = FleetEvents(db, horizon, hints, clock)
     tails = Tails(TailLog(db, vault, horizon), facts, clock, settings.redis_urls, fleet.regions_of, keyring)
     feeds = Feeds(db, vault, clock, hints, horizon)
@@ -134,9 +133,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key, project_targets=settings.project_targets)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    learning = Learning(
-        lambda: fleet.now, clock, RoundTrips(db), _atlas(settings), settings.networks_kept_days * 24
-    )
+    learning = _learning(settings, db, fleet, clock)
     calls = _calls(
         settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails, learning
     )  # fmt: skip
@@ -180,6 +177,11 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         tails=tails,
     )
     return _with_workers(control)
+
+
+def _learning(settings: Settings, db: Database, fleet: FleetView, clock: Clock) -> Learning:
+    kept_h = settings.networks_kept_days * 24
+    return Learning(lambda: fleet.now, clock, RoundTrips(db), _atlas(settings), kept_h)
 
 
 def _calls(
