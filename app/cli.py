@@ -9,14 +9,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from app.cli_drill import drill, drills_app
+from app.cli_events import events, logs
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_projects import projects_app
 from app.cli_run import client, fail, run
+from app.cli_targets import targets_app
 from app.cli_webhooks import listen, replay, trigger, webhooks_app
 
 EXIT_CODES = """\b
@@ -45,7 +47,10 @@ app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
+app.add_typer(targets_app, name="targets")
 app.command()(move)
+app.command()(events)
+app.command()(logs)
 app.command()(listen)
 app.command()(trigger)
 app.command()(replay)
@@ -135,49 +140,6 @@ def call(
     run(lambda: place_call(client(), agent=agent, dialect=dialect, wav=wav, out=out, listen_s=listen_s))
 
 
-@app.command()
-def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep going, as events happen.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document per line, for machines.")] = False,
-) -> None:
-    """Show the project's events.
-
-    \b
-    Example:
-      voxplane events --follow --json | jq .type
-    """
-
-    def show(event: dict[str, Any]) -> None:
-        if json_:
-            typer.echo(json.dumps(event))
-            return
-        typer.echo(
-            f"{event['timestamp']}  {event['call_id']}  {event['seq']:>4}  {event['type']:<22} "
-            f"{event['region'] or '':<12} {json.dumps(event['data'])[:120]}"
-        )
-
-    def following() -> None:
-        typer.echo("voxplane: following, until Ctrl-C", err=True)
-
-    async def work() -> None:
-        async with client() as api:
-            if follow:
-                # the stream waits out a server that is away: say at once where it was never there
-                await api.request("GET", "/v1/events", params={"limit": 1})
-                async for event in api.stream_events(opened=following):
-                    show(event)
-            else:
-                cursor = None
-                while (
-                    page := await api.request("GET", "/v1/events", params={"cursor": cursor, "limit": 200})
-                )["data"]:
-                    for event in page["data"]:
-                        show(event)
-                    cursor = page["next_cursor"]
-
-    run(work)
-
-
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
@@ -258,9 +220,12 @@ def serve() -> None:
       DATABASE_URL_CELL_<n>      the database of each other cell; with _API, _KEYS, … as below
       VOXPLANE_CELL              the one cell's number in every id, without CELLS (0)
       VOXPLANE_JURISDICTION      where this instance runs: it sends no webhooks of a cell that lies elsewhere
+      VOXPLANE_EVENTS_KEPT_DAYS  events and deliveries are dropped after so many (30)
+      VOXPLANE_CALLS_KEPT_DAYS   calls that have ended, after so many (90)
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
+      VOXPLANE_ALLOW_PROJECT_TARGETS 1: test projects may list inner hosts for their webhooks
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli_run import client, fail, run
+from app.cli_times import ago, time_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from app.local.listen import Forwarded
     from voxplane import AsyncClient
 
@@ -26,11 +27,7 @@ Types = Annotated[
     list[str] | None,
     typer.Option("--types", "-t", help="Event types, such as call.ended or 'call.*'; repeat it for several."),
 ]
-AGO = re.compile(r"([1-9][0-9]{0,4})([smhd])")
 PORT_MAX = 65_535
-TEST_WITHIN_S = 60.0
-"""Longer than an endpoint may take for the handshake and the example."""
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @webhooks_app.command("create")
@@ -67,7 +64,7 @@ def list_(json_: JsonFlag = False) -> None:
 
     async def work() -> None:
         async with client() as api:
-            found = (await api.request("GET", "/v1/webhooks"))["data"]
+            found = [hook async for hook in _all(api)]
         if json_:
             typer.echo(json.dumps(found))
             return
@@ -115,7 +112,7 @@ def rotate(
     Example:
       voxplane webhooks rotate whk_01j… --overlap 1h
     """
-    overlap_s = 0 if overlap in ("0", "0s") else int(_ago(overlap, "--overlap").total_seconds())
+    overlap_s = 0 if overlap in ("0", "0s") else int(ago(overlap, "--overlap").total_seconds())
 
     async def work() -> None:
         async with client() as api:
@@ -214,7 +211,7 @@ def trigger(
     """
 
     async def work() -> None:
-        async with client(timeout_s=TEST_WITHIN_S) as api:
+        async with client() as api:
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
@@ -238,15 +235,15 @@ def replay(
     until: Annotated[str, typer.Option(help="Up to when; left out, now.")] = "",
     what: Annotated[str, typer.Option(help="undelivered, failed, missing or all.")] = "undelivered",
 ) -> None:
-    """Send again what an endpoint missed, and wait until it is through.
+    """Send again what an endpoint missed, and wait until it is through; fails where it was canceled on the way.
 
     \b
     Example:
       voxplane replay whk_01j… --since 2h
     """
-    body = {"since": _time(since, "--since"), "what": what}
+    body = {"since": time_of(since, "--since"), "what": what}
     if until:
-        body["until"] = _time(until, "--until")
+        body["until"] = time_of(until, "--until")
 
     async def work() -> None:
         async with client() as api:
@@ -258,13 +255,26 @@ def replay(
                 seen = await api.request("GET", f"{path}/replays/{seen['id']}")
                 typer.echo(f"  {seen['queued']} queued, {seen['waiting']} waiting", err=True)
         typer.echo(f"{seen['state']}: {seen['queued']} sent again")
+        if seen["state"] != "done":
+            # canceled, by hand or because the endpoint was disabled or removed
+            raise typer.Exit(1)
 
     run(work)
 
 
+async def _all(api: AsyncClient) -> AsyncIterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = await api.request("GET", "/v1/webhooks", params={"cursor": cursor, "limit": 200})
+        for hook in page["data"]:
+            yield hook
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
 async def _enabled(api: AsyncClient) -> list[str]:
-    found = (await api.request("GET", "/v1/webhooks"))["data"]
-    return [hook["id"] for hook in found if hook["enabled"] and hook["scope"] == "project"]
+    return [hook["id"] async for hook in _all(api) if hook["enabled"] and hook["scope"] == "project"]
 
 
 def _state(hook: dict[str, Any]) -> str:
@@ -295,16 +305,3 @@ def _check_url(url: str) -> None:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 80) > PORT_MAX:
         raise fail("--forward is a URL like http://localhost:3000/hook", 2)
-
-
-def _time(text: str, option: str) -> str:
-    if AGO.fullmatch(text):
-        return (datetime.now(UTC) - _ago(text, option)).isoformat()
-    return text
-
-
-def _ago(text: str, option: str) -> timedelta:
-    match = AGO.fullmatch(text)
-    if match is None:
-        raise fail(f"{option} is a time like 30m, 24h or 7d", 2)
-    return timedelta(**{UNITS[match[2]]: int(match[1])})

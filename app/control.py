@@ -58,6 +58,7 @@ from app.placement.networks import MaxMindAtlas
 from app.placement.round_trips import RoundTrips
 from app.placement.service import Placer
 from app.projects.auth import Authenticator
+from app.projects.request_log import RequestLog
 from app.projects.service import Projects
 from app.settings import Settings, SettingsError
 from app.supervisor import Supervisor
@@ -131,6 +132,7 @@ class Control:
     commands: Commands
     auth: Authenticator
     projects: Projects
+    request_log: RequestLog
     appender: Appender
     feeds: Feeds
     fan: Fan
@@ -258,7 +260,7 @@ def _cell(shared: Shared, cell: CellSettings, db: Database) -> Control:
     opened = opening(lambda: keyring.fleet_secrets)
     live = Live(facts, settings.redis_urls, keyring.seal, opened, _carriers(fleet, cell))
     appender = Appender(db, vault, clock, facts, hints, tails)
-    auth = Authenticator(db, clock, settings.operator_key)
+    auth = Authenticator(db, clock, settings.operator_key, project_targets=settings.project_targets)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     calls = _calls(shared, cell, db, CallStore(db, horizon), appender, vault, webhooks, hints, tails)
     drilling = Drilling.of(db, calls, appender, shared.fleet_events)
@@ -284,7 +286,8 @@ def _cell(shared: Shared, cell: CellSettings, db: Database) -> Control:
         overdue=Overdue(db),
         commands=calls.commands,
         auth=auth,
-        projects=Projects(db, clock, hints, auth),
+        request_log=RequestLog(db, clock),
+        projects=Projects(db, clock, hints, auth, project_targets=settings.project_targets),
         appender=appender,
         feeds=feeds,
         fan=Fan(feeds, live, clock, shared.stopping),
@@ -331,7 +334,7 @@ def _calls(
         vault=vault,
         keyring=shared.keyring,
         fleet=shared.fleet if cell.home else CellFleet(shared.fleet),
-        webhooks=webhooks,
+        webhooks=webhooks.named,
         commands=Commands(shared.fleet_store if cell.home else FleetStore(db), hints),
         hints=hints,
         clock=clock,

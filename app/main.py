@@ -39,6 +39,7 @@ from app.placement import routes as placement
 from app.problems import EXCEPTION_HANDLERS, send_problem
 from app.projects import routes as projects
 from app.projects.auth import Operator, Principal
+from app.projects.request_log import ABOUT, About
 from app.protocols import abort
 from app.settings import Settings
 from app.telemetry import feed_readers_cut_total, request_id, requests_total
@@ -63,7 +64,11 @@ async def provide_control(state: State, scope: Scope) -> Control:
 
 
 async def provide_principal(request: Connection, control: ControlIn) -> Principal:
-    return await control.auth.project(request.headers.get("authorization"))
+    principal = await control.auth.project(request.headers.get("authorization"))
+    about: About | None = request.scope.get(ABOUT)  # type: ignore[assignment]
+    if about is not None:
+        about.by(principal, control.request_log)
+    return principal
 
 
 async def provide_operator(request: Connection, control: ControlIn) -> Operator:
@@ -91,6 +96,9 @@ class RequestId:
         rid = given.decode("latin-1") if plain else uuid4().hex
         token = request_id.set(rid)
         began = time.perf_counter()
+        about = About()
+        method = scope["method"]
+        scope[ABOUT] = about  # type: ignore[literal-required]
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -98,6 +106,8 @@ class RequestId:
                 status = message["status"]
                 requests_total.labels(f"{status // 100}xx").inc()
                 took_ms = (time.perf_counter() - began) * 1000
+                route = scope.get("path_template") or scope["path"]
+                about.answered(rid, method, route, status, took_ms)
                 if status >= 500 or took_ms > SLOW_MS:
                     log.info(
                         "request.answered",

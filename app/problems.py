@@ -48,7 +48,7 @@ DETAILS = {
     "no_primary": "No database server takes writes at the moment.",
 }
 BAD_VALUE = "22"
-PARAMETERS = {"with_state": "state"}
+PARAMETERS = {"with_state": "state", "in_state": "state", "shape": "format"}
 """Query parameters whose handlers call them otherwise."""
 
 Handler = Any

@@ -16,8 +16,10 @@ __all__ = ["Settings", "SettingsError", "data_folder"]
 class Settings:
     """`redis_urls`: region → URL. `uplink_urls`: how edges reach the instances, tried in order. `operator_key`: the
     platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
+    `project_targets`: test projects may list inner hosts and networks that their webhooks may reach.
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
+    `events_kept_d`, `calls_kept_d`: so many days at least; calls as long as their events.
     `networks_kept_days`: for so long what was learned of a network's round trips is kept. `geo_files`: the operator's files in
     MaxMind's format, with autonomous systems, cities, or both.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too.
@@ -36,13 +38,20 @@ class Settings:
     data: Path = Path("/var/lib/voxplane")
     operator_key: str = ""
     local_targets: bool = False
+    project_targets: bool = False
     log_format: str = "json"
     attach_within_s: int = 120
     lost_after_s: int = 45
     deliveries: bool = True
     egress_proxy: str = ""
+    events_kept_d: int = 30
+    calls_kept_d: int = 90
     networks_kept_days: int = 30
     geo_files: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.calls_kept_d < self.events_kept_d:
+            raise SettingsError("VOXPLANE_CALLS_KEPT_DAYS must not be less than VOXPLANE_EVENTS_KEPT_DAYS")
 
     @property
     def all_cells(self) -> tuple[CellSettings, ...]:
@@ -72,10 +81,13 @@ class Settings:
             data=data_folder(env),
             operator_key=env.get("VOXPLANE_OPERATOR_KEY", ""),
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
+            project_targets=_switch(env, "VOXPLANE_ALLOW_PROJECT_TARGETS", default=False),
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
             deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),
             egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
+            events_kept_d=_number(env, "VOXPLANE_EVENTS_KEPT_DAYS", 30, 30, 3650),
+            calls_kept_d=_number(env, "VOXPLANE_CALLS_KEPT_DAYS", 90, 30, 3650),
             networks_kept_days=_number(env, "VOXPLANE_NETWORKS_KEPT_DAYS", 30, 1, 365),
             geo_files=tuple(Path(p) for p in env.get("VOXPLANE_GEO_FILES", "").split(os.pathsep) if p),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),

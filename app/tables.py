@@ -88,5 +88,6 @@ webhooks = Table(
     Column("full_since", Time),
     Column("version", Integer),
     Column("created_at", Time),
+    Column("named_at", Time),
     Column("deleted_at", Time),
 )

@@ -71,6 +71,7 @@ def cell_workers(control: Control) -> None:
             hints,
             control.clock,
             local_targets=control.settings.local_targets,
+            project_targets=control.settings.project_targets,
             proxy=control.settings.egress_proxy,
         )
         supervisor.add("webhooks", delivery.worker)
@@ -82,7 +83,15 @@ def cell_workers(control: Control) -> None:
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
     supervisor.add("placement.claims", control.calls.placer.claimed.worker)
-    supervisor.add("housekeeping", Housekeeping(db, control.clock).worker)
+    supervisor.add("requests", control.request_log.worker)
+    housekeeping = Housekeeping(
+        db,
+        control.clock,
+        events_kept_d=control.settings.events_kept_d,
+        calls_kept_d=control.settings.calls_kept_d,
+    )
+    supervisor.add("housekeeping", housekeeping.worker)
+    supervisor.add("log.marks", housekeeping.marks)
 
 
 def _forget_on(hints: Hints, topic: str, forget: Callable[[], None]) -> Worker:

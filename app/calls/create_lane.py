@@ -19,6 +19,7 @@ from app.bodies import may_have_nul, repeats_a_name
 from app.calls.shapes import CreateCall
 from app.control import Control
 from app.problems import send_error
+from app.projects.request_log import ABOUT, About
 
 PATH = "/v1/calls"
 JSON = b"application/json"
@@ -51,6 +52,9 @@ class CreateLane:
         if principal is None or "calls:write" not in principal.scopes:
             await self._app(scope, receive, send)
             return
+        about: About | None = scope.get(ABOUT)  # type: ignore[assignment]
+        if about is not None:
+            about.by(principal, control.request_log)
         read, content = await self._read(receive)
         body = _fitting(content)
         if body is None:

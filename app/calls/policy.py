@@ -10,6 +10,7 @@ import phonenumbers
 from app.calls.shapes import CallerRequest, CreateCall
 from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable
 from regions.wire.addresses import AddressError, check_url
+from regions.wire.targets import Targets
 
 RESERVED_PARAMETER = "voxplane_"
 PARAMETERS_BYTES_MAX = 8 * 1024
@@ -33,18 +34,18 @@ def check_log_residency(body: CreateCall, jurisdiction: str) -> None:
         )
 
 
-def check_create(body: CreateCall, *, local_targets: bool) -> None:
-    """Raises `Invalid` with every fault, or `NotAvailable` for what does not exist yet."""
+def check_create(body: CreateCall, *, local_targets: bool, listed: Targets | None = None) -> None:
+    """Raises `Invalid` with every fault, or `NotAvailable` for what does not exist yet. `listed`: for the webhook alone."""
     faults = caller_faults(body.caller)
-    urls = [
-        ("/agent/url", body.agent.url, ("wss", "ws")),
-        ("/agent/fallback_url", body.agent.fallback_url, ("wss", "ws")),
-    ]
-    urls.append(("/webhook_url", body.webhook_url, ("https", "http")))
-    for pointer, url, schemes in urls:
+    urls = (
+        ("/agent/url", body.agent.url, ("wss", "ws"), None),
+        ("/agent/fallback_url", body.agent.fallback_url, ("wss", "ws"), None),
+        ("/webhook_url", body.webhook_url, ("https", "http"), listed),
+    )
+    for pointer, url, schemes, own in urls:
         if url is not None:
             try:
-                check_url(url, schemes=schemes, local_targets=local_targets)
+                check_url(url, schemes=schemes, local_targets=local_targets, listed=own)
             except AddressError as error:
                 faults.append(FieldError(pointer=pointer, detail=f"{error.detail}. {error.fix}"))
     faults += [

@@ -43,7 +43,7 @@ EPOCHS_MAX = 1_000
 
 class CallWebhooks(Protocol):
     async def for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
-        """The hidden endpoint of this URL in the project, created where there is none."""
+        """The hidden endpoint of this URL in the project, created where there is none. Raises `Invalid` where there are too many."""
         ...
 
 
@@ -81,20 +81,17 @@ class Calls:
         key = checked_key(key)
         now = self.clock.now()
         try:
-            check_create(body, local_targets=self.local_targets and principal.mode == "test")
+            local_targets = self.local_targets and principal.mode == "test"
+            check_create(body, local_targets=local_targets, listed=principal.targets)
             check_log_residency(body, self.jurisdiction)
             placed = self.placer.place(principal.project_id, body, self.fleet.now, now)
+            webhook_id = await self._webhook(principal, body.webhook_url)
         except VoxplaneError:
             # what could be placed once is answered again, whatever has become of the fleet since
             made = await self.store.made(principal.project_id, CREATE_ROUTE, key)
             if made is None:
                 raise
             return await self._replay(principal, made.call_id, made.body_hash == body_hash(body)), True
-        webhook_id = (
-            await self.webhooks.for_url(principal.project_id, principal.mode, body.webhook_url)
-            if body.webhook_url
-            else None
-        )
         content_key = await self.vault.for_project(principal.project_id)
         placement = view(placed)
         new = new_call(
@@ -118,6 +115,9 @@ class Calls:
         created = self._created(principal, body, new, placed, placement, content_key)
         log.info("call.placed", call=created.id, region=placed.region, protection=placed.protection)
         return created, False
+
+    async def _webhook(self, principal: Principal, url: str | None) -> UUID | None:
+        return await self.webhooks.for_url(principal.project_id, principal.mode, url) if url else None
 
     def _created(
         self,

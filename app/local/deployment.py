@@ -340,6 +340,7 @@ class Deployment:
         kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE")
         return {k: os.environ[k] for k in kept if k in os.environ} | {
             "VOXPLANE_ALLOW_LOCAL_TARGETS": "1",
+            "VOXPLANE_ALLOW_PROJECT_TARGETS": "1",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+from litestar.datastructures import MultiDict
+
 from app.control import Control
-from app.errors import BadRequest
+from app.errors import BadRequest, FieldError, Invalid
 from app.ids import parse
 from app.log.filters import FIX, EventFilter, filter_of
 from app.log.positions import BEGINNING, Position, Scope, scope_of
+from app.pointers import escaped
 from app.projects.auth import Principal
+from app.times import read_window
 from regions.wire import ids
 
 METADATA = "metadata."
@@ -36,22 +41,69 @@ async def asked_filter(
 
 
 async def start_of(
-    control: Control, principal: Principal, wanted: EventFilter, cursor: str | None
+    control: Control, principal: Principal, wanted: EventFilter, cursor: str | None, since: str | None = None
 ) -> tuple[Position, Scope]:
-    """Where to begin: behind `cursor`, else with what comes from now on. Raises where the cursor is not for this, is too old, or
-    lies ahead of the log, and where there are too many readers: before the stream has begun, so that its reader is told."""
+    """Where to begin: behind `cursor`, else with the first event stored at `since`, else with what comes from now on. Raises where
+    the cursor is not for this, is too old, or lies ahead of the log, and where there are too many readers: before the stream has
+    begun, so that its reader is told. An empty cursor is none."""
     control.fan.check_room(principal.project_id)
     scope = scope_of(principal.project_id, wanted)
-    if cursor is None:
-        return await control.feeds.newest(), scope
+    if not cursor:
+        if since is None:
+            return await control.feeds.newest(), scope
+        first, _ = _window(control, since, None)
+        return (await control.feeds.at(principal.project_id, first)).position, scope
     after = scope.position(cursor)
     if after != BEGINNING:
         await control.feeds.check(principal.project_id, after, scope)
     return after, scope
 
 
-def metadata_of(params: Mapping[str, Any]) -> dict[str, str]:
-    return {k.removeprefix(METADATA): str(v) for k, v in params.items() if k.startswith(METADATA)}
+async def bounds_of(
+    control: Control,
+    principal: Principal,
+    scope: Scope,
+    cursor: str | None,
+    since: str | None,
+    until: str | None,
+) -> tuple[Position, Position | None]:
+    """Where a list begins, and behind which position it has nothing; None: that is not known yet. Raises `Invalid`."""
+    first, last = _window(control, since, until)
+    if cursor:
+        after = scope.position(cursor)
+    elif since is not None:
+        after = (await control.feeds.at(principal.project_id, first)).position
+    else:
+        after = BEGINNING
+    if until is None:
+        return after, None
+    end = await control.feeds.at(principal.project_id, last)
+    return after, end.position if end.known else None
+
+
+def _window(control: Control, since: str | None, until: str | None) -> tuple[datetime, datetime]:
+    first, last, faults = read_window(since, until, control.clock.now())
+    if faults:
+        raise Invalid("There is no such time here.", errors=faults)
+    return first, last
+
+
+def metadata_of(params: MultiDict[str]) -> dict[str, str]:
+    """Raises `BadRequest` where a name is given twice: no call has two values for it."""
+    found: dict[str, str] = {}
+    for name, value in params.multi_items():
+        if not name.startswith(METADATA):
+            continue
+        key = name.removeprefix(METADATA)
+        if key in found:
+            raise BadRequest(
+                "A filter asks for one value of each name.",
+                code="bad_filter",
+                errors=[FieldError(pointer=f"/{escaped(name)}", detail="is given twice")],
+                fix="Ask for each value by itself, or choose among the events yourself.",
+            )
+        found[key] = value
+    return found
 
 
 def credential_of(connection: Any) -> str | None:

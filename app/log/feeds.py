@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -41,8 +42,26 @@ select e.*, (select calls_from from vx.kept where log = 'events') as kept_from
 SELECT_KEPT = "select feed_xid from vx.kept where log = 'events'"
 SELECT_METADATA = "select id, metadata from vx.calls where id = any($1::uuid[])"
 
+# A mark says which transactions had begun at its time: what is stored later has a greater number. Clocks of two servers may differ
+# by less than the ten seconds.
+SELECT_MARK = """
+select coalesce((select xid from vx.feed_marks where at <= $1::timestamptz - interval '10 seconds' order by at desc limit 1), 0)
+"""
+SELECT_FIRST = """
+select e.feed_xid, e.call_id, e.seq from vx.events e
+ where e.project_id = $1 and e.feed_xid >= $2 and e.feed_xid < $3 and e.stored_at >= $4
+ order by e.feed_xid, e.call_id, e.seq limit 1
+"""
+
 _metadata = msgspec.json.Decoder(dict[str, str])
 Found = list[tuple[Position, PublicEvent]]
+
+
+class Place(NamedTuple):
+    """`known`: there is an event behind it, so nothing more will come before it."""
+
+    position: Position
+    known: bool
 
 
 class Feeds:
@@ -56,6 +75,18 @@ class Feeds:
     async def newest(self) -> Position:
         """Where a reader stands that wants only what comes."""
         return before(await self._horizon.read())
+
+    async def at(self, project_id: UUID, time: datetime) -> Place:
+        """The place just before the first event that was stored at `time` or later, in the order of the feed. It looks at what was
+        stored within some 20 s before, and no further back."""
+        horizon = await self._horizon.read()
+        async with self._db.project_driver(project_id) as connection:
+            await self._horizon.check(connection, horizon)
+            mark = await connection.fetchval(SELECT_MARK, time)
+            row = await connection.fetchrow(SELECT_FIRST, project_id, mark, horizon, time)
+        if row is None:
+            return Place(before(horizon), known=False)
+        return Place(Position(row["feed_xid"], row["call_id"], row["seq"] - 1), known=True)
 
     async def check(self, project_id: UUID, after: Position, scope: Scope) -> None:
         """Raises what `page` raises for `after`, without reading a page."""

@@ -18,10 +18,12 @@ Cursor = Annotated[str, Meta(max_length=512)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag="subscribe", forbid_unknown_fields=True):
-    """The first message. Without a cursor, the first event is the next that becomes durable. `types` as in
+    """The first message. Without a cursor it begins with the first event stored at `since` (RFC 3339) or later; without either,
+    with the next that becomes durable. `types` as in
     `GET /v1/events`; `volatile`: with those that have no place in the log."""
 
     cursor: Cursor | None = None
+    since: Annotated[str, Meta(max_length=40)] | None = None
     types: list[str] | None = None
     call_id: str | None = None
     metadata: dict[str, str] = {}

@@ -18,7 +18,7 @@ from app.dependencies import ControlIn, PrincipalIn
 from app.errors import BadRequest, VoxplaneError
 from app.ids import parse
 from app.log import sse
-from app.log.asking import asked_filter, credential_of, metadata_of, start_of
+from app.log.asking import asked_filter, bounds_of, credential_of, metadata_of, start_of
 from app.log.cloudevents import CloudEvent, cloudevent
 from app.log.fan import Step
 from app.log.filters import EventFilter
@@ -34,13 +34,24 @@ Types = Annotated[
     list[str] | None, QueryParameter(description="As `call.ended` or `call.*`; repeat it for several.", required=False)
 ]  # fmt: skip
 CallId = Annotated[str | None, QueryParameter(description="Events of this call alone.", required=False)]
+Since = Annotated[
+    str | None,
+    QueryParameter(
+        description="RFC 3339: begin with the first event stored then or later. A cursor goes before it.",
+        required=False,
+    ),
+]
+Until = Annotated[
+    str | None,
+    QueryParameter(description="RFC 3339: end before the first event stored then or later.", required=False),
+]
 Shape = Annotated[
     Format, QueryParameter(name="format", description="`cloudevents`: CloudEvents 1.0.", required=False)
 ]
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
-    """`next_cursor` is always there: it is where to go on, now or later."""
+    """`next_cursor` is where to go on, now or later; null where `until` was given and nothing more can come before it."""
 
     data: list[PublicEvent]
     next_cursor: str | None
@@ -60,6 +71,8 @@ async def list_events(
     limit: FromQuery[int] = 50,
     types: Types = None,
     call_id: CallId = None,
+    since: Since = None,
+    until: Until = None,
     shape: Shape = "voxplane",
 ) -> EventPage | CloudEventPage:
     """`metadata.<name>=<value>` limits it to calls with that metadata. A cursor belongs to the filter it was made with; one from
@@ -67,11 +80,12 @@ async def list_events(
     principal.require("events:read")
     wanted = await asked_filter(control, principal, types, call_id, metadata_of(request.query_params))
     scope = scope_of(principal.project_id, wanted)
-    after = scope.position(cursor) if cursor else BEGINNING
-    found, reached = await control.feeds.page(
-        principal.project_id, after, wanted=wanted, limit=bounded(limit)
-    )
-    next_cursor = scope.cursor(reached)
+    limit = bounded(limit)
+    after, end = await bounds_of(control, principal, scope, cursor, since, until)
+    found, reached = await control.feeds.page(principal.project_id, after, wanted=wanted, limit=limit)
+    next_cursor = scope.cursor(reached) if end is None or reached < end else None
+    if end is not None:
+        found = [(at, event) for at, event in found if at <= end]
     if shape == "cloudevents":
         project = ids.encode(ids.PROJECT, principal.project_id)
         return CloudEventPage(
@@ -118,16 +132,18 @@ async def stream_events(
     cursor: FromQuery[str | None] = None,
     types: Types = None,
     call_id: CallId = None,
+    since: Since = None,
     volatile: Annotated[
         bool, QueryParameter(description="With volatile events; they have no id.", required=False)
     ] = False,
     shape: Shape = "voxplane",
 ) -> Stream:
-    """Starts after `Last-Event-ID` or `cursor`; with neither, with what comes from now on. `metadata.<name>=<value>` as in lists."""
+    """Starts after `Last-Event-ID` or `cursor`, else at `since`; with none of them, with what comes from now on.
+    `metadata.<name>=<value>` as in lists."""
     principal.require("events:read")
     metadata = metadata_of(request.query_params)
     wanted = await asked_filter(control, principal, types, call_id, metadata, volatile=volatile)
-    after, scope = await start_of(control, principal, wanted, last_event_id or cursor)
+    after, scope = await start_of(control, principal, wanted, last_event_id or cursor, since)
     heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal.project_id))
     return sse.event_stream(control, credential_of(request), scope.cursor(after), heard)
 

@@ -150,7 +150,7 @@ class FeedSocket:
         wanted = await asked_filter(
             control, principal, asked.types, asked.call_id, asked.metadata, volatile=asked.volatile
         )
-        after, scope = await start_of(control, principal, wanted, asked.cursor)
+        after, scope = await start_of(control, principal, wanted, asked.cursor, asked.since)
         self._window = min(asked.window, WINDOW_MAX)
         self._acked = scope.cursor(after)
         await self._send(Subscribed(cursor=self._acked, window=self._window))

@@ -18,7 +18,9 @@ from app.clock import Clock
 from app.db import Database
 from app.errors import Forbidden, Unauthenticated
 from app.projects.secrets import parse
+from app.projects.targets import targets_of
 from app.supervisor import wait_for_stop
+from regions.wire.targets import Targets
 
 CACHE_S = 3.0
 CACHED_MAX = 10_000
@@ -28,20 +30,21 @@ TOUCH_EVERY_S = 30.0
 FIND_KEY = "select * from vx.find_key($1)"
 TOUCH_KEYS = "select vx.touch_keys($1, $2)"
 
-_READ = {"calls:read", "events:read", "webhooks:read", "regions:read"}
+_READ = {"calls:read", "events:read", "webhooks:read", "regions:read", "targets:read", "requests:read"}
+_ADMIN = {"keys:read", "keys:write", "targets:write"}
 _WRITE = {"calls:write", "webhooks:write", "conversation:read", "conversation:write"}
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     "viewer": frozenset(_READ),
     "developer": frozenset(_READ | _WRITE),
-    "admin": frozenset(_READ | _WRITE | {"keys:read", "keys:write"}),
-    "owner": frozenset(_READ | _WRITE | {"keys:read", "keys:write"}),
+    "admin": frozenset(_READ | _WRITE | _ADMIN),
+    "owner": frozenset(_READ | _WRITE | _ADMIN),
 }
 SCOPES = ROLE_SCOPES["owner"]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A project's key at work."""
+    """A project's key at work. `targets`: inner addresses that its webhooks may reach; None where it may have none."""
 
     project_id: UUID
     key_id: UUID
@@ -49,6 +52,7 @@ class Principal:
     role: str
     scopes: frozenset[str]
     cell: int
+    targets: Targets | None = None
 
     def require(self, scope: str) -> None:
         if scope not in self.scopes:
@@ -70,9 +74,12 @@ class _Cached:
 
 
 class Authenticator:
-    def __init__(self, db: Database, clock: Clock, operator_key: str) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, operator_key: str, *, project_targets: bool = False
+    ) -> None:
         self._db = db
         self._clock = clock
+        self._project_targets = project_targets
         self._operator_key = operator_key.encode()
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._used: set[UUID] = set()
@@ -162,6 +169,7 @@ class Authenticator:
             role=row["role"],
             scopes=allowed & frozenset(row["scopes"]) if row["scopes"] else allowed,
             cell=parsed.cell,
+            targets=targets_of(row["mode"], row["settings"]) if self._project_targets else None,
         )
         self._used.add(principal.key_id)
         self._cache[secret] = _Cached(principal, self._clock.monotonic_s() + CACHE_S, row["expires_at"])

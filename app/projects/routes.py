@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import delete, get, post
-from litestar.params import FromPath, JSONBody
+from litestar import delete, get, post, put
+from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.calls.routes import bounded
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.ids import parse
-from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyPage, ProjectPage, ProjectView
+from app.projects.shapes import (
+    CreatedKey,
+    CreateKey,
+    CreateProject,
+    KeyPage,
+    ProjectPage,
+    ProjectView,
+    RequestPage,
+    TargetList,
+)
 from regions.wire import ids
 
 
@@ -63,6 +73,48 @@ async def revoke_key(key_id: FromPath[str], control: ControlIn, principal: Princ
     await control.projects.revoke_key(principal, key_id)
 
 
+@get(
+    "/v1/targets",
+    operation_id="getTargets",
+    tags=["webhooks"],
+    summary="Inner addresses that webhooks of this test project may reach",
+)
+async def get_targets(control: ControlIn, principal: PrincipalIn) -> TargetList:
+    principal.require("targets:read")
+    return TargetList(targets=await control.projects.targets(principal))
+
+
+@put(
+    "/v1/targets",
+    operation_id="setTargets",
+    tags=["webhooks"],
+    summary="Put all of them in place of those before",
+)
+async def set_targets(data: JSONBody[TargetList], control: ControlIn, principal: PrincipalIn) -> TargetList:
+    """For test projects, where the deployment allows it. Cloud metadata addresses cannot be listed, and are never dialled."""
+    principal.require("targets:write")
+    return TargetList(targets=await control.projects.set_targets(principal, data.targets))
+
+
+@get(
+    "/v1/requests",
+    operation_id="listRequests",
+    tags=["keys"],
+    summary="The project's own requests, the newest first",
+)
+async def list_requests(
+    control: ControlIn,
+    principal: PrincipalIn,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+    failed: FromQuery[bool] = False,
+) -> RequestPage:
+    """Those of the last three days, seconds after they were answered; no bodies. `failed`: only 4xx and 5xx."""
+    principal.require("requests:read")
+    found, at = await control.request_log.page(principal, cursor, bounded(limit), failed=failed)
+    return RequestPage(data=found, next_cursor=at)
+
+
 ROUTES: list[Any] = [
     create_project,
     list_projects,
@@ -71,4 +123,7 @@ ROUTES: list[Any] = [
     create_key,
     list_keys,
     revoke_key,
+    get_targets,
+    set_targets,
+    list_requests,
 ]

@@ -1,4 +1,4 @@
-"""Creates projects and keys, and revokes keys. Row-level security decides whose rows these statements touch."""
+"""Creates projects and keys, revokes keys, keeps what a project has set. Row-level security decides whose rows are touched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import cast, insert, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import Clock, rfc3339
@@ -18,6 +19,7 @@ from app.ids import new_id, parse
 from app.projects.auth import ROLE_SCOPES, SCOPES, Authenticator, Principal
 from app.projects.secrets import RANDOM_BYTES, hash_of, make
 from app.projects.shapes import CreatedKey, CreateKey, CreateProject, KeyView, ProjectView
+from app.projects.targets import checked
 from app.tables import api_keys, projects
 from regions.wire import ids
 
@@ -25,7 +27,16 @@ PAGE_MAX = 200
 
 
 class Projects:
-    def __init__(self, db: Database, clock: Clock, hints: Hints, auth: Authenticator) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        hints: Hints,
+        auth: Authenticator,
+        *,
+        project_targets: bool = False,
+    ) -> None:
+        self._project_targets = project_targets
         self._db = db
         self._clock = clock
         self._hints = hints
@@ -121,6 +132,28 @@ class Projects:
             )
         self._auth.forget()
         self._hints.wake("keys")
+
+    async def targets(self, principal: Principal) -> list[str]:
+        """The inner addresses its webhooks may reach, as they were written."""
+        query = select(projects.c.settings).where(projects.c.id == principal.project_id)
+        async with self._db.project(principal.project_id) as connection:
+            settings = await connection.scalar(query)
+        return list((settings or {}).get("targets", []))
+
+    async def set_targets(self, principal: Principal, given: list[str]) -> list[str]:
+        """All of them, in place of those before. Raises `Forbidden`, `NotAvailable`, `Invalid`."""
+        wanted = checked(given, mode=principal.mode, allowed=self._project_targets)
+        changed = projects.c.settings.op("||")(cast({"targets": wanted}, JSONB))
+        statement = (
+            update(projects)
+            .where(projects.c.id == principal.project_id)
+            .values(settings=changed, version=projects.c.version + 1)
+        )
+        async with self._db.project(principal.project_id) as connection:
+            await connection.execute(statement)
+        self._auth.forget()
+        self._hints.wake("keys")
+        return wanted
 
     async def _lock_owners(self, connection: AsyncConnection) -> list[UUID]:
         """The owner keys that work, locked, so that two of them cannot revoke each other at the same time."""

@@ -73,3 +73,29 @@ class CreatedKey(KeyView, frozen=True, kw_only=True):
 class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
     data: list[KeyView]
     next_cursor: str | None = None
+
+
+class TargetList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`targets`: inner hosts (``localhost:3000``), addresses and networks (``192.168.1.0/24``) that a test project's webhooks may
+    reach."""
+
+    targets: Annotated[list[Annotated[str, Meta(min_length=1, max_length=262)]], Meta(max_length=32)]
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """`route`: as it is written in the API, with names in place of ids. `duration_ms`: until the answer began. `left_out`: so many
+    requests of the project were not kept just before, because there were too many at once."""
+
+    request_id: str
+    at: str
+    method: str
+    route: str
+    status: int
+    duration_ms: int
+    key_id: str
+    left_out: int
+
+
+class RequestPage(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[RequestView]
+    next_cursor: str | None = None

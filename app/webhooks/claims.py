@@ -76,8 +76,8 @@ select {", ".join("e." + c.strip() for c in EVENT_COLUMNS.split(","))}
 ENDPOINTS = """
 select w.id, w.url, w.scope, w.secrets, w.signatures, w.headers, w.format, w.local_targets, w.project_id,
        w.enabled and w.deleted_at is null as open, w.verified_at is not null as verified,
-       w.rate_per_s is not null or w.concurrency is not null as limited
-  from vx.webhooks w where w.id = any($1::uuid[])
+       w.rate_per_s is not null or w.concurrency is not null as limited, p.mode, p.settings
+  from vx.webhooks w join vx.projects p on p.id = w.project_id where w.id = any($1::uuid[])
 """
 ALLOW = "select a.webhook_id, a.allowed from vx.allow($1, $2) a"
 RELEASE_EXPIRED = """
@@ -199,6 +199,10 @@ class Claims:
         if excess:
             await connection.execute(POSTPONE, self.id, *_keys(excess))
         return kept
+
+    async def put_off(self, claims: list[Any]) -> None:
+        """A moment: nothing was sent of them."""
+        await self._db.pool("worker").execute(POSTPONE, self.id, *_keys(claims))
 
 
 def _keys(claims: Iterable[Any]) -> tuple[list[UUID], list[UUID], list[int]]:

@@ -21,6 +21,7 @@ from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
 from app.hints import DELIVERIES, Hints
 from app.log.rows import to_public
+from app.projects.targets import targets_of
 from app.supervisor import wait_for_stop
 from app.telemetry import webhook_attempts_total
 from app.vault import Vault, VaultError
@@ -53,6 +54,7 @@ class Delivery:
         clock: Clock,
         *,
         local_targets: bool,
+        project_targets: bool = False,
         proxy: str = "",
         sender: Callable[..., Sender] = Sender,
         chance: random.Random | None = None,
@@ -62,6 +64,7 @@ class Delivery:
         self._hints = hints
         self._clock = clock
         self._local_targets = local_targets
+        self._project_targets = project_targets
         self._proxy = proxy
         self._sender = sender
         self.claims = Claims(db, clock)
@@ -133,6 +136,9 @@ class Delivery:
         try:
             if endpoint["open"]:
                 answer = await self._send(sender, claim, row, endpoint)
+                if answer is None:
+                    await self.claims.put_off([claim])
+                    return
                 verdict = judge(self._attempt(claim, answer), draw=self._chance.random())
             else:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
@@ -172,11 +178,16 @@ class Delivery:
             failing_s=(self._clock.now() - claim["first_at"]).total_seconds(),
         )
 
-    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer:
+    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer | None:
+        """None: the handshake has had its turn, as far as the endpoint's rate goes."""
         try:
             (event,) = await to_public(self._vault, [row])
-            if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
-                return refused
+            listed = targets_of(endpoint["mode"], endpoint["settings"]) if self._project_targets else None
+            shaken = await self._handshakes.passed(endpoint, sender, listed)
+            if shaken.refused is not None:
+                return shaken.refused
+            if shaken.asked and endpoint["limited"]:
+                return None
             body = self._envelopes.body(endpoint, event)
             sent = await self._envelopes.headers(
                 endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
@@ -188,7 +199,9 @@ class Delivery:
             sent[OVERTOOK] = "true"
         if claim["replay"]:
             sent[REPLAY] = "true"
-        return await sender.post(endpoint["url"], body, sent, local_targets=endpoint["local_targets"])
+        return await sender.post(
+            endpoint["url"], body, sent, local_targets=endpoint["local_targets"], listed=listed
+        )
 
     async def _give_back(self) -> None:
         self._astray = False

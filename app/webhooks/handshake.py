@@ -1,14 +1,15 @@
 """Asks a new endpoint whether it wants to hear from us, before the first event goes there: a signed `webhook.handshake`.
 
 Any 2xx is a yes, and holds until the URL changes. Endpoints that a call names by `webhook_url` are not asked: who creates the
-call runs the backend too. Deliveries that come meanwhile share one handshake of this instance.
+call runs the backend too. Deliveries that come meanwhile share one handshake of this instance; it is one request, and counts as
+one where the endpoint has a rate: the delivery that asked has used its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -19,6 +20,7 @@ from app.ids import new_id
 from app.webhooks.envelope import Envelopes, name_of
 from app.webhooks.sender import Answer
 from regions.wire import ids
+from regions.wire.targets import Targets
 
 HANDSHAKE = "webhook.handshake"
 REFUSED = "handshake"
@@ -27,8 +29,24 @@ VERIFIED = "update vx.webhooks set verified_at = clock_timestamp() where id = $1
 
 class Posts(Protocol):
     async def post(
-        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
+        self,
+        url: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        local_targets: bool = False,
+        listed: Targets | None = None,
     ) -> Answer: ...
+
+
+class Handshake(NamedTuple):
+    """`refused` None: events may go there; else what it answered instead. `asked`: it was asked for this delivery."""
+
+    refused: Answer | None
+    asked: bool
+
+
+PASSED = Handshake(refused=None, asked=False)
 
 
 class Handshakes:
@@ -38,20 +56,23 @@ class Handshakes:
         self._clock = clock
         self._running: dict[UUID, asyncio.Task[Answer | None]] = {}
 
-    async def passed(self, endpoint: Any, sender: Posts) -> Answer | None:
-        """None: events may go there. Else what it answered instead. Raises `VaultError`, and what the driver raises."""
+    async def passed(self, endpoint: Any, sender: Posts, listed: Targets | None = None) -> Handshake:
+        """Raises `VaultError`, and what the driver and the sender raise."""
         if endpoint["verified"] or endpoint["scope"] != "project":
-            return None
+            return PASSED
         task = self._running.get(endpoint["id"])
+        asked = task is None
         if task is None:
-            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender))
+            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender, listed))
             task.add_done_callback(lambda _: self._running.pop(endpoint["id"], None))
-        return await asyncio.shield(task)
+        return Handshake(refused=await asyncio.shield(task), asked=asked)
 
-    async def _ask(self, endpoint: Any, sender: Posts) -> Answer | None:
+    async def _ask(self, endpoint: Any, sender: Posts, listed: Targets | None) -> Answer | None:
         message_id, body = self._message(endpoint)
         headers = await self._envelopes.headers(endpoint, message_id, body, self._clock.now())
-        answer = await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+        answer = await sender.post(
+            endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
+        )
         if not answer.good:
             return dataclasses.replace(answer, error=answer.error or REFUSED)
         await self._db.pool("worker").execute(VERIFIED, endpoint["id"], endpoint["url"])

@@ -10,9 +10,12 @@ from app.pointers import escaped
 from app.webhooks.signature import read_secret
 from regions.wire.addresses import AddressError, check_url
 from regions.wire.events import EVENT_TYPES
+from regions.wire.targets import Targets
 
 SCHEMES = ("https", "http")
 ENDPOINTS_MAX = 50
+CALL_URLS_MAX = 5_000
+"""So many different URLs may stand in the creates of a project at a time."""
 SECRETS_MAX = 5
 HEADERS_BYTES_MAX = 4_096
 METADATA_KEY_MAX = 64
@@ -29,9 +32,9 @@ RESERVED_PREFIXES = ("webhook-", "voxplane-", "proxy-")
 DURABLE = tuple(sorted(name for name, kind in EVENT_TYPES.items() if kind.durable))
 
 
-def url_faults(url: str, *, local_targets: bool) -> list[FieldError]:
+def url_faults(url: str, *, local_targets: bool, listed: Targets | None) -> list[FieldError]:
     try:
-        check_url(url, schemes=SCHEMES, local_targets=local_targets)
+        check_url(url, schemes=SCHEMES, local_targets=local_targets, listed=listed)
     except AddressError as error:
         return [FieldError(pointer="/url", detail=f"{error.detail}. {error.fix}")]
     return []

@@ -8,7 +8,7 @@ so (`Voxplane-Replay: true`). Any number of instances carry replays on; a slice 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +17,12 @@ from sqlalchemy import text
 
 from app.clock import Clock, rfc3339
 from app.db import Database
-from app.errors import Conflict, FieldError, Invalid, NotFound, QuotaExceeded
+from app.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.projects.auth import Principal
 from app.supervisor import wait_for_stop
+from app.times import read_window
 from app.webhooks.envelope import name_of
 from app.webhooks.service import Webhooks
 from app.webhooks.shapes import Recover, ReplayView, Resend
@@ -29,10 +30,8 @@ from regions.wire import ids
 
 log = structlog.get_logger()
 
-KEPT = timedelta(days=30)
 CALL_LONGEST = timedelta(hours=25)
 """A call's events are stored at most so long after its creation."""
-EPOCH = datetime.fromtimestamp(0, UTC)
 RUNNING_MAX = 4
 ROOM = 32
 CALLS = 200
@@ -90,7 +89,9 @@ class Recovery:
     async def recover(self, principal: Principal, webhook: str, body: Recover) -> ReplayView:
         """Raises `Invalid`, `NotFound`, and `QuotaExceeded` where too many run already."""
         row = await self._open(principal, webhook)
-        since, until = self._window(body)
+        since, until, faults = read_window(body.since, body.until, self._clock.now())
+        if faults:
+            raise Invalid("This cannot be recovered.", errors=faults)
         given = {
             "id": new_id(self._db.cell), "project": principal.project_id, "webhook": row["id"], "what": body.what,
             "since": since, "until": until, "first": since - CALL_LONGEST,
@@ -150,34 +151,6 @@ class Recovery:
                 fix=f"Enable it first: PATCH /v1/webhooks/{name_of(row)} with enabled true.",
             )
         return row
-
-    def _window(self, body: Recover) -> tuple[datetime, datetime]:
-        now = self._clock.now()
-        since, faults = _time("/since", body.since)
-        until, more = (now, []) if body.until is None else _time("/until", body.until)
-        faults = [*faults, *more]
-        if not faults and since > now:
-            faults.append(FieldError(pointer="/since", detail="is in the future"))
-        if not faults and until <= since:
-            faults.append(FieldError(pointer="/until", detail="is not after since"))
-        if not faults and since < now - KEPT:
-            faults.append(
-                FieldError(pointer="/since", detail="is more than 30 days ago; events are kept for 30 days")
-            )
-        if faults:
-            raise Invalid("This cannot be recovered.", errors=faults)
-        return since, min(until, now)
-
-
-def _time(pointer: str, given: str) -> tuple[datetime, list[FieldError]]:
-    try:
-        at = datetime.fromisoformat(given)
-    except ValueError:
-        at = None
-    if at is not None and at.tzinfo is not None:
-        return at, []
-    detail = "expected RFC 3339 with an offset, such as 2026-01-31T12:00:00Z"
-    return EPOCH, [FieldError(pointer=pointer, detail=detail)]
 
 
 def _view(row: Any) -> ReplayView:

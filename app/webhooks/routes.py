@@ -42,9 +42,16 @@ async def create_webhook(
 
 
 @get("/v1/webhooks", operation_id="listWebhooks", tags=["webhooks"], summary="The project's endpoints")
-async def list_webhooks(control: ControlIn, principal: PrincipalIn) -> WebhookPage:
+async def list_webhooks(
+    control: ControlIn,
+    principal: PrincipalIn,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+) -> WebhookPage:
+    """Its own, the newest first; then those that creates have named by `webhook_url`."""
     principal.require("webhooks:read")
-    return WebhookPage(data=await control.webhooks.all(principal))
+    found, at = await control.webhooks.page(principal, cursor, bounded(limit))
+    return WebhookPage(data=found, next_cursor=at)
 
 
 @get(
@@ -55,7 +62,9 @@ async def list_webhooks(control: ControlIn, principal: PrincipalIn) -> WebhookPa
 )
 async def signing_secret(control: ControlIn, principal: PrincipalIn) -> SigningSecret:
     principal.require("webhooks:write")
-    return SigningSecret(secret=write_secret(await control.webhooks.signing_secret(principal.project_id)))
+    return SigningSecret(
+        secret=write_secret(await control.webhooks.named.signing_secret(principal.project_id))
+    )
 
 
 @get("/v1/webhooks/{webhook_id:str}", operation_id="getWebhook", tags=["webhooks"], summary="One endpoint")

@@ -11,6 +11,8 @@ import asyncio
 import functools
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from yarl import URL
 
 from app.webhooks.lookups import Lookups
 from regions.wire.addresses import AddressError, check_ip, check_url
+from regions.wire.targets import Targets
 
 DEADLINE_S = 15.0
 CONNECT_S = 5.0
@@ -50,9 +53,10 @@ class Answer:
 class FilteredResolver(AbstractResolver):
     """The system's resolver; raises `AddressError` where any address of the host may not be dialled."""
 
-    def __init__(self, lookups: Lookups, *, local_targets: bool) -> None:
+    def __init__(self, lookups: Lookups, *, local_targets: bool, listed: Targets | None = None) -> None:
         self._lookups = lookups
         self._local_targets = local_targets
+        self._listed = listed
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -60,7 +64,13 @@ class FilteredResolver(AbstractResolver):
         found = await self._lookups.find(host, port, family)
         results: list[ResolveResult] = []
         for kind, _, protocol, _, address in found:
-            check_ip(str(address[0]), local_targets=self._local_targets)
+            check_ip(
+                str(address[0]),
+                local_targets=self._local_targets,
+                listed=self._listed,
+                host=host.lower(),
+                port=port,
+            )
             results.append(
                 ResolveResult(
                     hostname=host,
@@ -105,7 +115,8 @@ class _Connector(aiohttp.TCPConnector):
 
 class Sender:
     """One connection pool for the deliveries of this instance to the world, and one for those of test projects where
-    `local_targets` lets them reach this machine. Make it inside the event loop.
+    `local_targets` lets them reach this machine. A project that has listed targets of its own gets a connection per request, which is
+    never another's. Make it inside the event loop.
 
     `proxy`: what goes to the world leaves through it. Every address the host resolves to here is filtered first; the proxy
     resolves the host again, so it must refuse inner addresses too."""
@@ -125,31 +136,38 @@ class Sender:
         self._lookups.close()
 
     async def post(
-        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
+        self,
+        url: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        local_targets: bool = False,
+        listed: Targets | None = None,
     ) -> Answer:
-        """Never raises for what the other side does. `local_targets`: the endpoint is a test project's."""
+        """Never raises for what the other side does. `local_targets`: the endpoint is a test project's; `listed`: which inner
+        targets that project has named."""
         local = local_targets and True in self._sessions
         began = time.perf_counter()
         status: int | None = None
         error: str | None = None
-        excerpt, retry_after_s = b"", None
+        excerpt, retry_after_s = bytearray(), None
         try:
-            target = check_url(url, schemes=("https", "http"), local_targets=local)
+            target = check_url(url, schemes=("https", "http"), local_targets=local, listed=listed)
             where = URL(f"{target.scheme}://{target.authority}{target.path}", encoded=True)
-            proxy = self._proxy if self._proxy and not local else None
+            own = listed is not None and (not self._proxy or listed.admits_host(target.host, target.port))
+            proxy = self._proxy if self._proxy and not local and not own else None
             if proxy:
                 async with asyncio.timeout(CONNECT_S):
                     await self._world.resolve(target.host, target.port)
-            async with self._sessions[local].post(
-                where, data=body, headers=headers, allow_redirects=False, proxy=proxy
-            ) as response:
+            async with (
+                self._session(local, listed if own else None) as session,
+                session.post(
+                    where, data=body, headers=headers, allow_redirects=False, proxy=proxy
+                ) as response,
+            ):
                 status = response.status
                 retry_after_s = _seconds(response.headers.get("Retry-After"))
-                while len(excerpt) < EXCERPT_BYTES:
-                    chunk = await response.content.read(EXCERPT_BYTES - len(excerpt))
-                    if not chunk:
-                        break
-                    excerpt += chunk
+                await _read(response, excerpt)
         except AddressError as refused:
             error = refused.code
         except TimeoutError:
@@ -164,6 +182,24 @@ class Sender:
             retry_after_s=retry_after_s,
             excerpt=excerpt.decode("utf-8", "replace").replace("\x00", ""),
         )
+
+    @asynccontextmanager
+    async def _session(self, local: bool, listed: Targets | None) -> AsyncIterator[aiohttp.ClientSession]:
+        if listed is None:
+            yield self._sessions[local]
+            return
+        # what one project may reach is left open for no other
+        async with _session(FilteredResolver(self._lookups, local_targets=local, listed=listed)) as session:
+            yield session
+
+
+async def _read(response: aiohttp.ClientResponse, excerpt: bytearray) -> None:
+    """What comes of the body until it is long enough: what broke off half-way is kept as well."""
+    while len(excerpt) < EXCERPT_BYTES:
+        chunk = await response.content.read(EXCERPT_BYTES - len(excerpt))
+        if not chunk:
+            return
+        excerpt += chunk
 
 
 def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:

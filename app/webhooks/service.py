@@ -1,22 +1,20 @@
-"""Webhook endpoints: made, changed, removed, their secrets rotated; and the hidden ones behind a call's `webhook_url`."""
+"""Webhook endpoints: made, listed, changed, removed, their secrets rotated. Those behind a call's `webhook_url` are `named`'s."""
 
 from __future__ import annotations
 
-import hmac
 import os
-from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from msgspec import to_builtins
-from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import cursors
 from app.clock import Clock, rfc3339
 from app.db import Database
-from app.errors import Conflict, FieldError, Invalid, NotFound, PreconditionFailed, QuotaExceeded
+from app.errors import BadRequest, Conflict, FieldError, Invalid, NotFound, PreconditionFailed, QuotaExceeded
 from app.hints import Hints
 from app.ids import new_id, parse
 from app.projects.auth import Principal
@@ -24,6 +22,7 @@ from app.tables import webhooks
 from app.vault import Vault
 from app.webhooks import policy
 from app.webhooks.envelope import Envelopes, Secret, has_expired, secrets_of
+from app.webhooks.named import LOCK_PROJECT, NamedUrls
 from app.webhooks.shapes import (
     ChangeWebhook,
     CreatedWebhook,
@@ -35,12 +34,9 @@ from app.webhooks.shapes import (
 from app.webhooks.signature import SECRET_BYTES, read_secret, write_secret
 from regions.wire import ids
 
-PAGE_MAX = 200
-URLS_MAX = 10_000
-FRESH_S = 10.0
+CURSOR_KIND = "webhooks"
 CHANGED = "webhooks"
 """The topic on which instances tell each other that an endpoint was removed, changed or disabled."""
-LOCK_PROJECT = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 class Webhooks:
@@ -48,12 +44,11 @@ class Webhooks:
         self, db: Database, vault: Vault, clock: Clock, hints: Hints, *, local_targets: bool
     ) -> None:
         self._db = db
-        self._vault = vault
         self._clock = clock
         self._hints = hints
         self._local_targets = local_targets
-        self._by_url: OrderedDict[tuple[UUID, str], tuple[UUID, float]] = OrderedDict()
         self.envelopes = Envelopes(vault)
+        self.named = NamedUrls(db, vault, clock, self.envelopes)
 
     async def create(self, principal: Principal, body: CreateWebhook) -> CreatedWebhook:
         """Raises `Invalid`, `Conflict` where there is one like it, `QuotaExceeded` where there are too many."""
@@ -82,17 +77,20 @@ class Webhooks:
             )
         return CreatedWebhook(**await self._view(made), secret=write_secret(secret))
 
-    async def all(self, principal: Principal) -> list[WebhookView]:
-        """The project's own, all of them; then the newest of those that calls have named."""
-        query = (
-            select(webhooks)
-            .where(webhooks.c.deleted_at.is_(None))
-            .order_by(webhooks.c.scope.desc(), webhooks.c.id.desc())
-            .limit(PAGE_MAX)
-        )
+    async def page(
+        self, principal: Principal, cursor: str | None, limit: int
+    ) -> tuple[list[WebhookView], str | None]:
+        """The project's own, the newest first; then those that calls have named. And where to go on. Raises `BadRequest`."""
+        place = tuple_(webhooks.c.scope, webhooks.c.id)
+        query = select(webhooks).where(webhooks.c.deleted_at.is_(None))
+        if cursor:
+            query = query.where(place < tuple_(*_place(cursor)))
+        query = query.order_by(webhooks.c.scope.desc(), webhooks.c.id.desc()).limit(limit)
         async with self._db.project(principal.project_id) as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [WebhookView(**await self._view(row)) for row in rows]
+        last = rows[-1] if len(rows) == limit else None
+        at = cursors.encode(CURSOR_KIND, last["scope"], ids.encode(ids.WEBHOOK, last["id"])) if last else None
+        return [WebhookView(**await self._view(row)) for row in rows], at
 
     async def get(self, principal: Principal, webhook: str) -> tuple[WebhookView, int]:
         """The view, and the version it has."""
@@ -192,73 +190,18 @@ class Webhooks:
 
     def forget(self) -> None:
         """Some endpoint was removed or disabled, here or on another instance."""
-        self._by_url.clear()
+        self.named.forget()
 
     def _changed(self) -> None:
         self.forget()
         self._hints.wake(CHANGED)
-
-    async def for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
-        """The hidden endpoint for a call's `webhook_url`; one per URL and project, signed with the project's own secret. One that
-        was disabled is enabled again: the project has just named it."""
-        now_s = self._clock.monotonic_s()
-        known, read_s = self._by_url.get((project_id, url), (None, 0.0))
-        if known is not None and now_s - read_s < FRESH_S:
-            return known
-        # literal: the planner has to see that it is the partial index's own
-        unique = text("scope = 'call' and deleted_at is null")
-        query = select(webhooks.c.id, webhooks.c.enabled).where((webhooks.c.url == url), unique)
-        async with self._db.project(project_id) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        # an upsert locks the row, and waits for the disk: only where there is something to write
-        found: UUID | None = row.id if row is not None and row.enabled else None
-        if found is None:
-            found = await self._made_for_url(project_id, mode, url)
-        self._by_url[(project_id, url)] = (found, now_s)
-        while len(self._by_url) > URLS_MAX:
-            self._by_url.popitem(last=False)
-        return found
-
-    async def _made_for_url(self, project_id: UUID, mode: str, url: str) -> UUID:
-        secret = await self.signing_secret(project_id)
-        webhook_id, now = new_id(self._db.cell), self._clock.now()
-        row = {
-            "id": webhook_id,
-            "project_id": project_id,
-            "scope": "call",
-            "url": url,
-            "secrets": [self._new_secret(webhook_id, secret, now)],
-            "local_targets": mode == "test",
-            "created_at": now,
-        }
-        unique = text("scope = 'call' and deleted_at is null")
-        statement = (
-            upsert(webhooks)
-            .values(**row)
-            .on_conflict_do_update(
-                index_elements=[webhooks.c.project_id, webhooks.c.url],
-                index_where=unique,
-                set_={"enabled": True, "disabled_reason": None, "failing_since": None},
-                where=text("not vx.webhooks.enabled"),
-            )
-        )
-        query = select(webhooks.c.id).where((webhooks.c.url == url), unique)
-        async with self._db.project(project_id) as connection:
-            await connection.execute(statement)
-            found: UUID | None = await connection.scalar(query)
-        assert found is not None
-        return found
-
-    async def signing_secret(self, project_id: UUID) -> bytes:
-        key = await self._vault.for_project(project_id)
-        return hmac.digest(key.secret, b"webhooks", "sha256")[:SECRET_BYTES]
 
     def _check(self, principal: Principal, body: CreateWebhook | ChangeWebhook) -> None:
         given = to_builtins(body)
         faults: list[FieldError] = []
         if "url" in given:
             local_targets = self._local_targets and principal.mode == "test"
-            faults += policy.url_faults(given["url"], local_targets=local_targets)
+            faults += policy.url_faults(given["url"], local_targets=local_targets, listed=principal.targets)
         faults += policy.type_faults(given.get("types"))
         faults += policy.metadata_faults(given.get("metadata"))
         faults += policy.header_faults(given.get("headers"))
@@ -331,3 +274,12 @@ class Webhooks:
             ],
             "public_keys": await self.envelopes.public_keys(row, now),
         }
+
+
+def _place(cursor: str) -> tuple[str, UUID]:
+    match cursors.decode(CURSOR_KIND, cursor):
+        case ["project" | "call" as scope, str(webhook)] if (
+            found := parse(ids.WEBHOOK, webhook)
+        ) is not None:
+            return str(scope), found
+    raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)

@@ -1,7 +1,7 @@
 """Sends one signed event that never happened, and says what came of it. Decides how often that may be asked for.
 
 It goes the way of every delivery: through the address filter, with the endpoint's headers and secrets, after a handshake where
-there was none. Nothing of it is stored but that the handshake was answered.
+there was none, and within the endpoint's own rate and concurrency. Nothing of it is stored but that the handshake was answered.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from app.errors import FieldError, Invalid, QuotaExceeded, Unavailable
 from app.ids import new_id
 from app.projects.auth import Principal
 from app.vault import VaultError
+from app.webhooks.beside import beside
 from app.webhooks.envelope import type_of
-from app.webhooks.handshake import Handshakes
+from app.webhooks.handshake import Handshakes, Posts
 from app.webhooks.policy import ENDPOINTS_MAX
 from app.webhooks.samples import SAMPLES
 from app.webhooks.sender import Answer, Sender
@@ -24,6 +25,7 @@ from app.webhooks.service import Webhooks
 from app.webhooks.shapes import TestResult, TestWebhook
 from regions.wire import ids
 from regions.wire.events import FINAL_TYPE, PublicEvent
+from regions.wire.targets import Targets
 
 TEST = "Voxplane-Test"
 BURST, PER_S = float(ENDPOINTS_MAX), 1.0
@@ -52,7 +54,7 @@ class Tests:
             raise QuotaExceeded("Test events are limited to one a second.", retry_after_s=1)
         endpoint = {**row, "verified": row["verified_at"] is not None}
         event = self._event(body.type)
-        answer = await self._send(endpoint, event)
+        answer = await self._send(endpoint, event, principal.targets)
         return TestResult(
             ok=answer.good,
             event_id=event.id,
@@ -64,17 +66,11 @@ class Tests:
             fix=None if answer.good else _fix(answer),
         )
 
-    async def _send(self, endpoint: dict[str, Any], event: PublicEvent) -> Answer:
+    async def _send(self, endpoint: dict[str, Any], event: PublicEvent, listed: Targets | None) -> Answer:
         sender = Sender(local_targets=self._local_targets, proxy=self._proxy)
         try:
-            if (refused := await self._handshakes.passed(endpoint, sender)) is not None:
-                return refused
-            body = self._webhooks.envelopes.body(endpoint, event)
-            headers = await self._webhooks.envelopes.headers(
-                endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
-            )
-            headers[TEST] = "true"
-            return await sender.post(endpoint["url"], body, headers, local_targets=endpoint["local_targets"])
+            async with beside(self._db, sender, endpoint) as limited:
+                return await self._asked(endpoint, event, limited, listed)
         except VaultError:
             raise Unavailable(
                 "The endpoint's secret cannot be opened by this instance.",
@@ -82,6 +78,21 @@ class Tests:
             ) from None
         finally:
             await sender.close()
+
+    async def _asked(
+        self, endpoint: dict[str, Any], event: PublicEvent, sender: Posts, listed: Targets | None
+    ) -> Answer:
+        refused = (await self._handshakes.passed(endpoint, sender, listed)).refused
+        if refused is not None:
+            return refused
+        body = self._webhooks.envelopes.body(endpoint, event)
+        headers = await self._webhooks.envelopes.headers(
+            endpoint, event.id, body, self._clock.now(), content_type=type_of(endpoint)
+        )
+        headers[TEST] = "true"
+        return await sender.post(
+            endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
+        )
 
     def _event(self, type_: str) -> PublicEvent:
         cell = self._db.cell

@@ -27,6 +27,7 @@ BACKLOG_MAX = 100_000
 DISABLE_AFTER_H = 120
 LATE_S = 10.0
 """What was written as the endpoint was opened, by whoever still saw it full, is committed after so long."""
+NAMED_KEPT_D = 30
 WARN_AT_PERCENT = (50, 70, 90)
 DISABLED_REASON = "nothing but failures for five days"
 
@@ -75,6 +76,16 @@ update vx.webhooks set enabled = false, disabled_reason = $1
 returning id
 """
 
+# What calls have named, and none for as long as events can be replayed.
+RECLAIM = f"""
+update vx.webhooks w set deleted_at = clock_timestamp(), enabled = false where w.id in (
+  select h.id from vx.webhooks h
+   where h.scope = 'call' and h.deleted_at is null and h.named_at < clock_timestamp() - interval '{NAMED_KEPT_D} days'
+     and h.waiting = 0
+     and not exists (select from vx.deliveries d where d.webhook_id = h.id and d.state in ('pending', 'parked'))
+   order by h.named_at limit 500 for no key update skip locked)
+"""
+
 
 class Upkeep:
     def __init__(
@@ -99,7 +110,12 @@ class Upkeep:
             reopened = await connection.fetch(REOPEN, self._backlog_max, new_id(self._db.cell), self._late_s)
             warned = await connection.fetch(WARN, list(WARN_AT_PERCENT))
             disabled = await connection.fetch(DISABLE, DISABLED_REASON)
+            await connection.execute(RECLAIM)
         self._say(filled, reopened, warned, disabled)
+        if reopened:
+            self._hints.wake(TOPIC)
+        if disabled:
+            self._hints.wake(CHANGED)
 
     def _say(self, filled: list[Any], reopened: list[Any], warned: list[Any], disabled: list[Any]) -> None:
         for row in filled:
@@ -113,7 +129,3 @@ class Upkeep:
             log.warning(
                 "webhook.disabled", webhook=ids.encode(ids.WEBHOOK, row["id"]), reason=DISABLED_REASON
             )
-        if reopened:
-            self._hints.wake(TOPIC)
-        if disabled:
-            self._hints.wake(CHANGED)

@@ -292,6 +292,8 @@ class Session:
         if popped is not None:
             self._echo_marks(popped.marks)
             self._record(self._speech.facts(popped))
+            if (tick := self._speech.tick(popped)) is not None:
+                self._live("playback.tick", tick)
             if popped.started:
                 self._listening.answered()
             if self._caller.play(popped, stamp=stamp, now=now):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from regions.edge.utterances import Utterances
 from regions.media.playout import Playout, Popped
 from regions.wire.media import Position
 from regions.wire.snapshot import CallSnapshot, Turn, Word
 
+TICK_MS = 1_000
 Fact = tuple[str, dict[str, object]]
 """Type and data of an event to record."""
 
@@ -97,6 +100,12 @@ class AgentSpeech:
                 found.append(("turn.ended", {"role": "agent", "text": said.text, "utterance": utterance}))
             self._utterances.drop(utterance)
         return found
+
+    def tick(self, popped: Popped) -> bytes | None:
+        """Once a second of an utterance that is being played: how far it is, for whoever listens at the moment."""
+        if popped.frame is None or popped.done or popped.offset_ms < TICK_MS or popped.offset_ms % TICK_MS:
+            return None
+        return msgspec.json.encode({"utterance": popped.utterance, "offset_ms": popped.offset_ms})
 
     def _ran_out(self, at: Position) -> list[Fact]:
         """Of an utterance that its backend did not live to end, all that had come has been played."""

@@ -6,7 +6,8 @@ resolves to; whoever dials connects to the very address that passed, so that a n
 and documentation ranges, and the ways to hide an IPv4 address in an IPv6 one (mapped, compatible, NAT64, 6to4, Teredo).
 Numbers written in odd ways (octal, hexadecimal, one integer, short forms) are refused as such.
 
-`local_targets` admits loopback, and `ws://` and `http://` with it: for test projects of a local deployment.
+`local_targets` admits loopback, and `ws://` and `http://` with it: for test projects of a local deployment. `listed` admits what the
+project has named itself (`regions.wire.targets`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
+
+from regions.wire.targets import Targets
 
 URL_CHARS_MAX = 2_048
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -80,11 +83,13 @@ class Target:
 
 
 @lru_cache(maxsize=4_096)
-def check_url(url: str, *, schemes: tuple[str, ...], local_targets: bool = False) -> Target:
+def check_url(
+    url: str, *, schemes: tuple[str, ...], local_targets: bool = False, listed: Targets | None = None
+) -> Target:
     """`schemes`: the secure one first, then the plain one, which only `local_targets` admits. Raises `AddressError`, which
     for another place than those that may be dialled says which ones are."""
     try:
-        return _taken_apart(url, schemes=schemes, local_targets=local_targets)
+        return _taken_apart(url, schemes=schemes, local_targets=local_targets, listed=listed)
     except AddressError as error:
         if error.code not in _ELSEWHERE:
             raise
@@ -101,7 +106,9 @@ def _places(schemes: tuple[str, ...], *, local_targets: bool) -> str:
     )
 
 
-def _taken_apart(url: str, *, schemes: tuple[str, ...], local_targets: bool) -> Target:
+def _taken_apart(
+    url: str, *, schemes: tuple[str, ...], local_targets: bool, listed: Targets | None
+) -> Target:
     if (
         not url
         or len(url) > URL_CHARS_MAX
@@ -127,16 +134,18 @@ def _taken_apart(url: str, *, schemes: tuple[str, ...], local_targets: bool) -> 
     if parts.fragment:
         raise AddressError("bad_url", "a URL to dial has no fragment", "Leave # and what follows out.")
     host = (parts.hostname or "").lower()
-    _check_host(host, local_targets=local_targets)
     secure = parts.scheme == schemes[0]
-    if not secure and not (local_targets and is_local_name(host)):
+    number = port if port is not None else (443 if secure else 80)
+    own = listed is not None and listed.admits_host(host, number)
+    if not own:
+        _check_host(host, local_targets=local_targets)
+    if not secure and not own and not (local_targets and is_local_name(host)):
         raise AddressError(
             "insecure",
             f"{parts.scheme}:// to that host is not encrypted",
             f"Use {schemes[0]}://.",
         )
-    number = port if port is not None else (443 if secure else 80)
-    if number == 0 or (number in _PORTS_CLOSED and not is_local_name(host)):
+    if number == 0 or (number in _PORTS_CLOSED and not (local_targets and is_local_name(host))):
         raise AddressError(
             "bad_port", "this port is not dialled", "Use the port of a web server, such as 443."
         )
@@ -146,13 +155,18 @@ def _taken_apart(url: str, *, schemes: tuple[str, ...], local_targets: bool) -> 
 
 
 @lru_cache(maxsize=4_096)
-def check_ip(text: str, *, local_targets: bool = False) -> None:
-    """Raises `AddressError` unless a socket may be opened to this address. IPv6 zones are refused."""
+def check_ip(
+    text: str, *, local_targets: bool = False, listed: Targets | None = None, host: str = "", port: int = 0
+) -> None:
+    """Raises `AddressError` unless a socket may be opened to this address. IPv6 zones are refused. `host`, `port`: of the URL,
+    where something is `listed`."""
     try:
         address = ip_address(text)
     except ValueError:
         raise AddressError("bad_address", "this is not an address", "Use a public address.") from None
     if local_targets and is_loopback(address):
+        return
+    if listed is not None and listed.admits(address, host, port):
         return
     if not is_public(address):
         raise AddressError(

@@ -186,7 +186,10 @@ class PlaybackDone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaybackTick(msgspec.Struct, frozen=True, kw_only=True):
-    """Reserved, volatile: nothing writes it yet."""
+    """Volatile: once a second of an utterance that is being played. `offset_ms`: what of it has been sent to the caller."""
+
+    utterance: Utterance
+    offset_ms: Milliseconds
 
 
 class TranscriptPartial(msgspec.Struct, frozen=True, kw_only=True):

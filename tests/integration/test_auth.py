@@ -76,6 +76,9 @@ async def test_a_role_may_do_what_its_scopes_say_and_no_more(api: Api, project: 
         "regions:read": ("GET", "/v1/regions", None),
         "webhooks:read": ("GET", "/v1/webhooks", None),
         "webhooks:write": ("DELETE", "/v1/webhooks/x", None),
+        "requests:read": ("GET", "/v1/requests", None),
+        "targets:read": ("GET", "/v1/targets", None),
+        "targets:write": ("PUT", "/v1/targets", {"targets": []}),
         "keys:read": ("GET", "/v1/keys", None),
         "keys:write": ("POST", "/v1/keys", {"name": "n", "role": "viewer"}),
     }

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from app.local.receiver import WebhookReceiver
+from app.webhooks import recovery
 from tests.support.api import Api, Project
 from tests.support.cli import WITHIN_S, begin, invoke, voxplane
 from tests.support.fleet import three_regions
@@ -143,6 +144,22 @@ async def test_an_endpoint_that_hangs_is_told_from_an_instance_that_is_away(
         tried = await voxplane("trigger", "call.ended", **env_of(api, project))
     assert (tried.code, made.json()["id"] in tried.out) == (1, True), tried
     assert "timeout" in tried.out
+
+
+async def test_a_replay_that_is_canceled_is_no_success(
+    api: Api, project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "SLICE", "select -1 where $1::integer > 0 and $2::integer > 0")
+    env = env_of(api, project)
+    hook = (await voxplane("webhooks", "create", receiver.url, **env)).out.split()[0]
+    again = await begin("replay", hook, "--since", "1h", **env)
+    async with asyncio.timeout(WITHIN_S):
+        assert again.stderr is not None
+        begun = (await again.stderr.readline()).decode()
+        path = f"/v1/webhooks/{hook}/replays/{begun.partition(':')[0]}/cancel"
+        assert (await project.client.post(path)).json()["state"] == "canceled"
+        out, _ = await again.communicate()
+    assert (again.returncode, out.decode()) == (1, "canceled: 0 sent again\n")
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ async def test_too_little_is_refused_and_too_much_is_clamped(
 
 
 async def test_what_is_kept_no_longer_is_gone_and_never_skipped_in_silence(
-    api: Api, project: Project, owners: list[EdgeIdentity], monkeypatch: pytest.MonkeyPatch
+    api: Api, project: Project, owners: list[EdgeIdentity]
 ) -> None:
     """A week of calls is dropped: readers from before are told, on every way, and given the way on."""
     call = await call_with(api, project, owners, "call.answered", "call.ended")
@@ -161,8 +161,7 @@ async def test_what_is_kept_no_longer_is_gone_and_never_skipped_in_silence(
         housework = housekeeping.Housekeeping(api.control.db, api.control.clock)
         await housework.drop_events()
         assert (await project.client.get("/v1/events", params={"cursor": first})).status_code == 200
-        monkeypatch.setattr(housekeeping, "EVENTS_KEPT", timedelta(days=-10))
-        await housework.drop_events()
+        await housekeeping.Housekeeping(api.control.db, api.control.clock, events_kept_d=-10).drop_events()
         await superuser.execute("select vx.ensure_partitions(now() - interval '7 days', 5)")
     finally:
         await superuser.close()

@@ -12,11 +12,11 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.local.receiver import WebhookReceiver
-from app.webhooks import service
+from app.webhooks.claims import Claims
 from app.webhooks.handshake import HANDSHAKE
 from app.webhooks.upkeep import Upkeep
 from regions.wire import ids as wire
-from tests.support.api import Api, Project
+from tests.support.api import Api, Project, problem
 from tests.support.fleet import three_regions
 from tests.support.hooks import make_call, make_hook, superuser, until
 from voxplane import verify
@@ -180,6 +180,70 @@ async def test_a_rate_and_a_concurrency_hold_over_all_instances(
         await undone.rollback()
 
 
+async def test_what_is_no_delivery_keeps_the_limits_too(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    hook = await make_hook(project, receiver, rate_per_s=3, concurrency=1)
+    hook_id = wire.decode(wire.WEBHOOK, hook["id"])
+    path = f"/v1/webhooks/{hook['id']}/test"
+    async with superuser(api) as connection:
+        undone = connection.transaction()
+        await undone.start()
+        admit = "select vx.admit($1, $2)"
+        # the handshake and the test: one place, two of the rate
+        assert [await connection.fetchval(admit, hook_id, s) for s in (40.0, None)] == ["go", "go"]
+        assert await connection.fetchval(admit, hook_id, 40.0) == "busy"
+        allowed = await connection.fetchval(
+            "select allowed from vx.allow(array[$1::uuid], array[1])", hook_id
+        )
+        assert allowed == 1
+        await connection.execute(
+            "insert into vx.deliveries (call_id, webhook_id, seq, project_id, state, claimed_until)"
+            " values (gen_random_uuid(), $1, 1, $2, 'in_flight', now())",
+            hook_id,
+            wire.decode(wire.PROJECT, project.id),
+        )
+        allowed = await connection.fetchval(
+            "select allowed from vx.allow(array[$1::uuid], array[1])", hook_id
+        )
+        assert allowed == 0, "the test has the endpoint's only place"
+        await undone.rollback()
+        busy = "update vx.webhooks set beside_until = now() + interval '1 hour' where id = $1"
+        await connection.execute(busy, hook_id)
+        refused = await project.client.post(path, json={})
+        assert problem(refused) == (429, "quota_exceeded")
+        await connection.execute("update vx.webhooks set beside_until = '-infinity' where id = $1", hook_id)
+        tested = await project.client.post(path, json={})
+        assert tested.json()["ok"], tested.text
+        left = await connection.fetchrow(
+            "select tokens, beside_until < now() as free from vx.webhooks where id = $1", hook_id
+        )
+    assert left["tokens"] < 2, "the handshake and the test were counted"
+    assert left["free"], "its place is free again"
+
+
+async def test_a_handshake_has_a_turn_of_its_own_where_there_is_a_rate(
+    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_off: list[Any] = []
+    before = Claims.put_off
+
+    async def seen(claims: Claims, given: list[Any]) -> None:
+        put_off.extend(given)
+        await before(claims, given)
+
+    monkeypatch.setattr(Claims, "put_off", seen)
+    await make_hook(project, receiver)
+    await make_call(project)
+    await receiver.until(1, 15)
+    assert put_off == []
+    await make_hook(project, receiver, types=["call.created"], rate_per_s=2)
+    await make_call(project)
+    await receiver.until(3, 15)
+    assert len(put_off) == 1
+    assert receiver.handshakes >= 1
+
+
 async def test_a_slow_endpoint_gets_all_and_a_clock_that_was_set_back_holds_nothing_up(
     api: Api, project: Project, receiver: WebhookReceiver
 ) -> None:
@@ -269,18 +333,6 @@ async def test_the_same_twice_is_refused(project: Project, receiver: WebhookRece
     changed = await project.client.patch(path, json={"types": ["call.ended", "call.created"]})
     assert (changed.status_code, changed.json()["code"]) == (409, "duplicate_webhook")
     assert (await project.client.patch(path, json={"url": receiver.url})).status_code == 200
-
-
-async def test_the_projects_own_are_listed_before_those_that_calls_have_named(
-    project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "PAGE_MAX", 2)
-    hook = await make_hook(project, receiver)
-    for n in range(2):
-        await make_call(project, webhook_url=f"{receiver.url}?n={n}")
-    listed = (await project.client.get("/v1/webhooks")).json()["data"]
-    assert [h["scope"] for h in listed] == ["project", "call"]
-    assert listed[0]["id"] == hook["id"]
 
 
 async def test_every_endpoint_can_be_tried_at_once(project: Project, receiver: WebhookReceiver) -> None:

@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from app.db import TRANSACTION_DEADLINE_MS
+from app.hints import DELIVERIES
 from app.local.receiver import WebhookReceiver
-from app.webhooks import recovery
+from app.webhooks import delivery, recovery
 from app.webhooks.upkeep import Upkeep
 from regions.wire import ids as wire
 from tests.support.api import Api, Project
@@ -66,6 +67,22 @@ async def test_one_event_is_sent_again_under_its_id(project: Project, receiver: 
     assert "voxplane-replay" not in receiver.headers[0]
     for event in ({"call_id": call, "seq": 99}, {"call_id": "call_nonsense", "seq": 1}):
         assert (await project.client.post(path, json=event)).status_code == 404
+
+
+async def test_what_is_sent_again_of_a_call_follows_at_once(
+    api: Api, project: Project, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever settles one has the next of its line claimed: nobody waits for the next look."""
+    monkeypatch.setattr(delivery, "POLL_S", 60.0)
+    try:
+        hook = await make_hook(project, receiver)
+        call = await make_call(project)
+        assert (await project.client.post(f"/v1/calls/{call}/end")).status_code == 200
+        await receiver.until(2, 15)
+        await recovered(project, hook, what="all")
+        assert [e["seq"] for e in receiver.received] == [1, 2, 1, 2]
+    finally:
+        api.control.hints.wake(DELIVERIES)
 
 
 async def test_what_an_endpoint_missed_comes_in_order_and_once(

@@ -263,9 +263,7 @@ class HookSender:
         self._world = world
         self._life = life
 
-    async def post(
-        self, url: str, body: bytes, headers: dict[str, str], *, local_targets: bool = False
-    ) -> Answer:
+    async def post(self, url: str, body: bytes, headers: dict[str, str], **_: Any) -> Answer:
         try:
             async with asyncio.timeout(HOOK_WITHIN_S):
                 status: int = await self._world.network.request(self._life, "hooks", body)

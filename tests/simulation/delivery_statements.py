@@ -124,7 +124,7 @@ class DeliveryStatements:
 
     def endpoints(self, t: Tables, x: Txn, ids: list[UUID]) -> list[Row]:
         return [
-            {**w, "open": w["enabled"], "verified": True, "limited": False}
+            {**w, "open": w["enabled"], "verified": True, "limited": False, "mode": "test", "settings": "{}"}
             for i in ids
             if (w := t.rows["webhooks"].get(i)) is not None
         ]

@@ -48,9 +48,10 @@ SNAPSHOT_KEY = b"s" * 32
 
 
 class Log:
-    """Acknowledges whatever is written, soon; keeps it. `volatile` is dropped."""
+    """Acknowledges whatever is written, soon; keeps it. `live`: what was volatile."""
 
     def __init__(self) -> None:
+        self.live: list[tuple[str, dict[str, Any]]] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     def of(self, type_: str) -> list[dict[str, Any]]:
@@ -71,7 +72,7 @@ class Log:
             )
 
     def volatile(self, call: str, epoch: int, type_: str, at_ms: int, data: bytes) -> None:
-        return
+        self.live.append((type_, json.loads(data)))
 
 
 class Backend:

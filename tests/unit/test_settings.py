@@ -43,3 +43,20 @@ def test_an_instance_sends_webhooks_unless_it_is_told_not_to() -> None:
     ]  # fmt: skip
     with pytest.raises(ControlSettingsError, match="VOXPLANE_DELIVERIES"):
         Settings.from_env(CONTROL | {"VOXPLANE_DELIVERIES": "no"})
+
+
+def test_projects_list_no_inner_targets_unless_the_deployment_lets_them() -> None:
+    assert [
+        Settings.from_env(CONTROL | {"VOXPLANE_ALLOW_PROJECT_TARGETS": v}).project_targets
+        for v in ("", "0", "1")
+    ] == [False, False, True]
+    with pytest.raises(ControlSettingsError, match="VOXPLANE_ALLOW_PROJECT_TARGETS"):
+        Settings.from_env(CONTROL | {"VOXPLANE_ALLOW_PROJECT_TARGETS": "test"})
+
+
+def test_calls_are_kept_as_long_as_their_events() -> None:
+    kept = Settings.from_env(CONTROL | {"VOXPLANE_EVENTS_KEPT_DAYS": "60", "VOXPLANE_CALLS_KEPT_DAYS": "60"})
+    assert (kept.events_kept_d, kept.calls_kept_d) == (60, 60)
+    for wrong in ({"VOXPLANE_EVENTS_KEPT_DAYS": "91"}, {"VOXPLANE_CALLS_KEPT_DAYS": "29"}):
+        with pytest.raises(ControlSettingsError, match="VOXPLANE_CALLS_KEPT_DAYS"):
+            Settings.from_env(CONTROL | wrong)

@@ -397,6 +397,15 @@ async def test_a_hang_up_is_a_hang_up(tmp_path: Path) -> None:
         assert len(made.starts) == 1
 
 
+async def test_whoever_listens_is_told_how_far_an_utterance_is(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, backend() as made, in_call(edge, made) as caller:
+        await made.play(0, 60)
+        await close_1000(made.sockets[0])
+        await until(lambda: caller.over, "the end")
+        assert edge.log.of("playback.done") == [{"utterance": 1, "length_ms": 1_200}]
+        assert edge.log.live == [("playback.tick", {"utterance": 1, "offset_ms": 1_000})]
+
+
 async def test_a_backend_that_dies_while_its_call_is_moved_is_dialled_by_whoever_has_the_call(
     tmp_path: Path,
 ) -> None:

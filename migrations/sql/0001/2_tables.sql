@@ -35,6 +35,24 @@ create table vx.content_keys (
 );
 create index on vx.content_keys (project_id, id);
 
+-- What a project has asked of the API lately, for its developers to look at. A partition a day, none of them written ahead: they are
+-- emptied by a crash and by a failover, and cost the log of the database nothing.
+create table vx.requests (
+  id          uuid not null,                        -- a UUIDv7: its order is theirs
+  project_id  uuid not null,
+  at          timestamptz not null,
+  request_id  text not null,
+  method      text not null,
+  route       text not null,
+  status      smallint not null,
+  ms          integer not null,
+  key_id      uuid not null,
+  left_out    integer not null,                     -- so many of the project's were not kept before this one
+  primary key (id)
+) partition by range (id);
+create index on vx.requests (project_id, id);
+create index on vx.requests (project_id, id) where status >= 400;
+
 create table vx.idempotency (
   project_id  uuid not null,
   route       text not null,
@@ -248,6 +266,13 @@ create table vx.horizon (
   at      timestamptz not null
 );
 
+-- Which transactions had begun at a time: whatever began later has a number of at least this. So a feed is entered by time without an
+-- index over it (see app/log/feeds.py).
+create table vx.feed_marks (
+  at   timestamptz primary key,
+  xid  bigint not null
+);
+
 -- ------------------------------------------------------------------------------------------------------- the log
 -- Partitioned by the time of the call's creation, which the call's id carries: a UUIDv7 sorts by it.
 
@@ -365,6 +390,7 @@ create table vx.webhooks (
   concurrency      integer,
   tokens           double precision not null default 0,   -- of the rate: what is left at `tokens_at`
   tokens_at        timestamptz not null default '-infinity',
+  beside_until     timestamptz not null default '-infinity',  -- a request that is no delivery takes one of the concurrency
   enabled          boolean not null default true,
   disabled_reason  text,
   verified_at      timestamptz,                     -- it has answered a handshake
@@ -374,12 +400,14 @@ create table vx.webhooks (
   full_since       timestamptz,                     -- too many were; what comes meanwhile is made up for from the log
   version          integer not null default 1,
   created_at       timestamptz not null default now(),
+  named_at         timestamptz,                     -- of a call's: when a create named it, to the hour
   deleted_at       timestamptz,
   takes            boolean not null generated always as (enabled and deleted_at is null and full_since is null) stored
 );
 create index on vx.webhooks (project_id) where deleted_at is null;
 create index on vx.webhooks (project_id) where takes and scope = 'project';
 create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
+create index on vx.webhooks (named_at) where scope = 'call' and deleted_at is null;
 
 -- Whether an endpoint wants events of a type; `call.*` stands for all that begin so.
 create function vx.wants(p_types text[], p_type text) returns boolean language sql immutable as $$
@@ -476,7 +504,8 @@ begin
   return made;
 end $$;
 
--- Drops the events of the oldest week of calls whose every call had ended two days before p_before; false where there is none.
+-- Drops the events of the oldest week of calls whose every call had ended two days before p_before, and with them the deliveries and
+-- attempts: what they were of is gone. False where there is none.
 -- It waits half a second for the lock that it needs, then leaves it for another time: nobody is to wait behind it.
 create function vx.drop_events(p_before timestamptz) returns boolean
 language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
@@ -508,7 +537,69 @@ begin
   update vx.kept set feed_xid = greatest(feed_xid, newest), calls_from = greatest(calls_from, upto) where log = 'events';
   execute format('drop table vx.%I', part);
   execute format('drop table if exists vx.%I', 'late_' || part);
+  execute format('drop table if exists vx.%I', replace(part, 'events_', 'deliveries_'));
+  execute format('drop table if exists vx.%I', replace(part, 'events_', 'delivery_attempts_'));
   return true;
+end $$;
+
+-- The same for the calls themselves, a week whose events are gone; and for what a clock far off has written, a few thousand at a
+-- time. A call that has not ended stays, and the weeks from its own on.
+create function vx.drop_calls(p_before timestamptz, p_most integer) returns boolean
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
+declare
+  part text; week timestamptz; upto uuid; far uuid := vx.first_uuid_at(p_before);
+begin
+  if not pg_try_advisory_xact_lock(7423002) then
+    return false;  -- another instance is at it
+  end if;
+  with old as (select id from vx.calls_default where id < far and ended_at < p_before limit p_most),
+       events as (delete from vx.events_default e using old where e.call_id = old.id),
+       late as (delete from vx.late_events_default e using old where e.call_id = old.id),
+       deliveries as (delete from vx.deliveries_default e using old where e.call_id = old.id),
+       attempts as (delete from vx.delivery_attempts_default e using old where e.call_id = old.id)
+  delete from vx.calls_default c using old where c.id = old.id;
+  select c.relname, to_timestamp(right(c.relname, 7), 'IYYY"w"IW') into part, week
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+   where i.inhparent = 'vx.calls'::regclass and c.relname ~ '^calls_\d{4}w\d{2}$'
+   order by c.relname limit 1;
+  if part is null or week + interval '9 days' > p_before then
+    return false;
+  end if;
+  upto := vx.first_uuid_at(week + interval '7 days');
+  if to_regclass('vx.' || replace(part, 'calls_', 'events_')) is not null
+     or exists (select from vx.calls where id >= vx.first_uuid_at(week) and id < upto and ended_at is null) then
+    return false;
+  end if;
+  perform set_config('lock_timeout', '500ms', true);
+  execute format('drop table vx.%I', part);
+  return true;
+end $$;
+
+-- Partitions of vx.requests from yesterday to the day after tomorrow; those that are older than p_days are dropped.
+create function vx.turn_requests(p_now timestamptz, p_days integer) returns void
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
+declare
+  day timestamptz; part text;
+begin
+  if not pg_try_advisory_xact_lock(7423003) then
+    return;  -- another instance is at it
+  end if;
+  for i in -1 .. 2 loop
+    day := date_trunc('day', p_now) + make_interval(days => i);
+    part := 'requests' || to_char(day, 'YYYYMMDD');
+    if to_regclass('vx.' || part) is null then
+      execute format('create unlogged table vx.%I partition of vx.requests for values from (%L) to (%L)',
+                     part, vx.first_uuid_at(day), vx.first_uuid_at(day + interval '1 day'));
+    end if;
+  end loop;
+  perform set_config('lock_timeout', '500ms', true);
+  for part in
+    select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'vx.requests'::regclass and c.relname ~ '^requests\d{8}$'
+       and right(c.relname, 8) < to_char(p_now - make_interval(days => p_days), 'YYYYMMDD')
+  loop
+    execute format('drop table vx.%I', part);
+  end loop;
 end $$;
 
 create function vx.first_uuid_at(p_at timestamptz) returns uuid language sql immutable as $$

@@ -10,15 +10,15 @@ do $$
 declare t text;
 begin
   foreach t in array array['projects', 'api_keys', 'content_keys', 'idempotency', 'calls', 'events', 'late_events',
-                           'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'probes'] loop
+                           'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'requests', 'probes'] loop
     execute format('alter table vx.%I enable row level security', t);
     execute format('alter table vx.%I force row level security', t);
     execute format('create policy owner_all on vx.%I to vx_owner using (true) with check (true)', t);
     execute format('create policy project_own on vx.%I to vx_api using (%s = (select vx.current_project())) with check (%s = (select vx.current_project()))',
                    t, case t when 'projects' then 'id' else 'project_id' end, case t when 'projects' then 'id' else 'project_id' end);
   end loop;
-  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys', 'idempotency',
-                           'probes'] loop
+  foreach t in array array['projects', 'calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys',
+                           'idempotency', 'requests', 'probes'] loop
     execute format('create policy worker_all on vx.%I to vx_worker using (true) with check (true)', t);
   end loop;
   foreach t in array array['projects', 'api_keys', 'content_keys'] loop
@@ -26,13 +26,16 @@ begin
   end loop;
 end $$;
 
-grant select on vx.projects to vx_api;
+grant select, update (settings, version) on vx.projects to vx_api;
+grant select (id, mode, settings) on vx.projects to vx_worker;
 grant select, insert, update on vx.api_keys to vx_api;
 grant select on vx.content_keys to vx_api;
 grant select, insert on vx.idempotency to vx_api;
 grant select, insert on vx.calls to vx_api;
 grant select, insert on vx.events to vx_api;
 grant select on vx.late_events to vx_api;
+grant select on vx.requests to vx_api;
+grant insert on vx.requests to vx_worker;
 grant select, insert, update on vx.webhooks to vx_api;
 grant select, insert, update on vx.deliveries to vx_api;
 grant select on vx.delivery_attempts to vx_api;
@@ -40,10 +43,13 @@ grant select, insert, update on vx.replays to vx_api;
 grant select on vx.regions, vx.edges to vx_api;
 grant select, insert, update on vx.horizon to vx_api, vx_worker;
 grant select on vx.kept to vx_api;
+grant select on vx.feed_marks to vx_api;
+grant select, insert, delete on vx.feed_marks to vx_worker;
 grant select, update on vx.kept to vx_worker;
 
 grant select on vx.calls, vx.events, vx.content_keys, vx.regions, vx.edges to vx_worker;
 grant select, update on vx.webhooks, vx.deliveries to vx_worker;
+grant delete on vx.webhooks, vx.replays to vx_worker;
 grant insert on vx.deliveries to vx_worker;
 grant select, insert on vx.delivery_attempts to vx_worker;
 grant select, insert, update on vx.replays to vx_worker;
@@ -89,6 +95,7 @@ grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_
 grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
 grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
-grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz) to vx_worker;
+grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz),
+  vx.drop_calls(timestamptz, integer), vx.turn_requests(timestamptz, integer) to vx_worker;
 
 reset role;

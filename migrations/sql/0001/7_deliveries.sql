@@ -29,6 +29,7 @@ declare
   webhooks uuid[];
   well uuid[];
   ill uuid[];
+  again boolean;
   due integer := 0;
 begin
   insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms, status, error, excerpt)
@@ -50,8 +51,9 @@ begin
   )
   select (select array_agg(l.call_id) from lines l), (select array_agg(l.webhook_id) from lines l),
          (select array_agg(distinct s.webhook_id) from settled s where s.state = 'delivered'),
-         (select array_agg(distinct s.webhook_id) from settled s where s.state <> 'delivered')
-    into calls, webhooks, well, ill;
+         (select array_agg(distinct s.webhook_id) from settled s where s.state <> 'delivered'),
+         exists (select from settled s where s.state <> 'pending' and s.replay)
+    into calls, webhooks, well, ill, again;
 
   -- How long an endpoint has done nothing but fail. Written where it changes, and not where somebody else is writing it.
   if well is not null then
@@ -80,7 +82,8 @@ begin
                           and (a.state = 'pending' or a.state = 'in_flight' and not a.parked));
     get diagnostics due = row_count;
   end if;
-  return due;
+  -- what is sent again is pending from the start, and the next of its line may be claimed now
+  return due + again::integer;
 end $$;
 
 grant execute on function vx.first_state(uuid, uuid) to vx_owner;

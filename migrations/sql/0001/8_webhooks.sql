@@ -11,7 +11,7 @@ declare
   have double precision;
 begin
   for w in
-    select h.id, h.rate_per_s, h.concurrency, h.tokens, h.tokens_at, t.k
+    select h.id, h.rate_per_s, h.concurrency, h.tokens, h.tokens_at, h.beside_until, t.k
       from unnest(p_webhook, p_count) t(id, k) join vx.webhooks h on h.id = t.id
      where h.rate_per_s is not null or h.concurrency is not null
      order by h.id for no key update of h
@@ -20,7 +20,8 @@ begin
     allowed := w.k;
     if w.concurrency is not null then
       allowed := least(allowed, w.concurrency + w.k
-        - (select count(*)::integer from vx.deliveries d where d.webhook_id = w.id and d.state = 'in_flight'));
+        - (select count(*)::integer from vx.deliveries d where d.webhook_id = w.id and d.state = 'in_flight')
+        - (w.beside_until > clock_timestamp())::integer);
     end if;
     if w.rate_per_s is not null then
       now_ := clock_timestamp();
@@ -33,6 +34,36 @@ begin
     allowed := greatest(allowed, 0);
     return next;
   end loop;
+end $$;
+
+-- One request that is no delivery, against the limits of the endpoint itself: `go`, `rate` or `busy`. p_hold_s: so long it takes one
+-- of the concurrency (see release); null where its caller holds one already.
+create function vx.admit(p_webhook uuid, p_hold_s double precision) returns text
+language plpgsql volatile security invoker set search_path = vx, pg_temp as $$
+declare
+  w vx.webhooks;
+  now_ timestamptz;
+  have double precision;
+begin
+  select * into w from vx.webhooks h where h.id = p_webhook for no key update;
+  now_ := clock_timestamp();
+  if w.concurrency is not null and p_hold_s is not null and (w.beside_until > now_ or w.concurrency <=
+       (select count(*) from vx.deliveries d where d.webhook_id = w.id and d.state = 'in_flight')) then
+    return 'busy';
+  end if;
+  if w.rate_per_s is not null then
+    have := least(w.rate_per_s, greatest(w.tokens, 0) + w.rate_per_s
+      * greatest(0, extract(epoch from now_ - greatest(w.tokens_at, now_ - interval '1 s'))));
+    if have < 1 then
+      return 'rate';
+    end if;
+  end if;
+  update vx.webhooks h
+     set tokens = coalesce(have - 1, h.tokens), tokens_at = case when have is null then h.tokens_at else now_ end,
+         beside_until = case when p_hold_s is null or h.concurrency is null then h.beside_until
+                             else now_ + make_interval(secs => p_hold_s) end
+   where h.id = w.id;
+  return 'go';
 end $$;
 
 -- One event to one endpoint once more: `again` (it waits no longer), `waiting` (it is on its way anyway), `none` (no such event).
@@ -138,7 +169,7 @@ begin
   return made;
 end $$;
 
-grant execute on function vx.allow(uuid[], integer[]) to vx_worker;
+grant execute on function vx.allow(uuid[], integer[]), vx.admit(uuid, double precision) to vx_worker;
 grant execute on function vx.resend(uuid, uuid, uuid, integer) to vx_api;
 grant execute on function vx.replay_slice(integer, integer) to vx_worker;
 

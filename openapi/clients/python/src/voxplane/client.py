@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any
 
 import httpx
 
 from voxplane import requests as ask
-from voxplane.attempts import NEXT_URL
 from voxplane.errors import Unavailable
+from voxplane.feeds import AsyncFeeds, Feeds
 from voxplane.fleet import AsyncFleet, Fleet
-from voxplane.requests import STREAM_PATH, Answer, Attempts, Json, Request, url_list
-from voxplane.sse import EventStream
+from voxplane.requests import TIMEOUT_S, Answer, Attempts, Json, Request, url_list
 
-TIMEOUT_S = 10.0
-STREAM_SILENCE_S = 45.0
-STREAM_PAUSE_S = 0.5
-STREAM_AGAIN = NEXT_URL | {429}
-STREAM_TIMEOUT = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
 LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 """A proxy of the environment cannot reach these."""
 
 
-class Client(Fleet):
+class Client(Fleet, Feeds):
     """`base_urls`: one, or several instances to be tried in turn. Use it as a context manager, or `close` it."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -127,14 +121,6 @@ class Client(Fleet):
         found: Json = self._ask(ask.new_ticket(call_id, old_ticket))
         return found
 
-    def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
-        """All events of a call after `after_seq` that are durable by now."""
-        events: list[Json] = []
-        while found := (self._ask(ask.events_of(call_id, after_seq)))["data"]:
-            events += found
-            after_seq = found[-1]["seq"]
-        return events
-
     def conversation(
         self,
         call_id: str,
@@ -171,50 +157,13 @@ class Client(Fleet):
         created: Json = self._ask(ask.create_webhook(url, types))
         return created
 
-    def stream_events(
-        self,
-        cursor: str | None = None,
-        *,
-        types: list[str] | None = None,
-        call_id: str | None = None,
-        volatile: bool = False,
-        metadata: dict[str, str] | None = None,
-        opened: Callable[[], None] | None = None,
-        path: str = STREAM_PATH,
-    ) -> Iterator[Json]:
-        """Events as they become durable, each once; reconnects by itself, to the next base URL.
-
-        Without a cursor the first is the one after `opened` was called, which happens whenever a server begins to stream.
-        `types` as ``call.ended`` or ``call.*``. With `volatile` also those that have no place in the log: they have no `id`, and
-        what is missed of them does not come again. A cursor belongs to its filter; one that is too old raises `ApiError`
-        ``cursor_expired``, whose `problem` has the `oldest_cursor`. `path`: another stream, such as `fleet.FLEET_STREAM_PATH`.
-        """
-        url, events = self._url, EventStream(cursor)
-        params = ask.stream_params(types, call_id, metadata, volatile=volatile)
-        while True:
-            headers = events.again()
-            try:
-                with self._http.stream(
-                    "GET",
-                    self._urls[url] + path,
-                    headers=headers,
-                    params=params,
-                    timeout=STREAM_TIMEOUT,
-                ) as response:
-                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
-                        response.read()
-                        Answer(response).result()
-                    if opened is not None and response.status_code == 200:
-                        opened()
-                    for chunk in response.iter_bytes():
-                        yield from events.feed(chunk)
-            except httpx.TransportError:
-                pass
-            url = (url + 1) % len(self._urls)
-            time.sleep(STREAM_PAUSE_S)
+    def try_webhook(self, webhook_id: str, type_: str = "call.ended") -> Json:
+        """Has one signed example sent now; what the endpoint answered, within a minute."""
+        tried: Json = self._ask(ask.try_webhook(webhook_id, type_))
+        return tried
 
 
-class AsyncClient(AsyncFleet):
+class AsyncClient(AsyncFleet, AsyncFeeds):
     """The same as `Client`, for asyncio."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -319,14 +268,6 @@ class AsyncClient(AsyncFleet):
         found: Json = await self._ask(ask.new_ticket(call_id, old_ticket))
         return found
 
-    async def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
-        """All events of a call after `after_seq` that are durable by now."""
-        events: list[Json] = []
-        while found := (await self._ask(ask.events_of(call_id, after_seq)))["data"]:
-            events += found
-            after_seq = found[-1]["seq"]
-        return events
-
     async def conversation(
         self,
         call_id: str,
@@ -362,39 +303,7 @@ class AsyncClient(AsyncFleet):
         created: Json = await self._ask(ask.create_webhook(url, types))
         return created
 
-    async def stream_events(
-        self,
-        cursor: str | None = None,
-        *,
-        types: list[str] | None = None,
-        call_id: str | None = None,
-        volatile: bool = False,
-        metadata: dict[str, str] | None = None,
-        opened: Callable[[], None] | None = None,
-        path: str = STREAM_PATH,
-    ) -> AsyncIterator[Json]:
-        """See `Client.stream_events`."""
-        url, events = self._url, EventStream(cursor)
-        params = ask.stream_params(types, call_id, metadata, volatile=volatile)
-        while True:
-            headers = events.again()
-            try:
-                async with self._http.stream(
-                    "GET",
-                    self._urls[url] + path,
-                    headers=headers,
-                    params=params,
-                    timeout=STREAM_TIMEOUT,
-                ) as response:
-                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
-                        await response.aread()
-                        Answer(response).result()
-                    if opened is not None and response.status_code == 200:
-                        opened()
-                    async for chunk in response.aiter_bytes():
-                        for event in events.feed(chunk):
-                            yield event
-            except httpx.TransportError:
-                pass
-            url = (url + 1) % len(self._urls)
-            await asyncio.sleep(STREAM_PAUSE_S)
+    async def try_webhook(self, webhook_id: str, type_: str = "call.ended") -> Json:
+        """Has one signed example sent now; what the endpoint answered, within a minute."""
+        tried: Json = await self._ask(ask.try_webhook(webhook_id, type_))
+        return tried

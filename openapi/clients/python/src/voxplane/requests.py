@@ -17,6 +17,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 REPEATABLE_ENDS = ("/end", "/ticket")
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 STREAM_PATH = "/v1/events/stream"
+TIMEOUT_S = 10.0
+TEST_WITHIN_S = 60.0
+"""An endpoint may take 15 s for a handshake and as long for the example, and the service waits a little for its rate."""
+TEST_END = "/test"
 TICKET_WITHIN_S = 2.0
 """A caller without an owner waits for this answer: an instance that hangs is passed over soon."""
 
@@ -49,7 +53,10 @@ class Request:
             "params": {k: v for k, v in self.params.items() if v is not None},
             "headers": {"Idempotency-Key": key} if key else {},
         }
-        return sent if self.within_s is None else sent | {"timeout": self.within_s}
+        within_s = self.within_s
+        if within_s is None and self.method == "POST" and self.path.endswith(TEST_END):
+            within_s = TEST_WITHIN_S
+        return sent if within_s is None else sent | {"timeout": within_s}
 
     @property
     def safe(self) -> bool:
@@ -157,12 +164,23 @@ def events_of(call_id: str, after_seq: int) -> Request:
 
 
 def stream_params(
-    types: list[str] | None, call_id: str | None, metadata: dict[str, str] | None, *, volatile: bool
+    types: list[str] | None,
+    call_id: str | None,
+    metadata: dict[str, str] | None,
+    *,
+    volatile: bool,
+    since: str | None = None,
+    until: str | None = None,
 ) -> Json:
-    """As the query of a stream."""
+    """As the query of a stream or a list."""
     params: Json = {"types": types, "call_id": call_id, "volatile": "true" if volatile else None}
+    params |= {"since": since, "until": until}
     params |= {f"metadata.{name}": value for name, value in (metadata or {}).items()}
     return {name: value for name, value in params.items() if value}
+
+
+def list_events(params: Json, cursor: str | None) -> Request:
+    return Request("GET", "/v1/events", params=params | {"cursor": cursor, "limit": 200})
 
 
 def conversation(call_id: str, window: dict[str, int | None]) -> Request:
@@ -189,3 +207,7 @@ def regions() -> Request:
 
 def create_webhook(url: str, types: list[str] | None) -> Request:
     return Request("POST", "/v1/webhooks", {"url": url} | ({"types": types} if types else {}))
+
+
+def try_webhook(webhook_id: str, type_: str) -> Request:
+    return Request("POST", f"/v1/webhooks/{webhook_id}{TEST_END}", {"type": type_})

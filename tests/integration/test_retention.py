@@ -1,0 +1,149 @@
+"""What is old goes, with all that belongs to it; a call that has not ended stays, and so does its week."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest_asyncio
+
+from app.housekeeping import DROP_REPLAYS, DROP_WEBHOOKS, Housekeeping
+from regions.wire import ids
+from tests.support.api import Api, Project
+from tests.support.fleet import three_regions
+from tests.support.hooks import superuser
+
+TABLES = {
+    "calls": "id", "events": "call_id", "late_events": "call_id", "deliveries": "call_id", "delivery_attempts": "call_id",
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def fleet(api: Api) -> None:
+    await three_regions(api)
+
+
+def call_of(at: datetime, n: int = 0) -> UUID:
+    return UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | n)
+
+
+async def old_call(
+    database: asyncpg.Connection,
+    project: Project,
+    call: UUID,
+    *,
+    ended: bool = True,  # type: ignore[type-arg]
+) -> None:
+    """With an event, a delivery and an attempt."""
+    mine = ids.decode(ids.PROJECT, project.id)
+    hook = uuid4()
+    await database.execute(
+        "insert into vx.calls (id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at,"
+        " attach_by, seq, feed_xid, request, placement, max_duration_s, created_at, ended_at)"
+        " values ($1, $2, 'completed', 1, 1, '{}', '{}', 'infinity', 'infinity', 1, 1, '{}', '{}', 60, now() - interval '200 days',"
+        " case when $3 then now() - interval '199 days' end)",
+        call, mine, ended,
+    )  # fmt: skip
+    await database.execute(
+        "insert into vx.events (call_id, seq, project_id, id, type, epoch, source, at, hash, feed_xid)"
+        " values ($1, 1, $2, $3, 'call.created', 1, 'control', now(), '', 1)",
+        call, mine, uuid4(),
+    )  # fmt: skip
+    await database.execute(
+        "insert into vx.deliveries (call_id, webhook_id, seq, project_id, state) values ($1, $2, 1, $3, 'delivered')",
+        call, hook, mine,
+    )  # fmt: skip
+    await database.execute(
+        "insert into vx.delivery_attempts (call_id, webhook_id, seq, attempt, project_id, at, duration_ms)"
+        " values ($1, $2, 1, 1, $3, now(), 1)",
+        call, hook, mine,
+    )  # fmt: skip
+
+
+async def left(database: asyncpg.Connection, call: UUID) -> set[str]:  # type: ignore[type-arg]
+    return {
+        table
+        for table, key in TABLES.items()
+        if await database.fetchval(f"select exists (select from vx.{table} where {key} = $1)", call)
+    }
+
+
+async def test_a_week_goes_with_its_deliveries_and_later_its_calls(api: Api, project: Project) -> None:
+    at = datetime.now(UTC) - timedelta(days=150)
+    call, young = call_of(at), call_of(datetime.now(UTC))
+    housework = Housekeeping(api.control.db, api.control.clock)
+    async with superuser(api) as database:
+        await database.execute("select vx.ensure_partitions($1, 1)", at)
+        await old_call(database, project, call)
+        await old_call(database, project, young)
+        path = f"/v1/calls/{ids.encode(ids.CALL, call)}"
+        await housework.drop_calls()
+        assert len(await left(database, call)) == 4, "its events are kept, and so is it"
+        await housework.drop_events()
+        assert await left(database, call) == {"calls"}
+        await Housekeeping(api.control.db, api.control.clock, calls_kept_d=200).drop_calls()
+        assert await left(database, call) == {"calls"}
+        await housework.drop_calls()
+        assert await left(database, call) == set()
+        assert len(await left(database, young)) == 4
+    assert (await project.client.get(path)).status_code == 404
+
+
+async def test_a_call_that_has_not_ended_keeps_its_week(api: Api, project: Project) -> None:
+    at = datetime.now(UTC) - timedelta(days=150)
+    open_, over = call_of(at), call_of(at, 1)
+    housework = Housekeeping(api.control.db, api.control.clock)
+    async with superuser(api) as database:
+        await database.execute("select vx.ensure_partitions($1, 1)", at)
+        await old_call(database, project, open_, ended=False)
+        await old_call(database, project, over)
+        await housework.drop_events()
+        await housework.drop_calls()
+        assert len(await left(database, open_)) == len(await left(database, over)) == 4
+        await database.execute(
+            "update vx.calls set ended_at = now() - interval '100 days' where id = $1", open_
+        )
+        await housework.drop_events()
+        await housework.drop_calls()
+        assert await left(database, open_) == await left(database, over) == set()
+
+
+async def test_what_a_clock_far_off_has_written_goes_too(api: Api, project: Project) -> None:
+    at = datetime(2001, 1, 1, tzinfo=UTC)
+    open_, over = call_of(at), call_of(at, 1)
+    async with superuser(api) as database:
+        await old_call(database, project, open_, ended=False)
+        await old_call(database, project, over)
+        await Housekeeping(api.control.db, api.control.clock).drop_calls()
+        assert await left(database, over) == set()
+        assert len(await left(database, open_)) == 4
+        await database.execute("delete from vx.calls where id = $1", open_)
+
+
+async def test_removed_endpoints_go_once_nothing_names_them(api: Api, project: Project) -> None:
+    made = [
+        (await project.client.post("/v1/webhooks", json={"url": f"http://127.0.0.1:9/{n}"})).json()["id"]
+        for n in range(3)
+    ]
+    hooks = [ids.decode(ids.WEBHOOK, hook) for hook in made]
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    await project.client.post(f"/v1/webhooks/{made[1]}/recover", json={"since": since})
+    pool = api.control.db.pool("worker")
+    async with superuser(api) as database:
+        gone = "update vx.webhooks set deleted_at = now() - interval '91 days' where id = any($1::uuid[])"
+        await database.execute(gone, hooks[:2])
+
+        async def kept() -> set[UUID]:
+            await pool.execute(DROP_REPLAYS)
+            await pool.execute(DROP_WEBHOOKS)
+            return {
+                r["id"] for r in await database.fetch("select id from vx.webhooks where id = any($1)", hooks)
+            }
+
+        assert await kept() == set(hooks[1:])
+        old = (
+            "update vx.replays set done_at = now() - interval '91 days', state = 'done' where webhook_id = $1"
+        )
+        await database.execute(old, hooks[1])
+        assert await kept() == {hooks[2]}
