@@ -14,7 +14,8 @@ from voxplane import requests as ask
 from voxplane.attempts import NEXT_URL
 from voxplane.errors import Unavailable
 from voxplane.fleet import AsyncFleet, Fleet
-from voxplane.requests import STREAM_PATH, Answer, Attempts, Json, Request, url_list
+from voxplane.prober import AsyncProbes
+from voxplane.requests import LOOPBACK, STREAM_PATH, Answer, Attempts, Json, Request, url_list
 from voxplane.sse import EventStream
 
 TIMEOUT_S = 10.0
@@ -22,8 +23,6 @@ STREAM_SILENCE_S = 45.0
 STREAM_PAUSE_S = 0.5
 STREAM_AGAIN = NEXT_URL | {429}
 STREAM_TIMEOUT = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
-LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
-"""A proxy of the environment cannot reach these."""
 
 
 class Client(Fleet):
@@ -214,7 +213,7 @@ class Client(Fleet):
             time.sleep(STREAM_PAUSE_S)
 
 
-class AsyncClient(AsyncFleet):
+class AsyncClient(AsyncFleet, AsyncProbes):
     """The same as `Client`, for asyncio."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
