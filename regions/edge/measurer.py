@@ -150,9 +150,10 @@ class Measurer:
         loop = asyncio.get_running_loop()
         scheme = SCHEMES[0] if target.tls else SCHEMES[1]
         try:
-            known = check_url(
-                f"{scheme}://{target.host}/", schemes=SCHEMES, local_targets=self._local_targets
-            )
+            url = f"{scheme}://{target.host}/"
+            known = check_url(url, schemes=SCHEMES, local_targets=self._local_targets)
+            if known.endpoint != target.host.lower():
+                raise AddressError("bad_host", "this is not a host and a port", "Write it like host:443.")
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 found = await loop.getaddrinfo(known.host, known.port, type=socket.SOCK_STREAM)
             for entry in found:
