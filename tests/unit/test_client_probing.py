@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.utils import accept_key
 
 from app.local.wan import Link
 from tests.support.edges import until
@@ -205,6 +206,38 @@ async def test_a_cancelled_measurement_leaves_no_socket(tmp_path: Path, when: st
             await task
         await until(lambda: mute.open == 0, "every socket closed")
         await until(lambda: edge.calls.context.probing.gate.sockets == 0, "the edge's as well")
+
+
+@pytest.mark.parametrize("opens", [True, False])
+async def test_a_peer_that_does_not_even_close_is_not_waited_for(*, opens: bool) -> None:
+    """It opens the WebSocket and then says nothing, not to a close either; or it does not answer at all."""
+    open_, seen = 0, asyncio.Event()
+
+    async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_
+        open_ += 1
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if opens:
+            key = next(line for line in asked.splitlines() if line.lower().startswith("sec-websocket-key"))
+            accept = accept_key(key.split(": ")[1])
+            writer.write(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+            )
+        seen.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000):
+                continue
+        writer.close()
+        open_ -= 1
+
+    server = await asyncio.start_server(hangs, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/probe"
+    async with asyncio.timeout(8):
+        assert await probe_regions([region("a", url)], budget_ms=100, connect_ms=1_000) == []
+        await seen.wait()
+        await until(lambda: open_ == 0, "its socket closed")
+    server.close()
 
 
 async def test_a_clock_that_is_set_changes_no_round_trip(

@@ -372,6 +372,33 @@ async def test_loopback_is_measured_only_where_the_deployment_allows_it() -> Non
     assert witnesses.flush() is None
 
 
+async def test_a_name_that_leads_to_a_private_address_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where another of its addresses is public."""
+    accepted: list[object] = []
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    here = server.sockets[0].getsockname()
+
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
+        stream = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*stream, here), (*stream, ("8.8.8.8", 443))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    witnesses = Witnesses()
+    await Measurer(lambda _: None, witnesses, local_targets=False).backend(
+        BackendTarget(host="bot.example.com:443")
+    )
+    server.close()
+    assert witnesses.flush() is None
+    assert accepted == []
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_who_has_not_asked_is_not_told_what_was_measured() -> None:
     said: list[Measured] = []
