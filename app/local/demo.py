@@ -25,7 +25,7 @@ from app.local.proof import check_events, check_webhooks
 from app.local.receiver import WebhookReceiver
 from app.local.report import print_report
 from app.local.speak import read_wav
-from voxplane import AsyncCaller, AsyncClient, probe_regions
+from voxplane import AsyncCaller, AsyncClient
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "order_status"
 LINES = {
@@ -103,7 +103,7 @@ class Demo:
         near: subprocess.Popen[bytes],
     ) -> None:
         out = self._outcome
-        latencies = await probe_regions(await client.regions())
+        latencies = await client.probe()
         self._say("Measured: " + ", ".join(f"{m.region} {m.rtt_ms:.0f} ms" for m in latencies))
         asked = time.monotonic()
         out.call = await client.create_call(agent, latencies=latencies, metadata={"customer": "demo"})

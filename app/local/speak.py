@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.local.process import EngineError
-from voxplane import AsyncCaller, AsyncClient, probe_regions
+from voxplane import AsyncCaller, AsyncClient
 
 RATES = (8_000, 16_000, 24_000, 48_000)
 FRAME_S = 0.02
@@ -32,7 +32,7 @@ async def place_call(
     with ExitStack() as files:
         file = files.enter_context(_written(out, rate)) if out is not None else None
         async with client:
-            latencies = await probe_regions(await client.regions())
+            latencies = await client.probe()
             call = await client.create_call({"url": agent, "dialect": dialect}, latencies=latencies)
             print(f"{call['id']} in {call['region']} ({call['placement']['protection']} protection)")
             seconds = len(samples) / 2 / rate

@@ -7,16 +7,20 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from picows import WSError, WSListener, WSTransport, ws_connect
 
+from regions.edge.clock import precise_ms
 from regions.wire.addresses import AddressError, check_ip, check_url
 
 SCHEMES = ("wss", "ws")
 FRAME_BYTES_MAX = 1 << 20
 UNACKED_MS_MAX = 5_000
 """A machine that takes in nothing for so long is gone: audio is sent to it 50 times a second."""
+
+Connected = Callable[[str, float | None], None]
+"""How many milliseconds TCP took to connect to ``host:port``; None: it came to nothing."""
 
 
 class DialError(Exception):
@@ -53,17 +57,26 @@ async def dial(
     deadline_s: float,
     silent_s: float,
     tls: ssl.SSLContext,
+    connected: Connected = lambda _host, _ms: None,
 ) -> WSTransport:
     """Resolves, filters every address, connects to the first one; no redirects. Raises `DialError`."""
     try:
         async with asyncio.timeout(deadline_s):
-            return await _dial(url, listener, local_targets=local_targets, silent_s=silent_s, tls=tls)
+            return await _dial(
+                url, listener, local_targets=local_targets, silent_s=silent_s, tls=tls, connected=connected
+            )
     except TimeoutError:
         raise DialError("timeout", f"the backend did not answer within {deadline_s:g} s") from None
 
 
 async def _dial(
-    url: str, listener: Callable[[], WSListener], *, local_targets: bool, silent_s: float, tls: ssl.SSLContext
+    url: str,
+    listener: Callable[[], WSListener],
+    *,
+    local_targets: bool,
+    silent_s: float,
+    tls: ssl.SSLContext,
+    connected: Connected,
 ) -> WSTransport:
     loop = asyncio.get_running_loop()
     try:
@@ -76,26 +89,7 @@ async def _dial(
     except OSError:
         raise DialError("resolve", "the backend's host has no address") from None
 
-    connected: socket.socket | None = None
-    for family, kind, protocol, _, address in found:
-        candidate = socket.socket(family, kind, protocol)
-        candidate.setblocking(False)
-        try:
-            await loop.sock_connect(candidate, address)
-        except OSError:
-            candidate.close()
-            continue
-        except BaseException:
-            candidate.close()
-            raise
-        candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MS_MAX)
-        connected = candidate
-        break
-    if connected is None:
-        raise DialError("connect", "the backend refuses connections")
-    ready = connected
+    ready = await _connect(found, lambda ms: connected(target.endpoint, ms))
     try:
         transport, _ = await ws_connect(
             listener,
@@ -116,6 +110,30 @@ async def _dial(
         _hang_up(ready)
         raise
     return transport
+
+
+async def _connect(found: list[Any], took: Callable[[float | None], None]) -> socket.socket:
+    """To the first address that takes it. `took`: how many milliseconds that one's handshake was; None: no address did."""
+    loop = asyncio.get_running_loop()
+    for family, kind, protocol, _, address in found:
+        candidate = socket.socket(family, kind, protocol)
+        candidate.setblocking(False)
+        began_ms = precise_ms()
+        try:
+            await loop.sock_connect(candidate, address)
+        except OSError:
+            candidate.close()
+            continue
+        except BaseException:
+            candidate.close()
+            raise
+        took(precise_ms() - began_ms)
+        candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MS_MAX)
+        return candidate
+    took(None)
+    raise DialError("connect", "the backend refuses connections")
 
 
 def _hang_up(given: socket.socket) -> None:

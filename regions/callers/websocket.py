@@ -1,4 +1,4 @@
-"""Callers over WebSocket (``voxplane.media.v1``), and the echo that they measure round trips with.
+"""Callers over WebSocket (``voxplane.media.v1``).
 
 Decides what a socket may do and when it is refused; what a message means for the call is the session's. A socket that
 talks nonsense is refused alone. One task per socket runs only while it attaches; frames are handled where they arrive.
@@ -21,6 +21,8 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
+from regions.callers.pings import Pings
+from regions.callers.probe import probe_listener
 from regions.edge.calls import Calls, Refusal
 from regions.edge.session import Session
 from regions.edge.takeover import TakeoverPlan, left_edge
@@ -35,8 +37,6 @@ CLOSE_WITHIN_S = 1.0
 SILENT_S = 10.0
 """So long a caller of a call that was cut finds the connection open."""
 UNSENT_BYTES_MAX = 256 * 1024
-PROBES_PER_SOCKET_MAX = 100
-PROBE_BYTES_MAX = 64
 FRAME_BYTES_MAX = 256 * 1024
 DTMF = frozenset("0123456789*#ABCD")
 
@@ -45,7 +45,7 @@ def route(calls: Calls, request: WSUpgradeRequest) -> WSListener | WSUpgradeResp
     """The listener for a path; None answers 404."""
     path = request.path.split(b"?")[0]
     if path == b"/probe":
-        return ProbeListener()
+        return probe_listener(calls.context.probing, request)
     if path != b"/v1/media":
         return None
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
@@ -54,26 +54,6 @@ def route(calls: Calls, request: WSUpgradeRequest) -> WSListener | WSUpgradeResp
         headers = {"Sec-WebSocket-Protocol": wire.SUBPROTOCOL}
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), listener)
     return listener
-
-
-class ProbeListener(WSListener):
-    """Sends back what comes, small and not too often."""
-
-    def __init__(self) -> None:
-        self._left = PROBES_PER_SOCKET_MAX
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(WSCloseCode.OK)
-            transport.disconnect()
-            return
-        payload = frame.get_payload_as_bytes()
-        self._left -= 1
-        if self._left < 0 or len(payload) > PROBE_BYTES_MAX:
-            transport.send_close(WSCloseCode.POLICY_VIOLATION)
-            transport.disconnect()
-            return
-        transport.send(frame.msg_type, payload)
 
 
 class CallerListener(WSListener):
@@ -90,6 +70,7 @@ class CallerListener(WSListener):
         """A take was sent here; it is never withdrawn, and sending it again changes nothing."""
         self._owning = False
         self._closing = False
+        self._pings: Pings | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -101,6 +82,7 @@ class CallerListener(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
+        self._stop_pings()
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -120,6 +102,9 @@ class CallerListener(WSListener):
             self._audio(frame.get_payload_as_bytes())
         elif kind == WSMsgType.TEXT and frame.fin:
             self._text(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.PONG:
+            if self._pings is not None:
+                self._pings.pong(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CONTINUATION):
             self._refuse("bad_message", "messages come in one frame", "do not fragment")
 
@@ -152,6 +137,7 @@ class CallerListener(WSListener):
         if transport is None or self._closing:
             return
         self._closing = True
+        self._stop_pings()
         if silent:
             asyncio.get_running_loop().call_later(SILENT_S, transport.disconnect, False)
         else:
@@ -164,6 +150,7 @@ class CallerListener(WSListener):
         if transport is None or self._closing:
             return
         self._closing = True
+        self._stop_pings()
         transport.send_close(code)
         asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, transport.disconnect)
 
@@ -301,6 +288,13 @@ class CallerListener(WSListener):
         self._owning = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._transport is not None and self._pings is None:
+            self._pings = Pings(self._calls.context.probing, self._transport)
+            self._pings.start()
+
+    def _stop_pings(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
 
     def _expect_within(self, seconds: float) -> None:
         if self._timer is not None:

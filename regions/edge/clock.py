@@ -1,4 +1,4 @@
-"""The clock of leases: it counts the time in which the machine or the process was suspended."""
+"""The clocks of an edge: of leases, which counts the time in which the machine was suspended, of the wall, and of round trips."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def lease_ms() -> int:
 def wall_ms() -> int:
     """Unix milliseconds, for what is written down."""
     return time.time_ns() // 1_000_000
+
+
+def precise_ms() -> float:
+    """Milliseconds with their fractions, from any beginning, for round trips; an event loop's own clock stands still in a turn."""
+    return time.perf_counter() * 1000

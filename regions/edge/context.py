@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regions.agents.dial import Dial, dial
 from regions.edge.backend_counts import BackendCounts
+from regions.edge.probing import Probing
 from regions.edge.recall import TailSource
 from regions.edge.settings import EdgeSettings
 from regions.wire.observations import Reason
@@ -43,3 +44,4 @@ class EdgeContext:
     failed: Callable[[str, str, Reason], None] = lambda _call, _edge, _reason: None
     """A caller has come here because its edge failed it: the call, the edge, why."""
     backends: BackendCounts = field(default_factory=BackendCounts)
+    probing: Probing = field(default_factory=Probing)

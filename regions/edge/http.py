@@ -1,4 +1,4 @@
-"""The edge's ordinary HTTP: a probe that costs nothing, health, metrics. One ASGI function."""
+"""The edge's ordinary HTTP: a probe that costs next to nothing, health, metrics. One ASGI function."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from itertools import accumulate
 from typing import Any
 
 from regions.edge.calls import Calls
+from regions.edge.clock import precise_ms
+from regions.edge.probe_gate import WORDS
 from regions.edge.uplink import Uplink
 from regions.media.pacer import LATE_MS
 
@@ -25,19 +27,22 @@ def make_app(calls: Calls, uplink: Uplink) -> App:
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        status, kind, body = answer(scope["method"], scope["path"])
+        status, kind, body = answer(scope)
         headers = [*CORS, (b"content-type", kind), (b"content-length", str(len(body)).encode())]
         if status == 204:
             headers = [*CORS]
+        elif status == 429:
+            headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
 
-    def answer(method: str, path: str) -> tuple[int, bytes, bytes]:
-        if method not in ("GET", "HEAD"):
+    def answer(scope: dict[str, Any]) -> tuple[int, bytes, bytes]:
+        if scope["method"] not in ("GET", "HEAD"):
             return 405, b"text/plain", b"only GET here\n"
-        match path:
+        match scope["path"]:
             case "/probe":
-                return 204, b"", b""
+                why = probed(scope)
+                return (204, b"", b"") if why is None else (429, b"text/plain", f"{WORDS[why]}\n".encode())
             case "/healthz":
                 return 200, b"text/plain", b"ok\n"
             case "/readyz":
@@ -46,13 +51,21 @@ def make_app(calls: Calls, uplink: Uplink) -> App:
                 return 200, b"text/plain; version=0.0.4", metrics().encode()
         return 404, b"text/plain", b"this listener has /probe, /healthz, /readyz and /metrics\n"
 
+    def probed(scope: dict[str, Any]) -> str | None:
+        probing = calls.context.probing
+        forwarded = [
+            value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"
+        ]
+        network = probing.network(scope.get("client"), forwarded)
+        return probing.gate.message(network or "", precise_ms() / 1000)
+
     def metrics() -> str:
         load = calls.load()
         return (
             f"# TYPE voxplane_edge_calls gauge\nvoxplane_edge_calls {load.calls}\n"
             f"# TYPE voxplane_edge_capacity_calls gauge\nvoxplane_edge_capacity_calls {load.capacity_calls}\n"
             f"# TYPE voxplane_edge_lateness_p99_ms gauge\nvoxplane_edge_lateness_p99_ms {load.lateness_p99_ms}\n"
-            f"{late_turns(calls.late_turns)}{calls.context.backends.exposition()}"
+            f"{late_turns(calls.late_turns)}{calls.context.backends.exposition()}{calls.context.probing.gate.exposition()}"
             f"# TYPE voxplane_edge_refused_total counter\nvoxplane_edge_refused_total {calls.refused}\n"
             f"# TYPE voxplane_edge_uplink_up gauge\nvoxplane_edge_uplink_up {int(uplink.up)}\n"
         )

@@ -11,12 +11,14 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
 import uvloop
 from picows import ws_create_server
 
+from regions.agents.dial import dial
 from regions.callers.websocket import FRAME_BYTES_MAX, route
 from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
@@ -24,7 +26,9 @@ from regions.edge.context import EdgeContext
 from regions.edge.http import make_app
 from regions.edge.identity import Identity
 from regions.edge.keyring import Keyring
+from regions.edge.measurer import Measurer
 from regions.edge.neighbours import NeighbourWatch
+from regions.edge.probing import PINGS_EVERY_S, Probing
 from regions.edge.registration import Refused, register
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings, SettingsError
@@ -71,6 +75,12 @@ class Edge:
         self.calls = Calls(keyring, tails, self.pacer)
         self.spool = Spool(self.valkey, self.calls, wall_ms, sealing(lambda: keyring.newest))
         self.neighbours = NeighbourWatch(lambda observed: self.uplink.tell(observed))
+        probing = Probing(PINGS_EVERY_S, settings.trusted_proxies)
+        self.measurer = Measurer(
+            lambda measured: self.uplink.tell(measured),
+            probing.witnesses,
+            local_targets=settings.local_targets,
+        )
         self.uplink = Uplink(
             [],
             settings.region,
@@ -79,6 +89,7 @@ class Edge:
             self.register_again,
             self.valkey.use,
             self.neighbours.use,
+            self.measurer.use,
         )
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
@@ -90,6 +101,8 @@ class Edge:
             tails,
             ended=self.calls.ended,
             failed=self.neighbours.failed,
+            dial=partial(dial, connected=probing.witnesses.backend),
+            probing=probing,
         )
         self.listeners: EdgeListeners
         self._urls: list[str] = []
@@ -179,6 +192,7 @@ async def serve(settings: EdgeSettings) -> None:
         connecting = asyncio.create_task(edge.keep_connected())
         spooling = asyncio.create_task(edge.spool.run())
         looking = asyncio.create_task(edge.neighbours.run())
+        measuring = asyncio.create_task(edge.measurer.run())
         log.info(
             "edge.ready",
             region=settings.region,
@@ -189,10 +203,10 @@ async def serve(settings: EdgeSettings) -> None:
         await _until_stopped(stop, connecting)
         await edge.drain(hurry)
         await edge.leave()
-        for task in (connecting, spooling, looking):
+        for task in (connecting, spooling, looking, measuring):
             task.cancel()
         http.should_exit = True
-        await asyncio.gather(connecting, spooling, looking, http_task, return_exceptions=True)
+        await asyncio.gather(connecting, spooling, looking, measuring, http_task, return_exceptions=True)
         log.info("edge.stopped", region=settings.region, edge=settings.name)
 
 
@@ -221,7 +235,9 @@ async def _serve_http(
     """Listening on the port returned. Raises `OSError` where it cannot."""
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
     listener = socket.create_server((settings.http_host, settings.http_port), family=family)
-    config = uvicorn.Config(make_app(calls, uplink), log_level="critical", lifespan="off", access_log=False)
+    config = uvicorn.Config(
+        make_app(calls, uplink), log_level="critical", lifespan="off", access_log=False, proxy_headers=False
+    )
     http = _HttpServer(config)
     task = asyncio.create_task(http.serve(sockets=[listener]))
     return http, task, listener.getsockname()[1]

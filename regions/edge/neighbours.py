@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.frames import CloseCode
 
 from regions.wire.observations import (
     AGE_MS_MAX,
@@ -177,7 +178,8 @@ class NeighbourWatch:
         return any(seen.reached for (other, _), seen in self._seen.items() if other == edge)
 
     async def _ask(self, url: str) -> None:
-        """A GET of ``/probe`` that is answered with 204. Raises what the socket raises, or `ValueError`."""
+        """A GET of ``/probe`` that is answered with 204, or with the word that it is probed too much (429): it is there. Raises
+        what the socket raises, or `ValueError`."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = await _address(url, 443 if secure else 80)
@@ -186,7 +188,7 @@ class NeighbourWatch:
         try:
             writer.write(f"GET /probe HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
             line = await reader.readline()
-            if line.split(b" ")[1:2] != [b"204"]:
+            if line.split(b" ")[1:2] not in ([b"204"], [b"429"]):
                 raise ValueError("this is no probe")
         finally:
             writer.close()
@@ -199,9 +201,14 @@ class NeighbourWatch:
             compression=None, proxy=None, max_size=ANSWER_BYTES_MAX,
         ) as echo:  # fmt: skip
             frame = os.urandom(ECHO_BYTES)
-            await echo.send(frame)
-            if await echo.recv() != frame:
-                raise ValueError("this is no echo")
+            try:
+                await echo.send(frame)
+                if await echo.recv() != frame:
+                    raise ValueError("this is no echo")
+            except ConnectionClosed as closed:
+                # one that is probed too much is there
+                if closed.rcvd is None or closed.rcvd.code != CloseCode.TRY_AGAIN_LATER:
+                    raise
 
     # ------------------------------------------------------------------------------------------------- reporting
 

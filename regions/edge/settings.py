@@ -6,7 +6,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
+
+from regions.edge.peer import Networks
 
 
 class SettingsError(Exception):
@@ -17,7 +20,8 @@ class SettingsError(Exception):
 class EdgeSettings:
     """`control_urls`: the instances, tried in order. `enrol_token`: needed the first time. `public_*`: how callers reach the
     listeners, where that differs from where they are bound. `uplink_urls`: instead of what the control plane says. `data`: the
-    edge's key and the keys it was given. `drain_s`: so long its calls may take to move when it is told to stop."""
+    edge's key and the keys it was given. `drain_s`: so long its calls may take to move when it is told to stop. `trusted_proxies`:
+    those in front of the listeners, whose ``X-Forwarded-For`` is believed."""
 
     region: str
     name: str
@@ -34,6 +38,7 @@ class EdgeSettings:
     capacity_calls: int = 50
     drain_s: int = 30
     redis_url: str = ""
+    trusted_proxies: Networks = ()
     local_targets: bool = False
     log_format: str = "json"
 
@@ -71,6 +76,7 @@ class EdgeSettings:
             capacity_calls=_number(env, "VOXPLANE_CAPACITY", 50, 100_000) or 50,
             drain_s=_number(env, "VOXPLANE_DRAIN_S", 30, 3_600),
             redis_url=env.get("VOXPLANE_REDIS_URL", ""),
+            trusted_proxies=_networks(env, "VOXPLANE_TRUSTED_PROXIES"),
             local_targets=env.get("VOXPLANE_ALLOW_LOCAL_TARGETS", "") == "1",
             log_format=env.get("VOXPLANE_LOG_FORMAT", "json"),
         )
@@ -78,6 +84,15 @@ class EdgeSettings:
 
 def _urls(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(u.strip().rstrip("/") for u in env.get(name, "").split(",") if u.strip())
+
+
+def _networks(env: Mapping[str, str], name: str) -> Networks:
+    try:
+        return tuple(ip_network(part.strip()) for part in env.get(name, "").split(",") if part.strip())
+    except ValueError:
+        raise SettingsError(
+            f"{name} is a list of addresses or networks, such as 10.0.0.0/8,2001:db8::1"
+        ) from None
 
 
 def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:

@@ -81,6 +81,11 @@ class Target:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
+    @property
+    def endpoint(self) -> str:
+        """``host:port``, the port always."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @lru_cache(maxsize=4_096)
 def check_url(

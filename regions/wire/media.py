@@ -23,6 +23,7 @@ from typing import Literal
 import msgspec
 
 SUBPROTOCOL = "voxplane.media.v1"
+PROBE_SUBPROTOCOL = "voxplane.probe.v1"
 HEADER = struct.Struct("!BBHQII")
 HEADER_BYTES = HEADER.size
 AUDIO = 1

@@ -24,6 +24,7 @@ from regions.edge.calls import Calls
 from regions.edge.context import EdgeContext
 from regions.edge.keyring import Keyring
 from regions.edge.main import new_event_id
+from regions.edge.probing import Probing
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings
 from regions.edge.tails import TailReader
@@ -133,6 +134,7 @@ class LoneEdge:
             new_event_id,
             self.calls.release,
             ended=self.calls.ended,
+            probing=Probing(0.02),
         )
         self.url = ""
 

@@ -15,6 +15,7 @@ import pytest
 from app.fleet.frames import read_frame
 from regions.edge import neighbours as module
 from regions.edge.neighbours import NeighbourWatch
+from regions.edge.probe_gate import ProbeGate
 from regions.wire.observations import FAILURES_MAX, Neighbour, Neighbours, Observed
 from tests.support.edges import until
 from tests.support.lone_edge import Backend, lone_edge
@@ -103,6 +104,20 @@ async def test_a_frame_comes_back_through_a_media_listener_and_nonsense_does_not
         good = Neighbour(edge=EDGES[0], http_url=f"http://127.0.0.1:{port}", media_url=edge.url)
         async with watching(good, at(EDGES[1], port)) as (_, said):
             await until(lambda: newest(said, "media") == {EDGES[0]: "ok", EDGES[1]: "error"}, "echoes")
+
+
+async def test_an_edge_that_is_probed_too_much_is_there(tmp_path: Path) -> None:
+    """Else whoever floods one edge from a neighbour's network would have it evacuated."""
+    async with (
+        lone_edge(tmp_path) as edge,
+        listener(answering(b"HTTP/1.1 429 Too Many Requests\r\n\r\n")) as port,
+    ):
+        gate = edge.calls.context.probing.gate = ProbeGate(sockets_per_network=0)
+        flooded = Neighbour(edge=EDGES[0], http_url=f"http://127.0.0.1:{port}", media_url=edge.url)
+        async with watching(flooded) as (_, said):
+            await until(lambda: gate.refused["network_sockets"] >= 2, "looks at the media listener")
+            await until(lambda: newest(said, "media") == newest(said) == {EDGES[0]: "ok"}, "both answer")
+            assert all(p.outcome == "ok" for report in said for p in report.probes)
 
 
 async def test_a_process_that_dies_is_refused_and_was_reached() -> None:

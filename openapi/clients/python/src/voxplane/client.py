@@ -14,10 +14,8 @@ from voxplane import requests as ask
 from voxplane.errors import Unavailable
 from voxplane.feeds import AsyncFeeds, Feeds
 from voxplane.fleet import AsyncFleet, Fleet
-from voxplane.requests import TIMEOUT_S, Answer, Attempts, Json, Request, url_list
-
-LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
-"""A proxy of the environment cannot reach these."""
+from voxplane.prober import AsyncProbes
+from voxplane.requests import LOOPBACK, TIMEOUT_S, Answer, Attempts, Json, Request, url_list
 
 
 class Client(Fleet, Feeds):
@@ -163,7 +161,7 @@ class Client(Fleet, Feeds):
         return tried
 
 
-class AsyncClient(AsyncFleet, AsyncFeeds):
+class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
     """The same as `Client`, for asyncio."""
 
     def __init__(self, base_urls: str | list[str], api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:

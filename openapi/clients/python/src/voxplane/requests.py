@@ -14,7 +14,7 @@ from voxplane.errors import ApiError
 
 Json = dict[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-REPEATABLE_ENDS = ("/end", "/ticket")
+REPEATABLE_ENDS = ("/end", "/ticket", "/probes")
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 STREAM_PATH = "/v1/events/stream"
 TIMEOUT_S = 10.0
@@ -23,6 +23,9 @@ TEST_WITHIN_S = 60.0
 TEST_END = "/test"
 TICKET_WITHIN_S = 2.0
 """A caller without an owner waits for this answer: an instance that hangs is passed over soon."""
+PROBES_WITHIN_S = 2.0
+LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+"""A proxy of the environment cannot reach these."""
 
 
 def url_list(given: str | list[str]) -> list[str]:
@@ -203,6 +206,16 @@ def tool(call_id: str, key: str) -> Request:
 
 def regions() -> Request:
     return Request("GET", "/v1/regions")
+
+
+def probes(latencies: list[Any]) -> Request:
+    """A caller waits for it: what does not answer soon is done without."""
+    return Request(
+        "POST",
+        "/v1/probes",
+        {"latencies": [entry.to_json() for entry in latencies]},
+        within_s=PROBES_WITHIN_S,
+    )
 
 
 def create_webhook(url: str, types: list[str] | None) -> Request:
