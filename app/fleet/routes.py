@@ -41,7 +41,8 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
-from app.placement.sites import HEALTHY
+from app.placement.advice import first_probes
+from app.placement.sites import HEALTHY, open_regions
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -61,8 +62,12 @@ PROBES_PER_REGION = 3
 )
 async def list_regions(control: ControlIn, principal: PrincipalIn) -> RegionPage:
     principal.require("regions:read")
-    fleet = control.fleet.now
-    return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=TTL_S)
+    fleet, learning = control.fleet.now, control.learning
+    return RegionPage(
+        data=[region_view(fleet, r) for r in fleet.regions.values()],
+        ttl_s=TTL_S,
+        probe_first=first_probes(learning.regions(), open_regions(fleet), learning.profiles),
+    )
 
 
 @get("/admin/v1/regions", operation_id="adminListRegions", tags=["fleet"])

@@ -62,9 +62,13 @@ class RegionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`ttl_s`: for so long the targets hold. `probe_first`: regions that a caller of whom nothing is known measures first; empty
+    where it may as well measure all."""
+
     data: list[RegionView]
     ttl_s: int
     next_cursor: str | None = None
+    probe_first: list[str] = []
 
 
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):

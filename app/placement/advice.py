@@ -52,3 +52,8 @@ def next_probes(
         priors = priors_of(regions, known, profiles, distance_km)
         return sorted(left, key=lambda r: (priors[r].rtt_ms, r))[:PROBES_MAX]
     return left[:UNKNOWN_MAX]
+
+
+def first_probes(regions: Sequence[str], open_to: Sequence[str], profiles: Profiles) -> list[str]:
+    """Of a caller of whom nothing is known; none where it may as well measure all."""
+    return next_probes(regions, open_to, Known(), profiles) if profiles.useful and len(open_to) > ALL else []

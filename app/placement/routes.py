@@ -15,7 +15,7 @@ from app.placement.choice import estimate
 from app.placement.networks import is_address
 from app.placement.service import FRESH_S, claim_of, of_claims, view
 from app.placement.shapes import EstimateView, MatrixView, ProbesRequest, ProbesView, WayView
-from app.placement.sites import sites_of
+from app.placement.sites import open_regions
 
 TTL_S = 60
 
@@ -67,7 +67,7 @@ async def report_probes(
                 region=region, rtt_ms=round(rtt_ms, 1), source=source, confidence=round(confidence, 2)
             )
         )
-    open_to = [region for region, site in sites_of(fleet).items() if site.free and site.state.admin_state == "active"]  # fmt: skip
+    open_to = open_regions(fleet)
     return ProbesView(
         network=None if network is None else network.text,
         estimates=sorted(estimates, key=lambda e: (e.rtt_ms, e.region)),

@@ -80,3 +80,8 @@ def lightest(edges: tuple[EdgeState, ...], draw: float) -> EdgeState:
 
 def _filled(edge: EdgeState) -> tuple[float, int]:
     return taken(edge) / max(room(edge), 1), edge.id.int
+
+
+def open_regions(fleet: Fleet) -> list[str]:
+    """Regions that take new calls now: worth measuring."""
+    return [r for r, site in sites_of(fleet).items() if site.free and site.state.admin_state == "active"]
