@@ -47,7 +47,7 @@ async def test_what_edges_measure_arrives(
     learning = api.control.learning
     host = f"127.0.0.1:{api.port}"
     monkeypatch.setattr(type(learning), "heard", lambda _, region, measured: said.append((region, measured)))
-    monkeypatch.setattr(type(learning), "backends", lambda _: [BackendTarget(host=host, tls=False)])
+    learning.serves(BackendTarget(host=host, tls=False))
 
     def mesh() -> set[tuple[str, str]]:
         return {(region, m.region) for region, measured in said for m in measured.mesh if m.loss == 0}

@@ -23,6 +23,7 @@ from app.fleet import uplink as server
 from app.ids import new_id
 from regions.edge.identity import Identity
 from regions.wire import ids
+from regions.wire.measuring import Measured
 from regions.wire.uplink import ALIVE_S
 from tests.support.api import Api, Project
 from tests.support.edges import until
@@ -495,14 +496,20 @@ async def test_a_bad_registration_is_refused_with_a_pointer(
     assert pointer in [e["pointer"] for e in answer.json()["errors"]]
 
 
-async def test_an_edge_is_asked_to_measure_and_what_it_measures_is_kept(api: Api, edge: Edge) -> None:
+async def test_an_edge_is_asked_to_measure_and_what_it_measures_is_heard(
+    api: Api, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, Measured]] = []
+    learning = type(api.control.learning)
+    monkeypatch.setattr(learning, "heard", lambda _, region, measured: said.append((region, measured)))
     async with edge.uplink() as socket:
         await socket.send(edge.hello())
-        while (said := json.loads(await socket.recv()))["type"] != "measure":
+        while (asked := json.loads(await socket.recv()))["type"] != "measure":
             continue
-        assert said.get("every_s", 30.0) == 30.0
+        assert asked.get("every_s", 30.0) == 30.0
         await socket.send('{"type":"measured","callers":[["198.51.100.0/24",12.5,0.5,9]],"later":1}')
-        learned = api.control.learning.newest
-        await until(lambda: edge.region in learned, "the report")
-        [witnessed] = learned[edge.region].callers
-        assert (witnessed.network, witnessed.rtt_ms, witnessed.samples) == ("198.51.100.0/24", 12.5, 9)
+        await until(lambda: said, "the report")
+    [(region, measured)] = said
+    [witnessed] = measured.callers
+    assert region == edge.region
+    assert (witnessed.network, witnessed.rtt_ms, witnessed.samples) == ("198.51.100.0/24", 12.5, 9)
