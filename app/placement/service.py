@@ -32,7 +32,6 @@ from regions.wire.measuring import BackendTarget
 RETRY_AFTER_S = 2
 FRESH_S = 120.0
 SERVED_KEPT = 100_000
-_chance = random.Random()
 
 
 @dataclass(slots=True)
@@ -43,6 +42,7 @@ class Placer:
     claimed: Claimed
     asked: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
     served: OrderedDict[tuple[UUID, int], str] = field(default_factory=OrderedDict)
+    chance: random.Random = field(default_factory=random.Random)
 
     def place(
         self, project_id: UUID, body: CreateCall, fleet: Fleet, now: datetime, *, serve: bool = True
@@ -67,7 +67,7 @@ class Placer:
             fleet,
             measured,
             wishes,
-            draw=_chance.random(),
+            draw=self.chance.random(),
             priors=self.learning.priors(known),
             backend_ms={} if backend is None else self.learning.backend_ms(backend.host),
             policy=policy_of(fleet.regions.values()),

@@ -33,6 +33,9 @@ from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
+from app.placement.claimed import Claimed
+from app.placement.learning import Learning
+from app.placement.service import Placer
 from app.supervisor import Supervisor
 from app.webhooks.delivery import Delivery
 from regions.callers.websocket import CallerListener
@@ -117,11 +120,13 @@ class Api:
         commands = Commands(self.store, hints)
         self.overdue = Overdue(db)
         self.access = EdgeAccess(urls, lambda: b"secret")
+        self.learning = Learning(lambda: self.fleet.now, clock)
         nobody: Any = None
         self.calls = Calls(
             store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE), appender=appender, vault=vault, keyring=keyring,
             fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
             attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False,
+            placer=Placer(self.learning, Claimed(db), chance=random.Random(world.chance.getrandbits(32))),
         )  # fmt: skip
         self.feeds = Feeds(db, vault, clock, hints, horizon)
         self.stopping = asyncio.Event()
