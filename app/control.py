@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-import structlog
-
 from app.calls.coalescer import Coalescer
 from app.calls.conversation import Conversations
 from app.calls.overdue import Overdue
@@ -22,9 +20,9 @@ from app.calls.store import CallStore
 from app.cells.cells import Cells
 from app.cells.dispatch import Dispatch, Parts
 from app.cells.drains import WholeDrains
-from app.cells.forward import Forwarder, OutboxHints
-from app.cells.identity import WrongCell
-from app.cells.mirror import CellFleet, Mirror
+from app.cells.forward import OutboxHints
+from app.cells.mirror import CellFleet
+from app.cells.round_trips import CellRoundTrips
 from app.cells.settings import CellSettings
 from app.clock import Clock, SystemClock
 from app.connection import is_away
@@ -52,19 +50,20 @@ from app.log.horizon import Horizon
 from app.log.live import Live
 from app.log.tail_log import TailLog
 from app.log.tails import Tails
+from app.placement.learning import Learning
+from app.placement.networks import Atlas, MaxMindAtlas
+from app.placement.service import Placer
 from app.projects.auth import Authenticator
 from app.projects.service import Projects
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.supervisor import Supervisor
 from app.vault import MASTER_KEY_FILE, LocalKeys, Vault
 from app.webhooks.record import Record
 from app.webhooks.recovery import Recovery
 from app.webhooks.service import Webhooks
 from app.webhooks.testing import Tests
-from app.workers import cell_workers, fleet_workers, spool_worker
+from app.workers import cell_workers, fleet_workers, follow_fleet, spool_worker
 from regions.wire.keeping import opening
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +86,7 @@ class Shared:
     observations: Observations
     registration: Registration
     edge_access: EdgeAccess
+    placer: Placer
     cells: Cells = field(default_factory=Cells)
 
 
@@ -117,6 +117,7 @@ class Control:
     fleet_store: FleetStore
     beats: Beats
     observations: Observations
+    learning: Learning
     fleet_events: FleetEvents
     registration: Registration
     edge_access: EdgeAccess
@@ -208,6 +209,8 @@ async def _build(
     await keyring.open()
     await fleet.refresh()
     horizon, fleet_store = Horizon(home), FleetStore(home)
+    store = CellRoundTrips(home, others)
+    learning = Learning(lambda: fleet.now, clock, store, _atlas(settings), settings.networks_kept_days * 24)
     fleet_events = FleetEvents(home, horizon, hints, clock)
     shared = Shared(
         settings=settings,
@@ -226,6 +229,7 @@ async def _build(
         observations=Observations(home, lambda: [e for e in fleet.now.edges if not e.stopped]),
         registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, home.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
+        placer=Placer(learning),
     )
     for cell, db in zip(settings.all_cells, dbs, strict=True):
         control = _cell(shared, cell, db)
@@ -234,7 +238,7 @@ async def _build(
         if cell.home:
             fleet_workers(control)
         else:
-            await _follow_fleet(control, shared)
+            await follow_fleet(control)
     spool_worker(shared.cells.home)
     return shared.cells
 
@@ -269,6 +273,7 @@ def _cell(shared: Shared, cell: CellSettings, db: Database) -> Control:
         fleet_store=shared.fleet_store,
         beats=shared.beats,
         observations=shared.observations,
+        learning=shared.placer.learning,
         fleet_events=shared.fleet_events,
         registration=shared.registration,
         edge_access=shared.edge_access,
@@ -331,6 +336,7 @@ def _calls(
         attach_within_s=settings.attach_within_s,
         local_targets=settings.local_targets,
         tails=tails,
+        placer=shared.placer,
     )
 
 
@@ -342,20 +348,8 @@ def _draining(shared: Shared, cell: CellSettings, db: Database, calls: Calls, dr
     return Draining.of(db, calls, shared.fleet_events, drilling.worker, store)
 
 
-async def _follow_fleet(control: Control, shared: Shared) -> None:
-    """A cell that is not the home cell has a copy of the fleet, and hands its commands on. One that is away is waited for; where the
-    database is another cell's, this raises `WrongCell`."""
-    db, fleet = control.db, control.calls.fleet
-    assert isinstance(fleet, CellFleet)
-    mirror = Mirror(shared.home, db, fleet, control.commands, control.hints)
-    control.supervisor.add("cell.fleet", fleet.worker)
-    control.supervisor.add("cell.mirror", mirror.worker)
-    control.supervisor.add("cell.commands", Forwarder(shared.home, db, shared.hints).worker)
+def _atlas(settings: Settings) -> Atlas | None:
     try:
-        await mirror.round()
-    except WrongCell:
-        raise
-    except Exception as error:
-        if not is_away(error):
-            raise
-        log.warning("cell.away", cell=db.cell, error=type(error).__name__)
+        return MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from app.cells.identity import WrongCell
+from app.clock import SystemClock, rfc3339
 from app.control import open_control
 from app.local.receiver import WebhookReceiver
 from app.preflight import NotReady, check_instance
@@ -258,6 +259,22 @@ async def test_the_log_stays_in_the_cells_jurisdiction_or_the_call_is_refused(tw
     assert refused.json()["errors"][0]["pointer"] == "/regions/jurisdictions"
     for jurisdictions in ([], ["us", "eu"]):
         assert (await create(client, regions={"jurisdictions": jurisdictions})).status_code == 201
+
+
+async def test_what_a_project_claims_of_its_callers_lies_in_its_cell(two: Two) -> None:
+    for cell, project in enumerate(two.projects):
+        latencies = [{"region": "us-east", "rtt_ms": 31, "at": rfc3339(SystemClock().now())}]
+        said = await (await two.client(cell, two.second)).post(
+            "/v1/probes", json={"address": "198.51.100.7", "latencies": latencies}
+        )
+        assert said.status_code == 200, said.text
+        found = await two.where("probes", "project_id", ids.decode(ids.PROJECT, project.id))
+        assert [n > 0 for n in found] == [cell == 0, cell == 1]
+        refused = await project.client.post(
+            "/v1/placements/preview",
+            json={"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"jurisdictions": [PLACES[1 - cell]]}},
+        )
+        assert problem(refused) == (422, "residency_unsatisfiable")
 
 
 async def test_the_reconciler_of_a_cell_ends_what_nobody_holds_and_nothing_else(two: Two) -> None:
