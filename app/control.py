@@ -51,7 +51,8 @@ from app.log.live import Live
 from app.log.tail_log import TailLog
 from app.log.tails import Tails
 from app.placement.learning import Learning
-from app.placement.networks import Atlas, MaxMindAtlas
+from app.placement.networks import MaxMindAtlas
+from app.placement.round_trips import RoundTrips
 from app.placement.service import Placer
 from app.projects.auth import Authenticator
 from app.projects.service import Projects
@@ -209,8 +210,6 @@ async def _build(
     await keyring.open()
     await fleet.refresh()
     horizon, fleet_store = Horizon(home), FleetStore(home)
-    store = CellRoundTrips(home, others)
-    learning = Learning(lambda: fleet.now, clock, store, _atlas(settings), settings.networks_kept_days * 24)
     fleet_events = FleetEvents(home, horizon, hints, clock)
     shared = Shared(
         settings=settings,
@@ -229,7 +228,7 @@ async def _build(
         observations=Observations(home, lambda: [e for e in fleet.now.edges if not e.stopped]),
         registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, home.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
-        placer=Placer(learning),
+        placer=Placer(_learning(settings, CellRoundTrips(home, others), fleet)),
     )
     for cell, db in zip(settings.all_cells, dbs, strict=True):
         control = _cell(shared, cell, db)
@@ -348,8 +347,10 @@ def _draining(shared: Shared, cell: CellSettings, db: Database, calls: Calls, dr
     return Draining.of(db, calls, shared.fleet_events, drilling.worker, store)
 
 
-def _atlas(settings: Settings) -> Atlas | None:
+def _learning(settings: Settings, store: RoundTrips, fleet: FleetView) -> Learning:
     try:
-        return MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
+        atlas = MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
     except (OSError, ValueError) as error:
         raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None
+    kept_windows = settings.networks_kept_days * 24
+    return Learning(lambda: fleet.now, SystemClock(), store, atlas, kept_windows)
