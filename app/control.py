@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-import structlog
-
 from app.calls.coalescer import Coalescer
 from app.calls.conversation import Conversations
 from app.calls.overdue import Overdue
@@ -22,9 +20,8 @@ from app.calls.store import CallStore
 from app.cells.cells import Cells
 from app.cells.dispatch import Dispatch, Parts
 from app.cells.drains import WholeDrains
-from app.cells.forward import Forwarder, OutboxHints
-from app.cells.identity import WrongCell
-from app.cells.mirror import CellFleet, Mirror
+from app.cells.forward import OutboxHints
+from app.cells.mirror import CellFleet
 from app.cells.settings import CellSettings
 from app.clock import Clock, SystemClock
 from app.connection import is_away
@@ -67,10 +64,8 @@ from app.webhooks.record import Record
 from app.webhooks.recovery import Recovery
 from app.webhooks.service import Webhooks
 from app.webhooks.testing import Tests
-from app.workers import cell_workers, fleet_workers, spool_worker
+from app.workers import cell_workers, fleet_workers, follow_fleet, spool_worker
 from regions.wire.keeping import opening
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +239,7 @@ async def _build(
         if cell.home:
             fleet_workers(control)
         else:
-            await _follow_fleet(control, shared)
+            await follow_fleet(control)
     spool_worker(shared.cells.home)
     return shared.cells
 
@@ -347,15 +342,6 @@ def _calls(
     )
 
 
-def _learning(settings: Settings, db: Database, fleet: FleetView) -> Learning:
-    try:
-        atlas = MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None
-    kept_windows = settings.networks_kept_days * 24
-    return Learning(lambda: fleet.now, SystemClock(), RoundTrips(db), atlas, kept_windows)
-
-
 def _draining(shared: Shared, cell: CellSettings, db: Database, calls: Calls, drilling: Drilling) -> Draining:
     """A drain is the fleet's: the home cell begins it, counts it, and says in the fleet's log what became of it."""
     if not cell.home:
@@ -364,20 +350,10 @@ def _draining(shared: Shared, cell: CellSettings, db: Database, calls: Calls, dr
     return Draining.of(db, calls, shared.fleet_events, drilling.worker, store)
 
 
-async def _follow_fleet(control: Control, shared: Shared) -> None:
-    """A cell that is not the home cell has a copy of the fleet, and hands its commands on. One that is away is waited for; where the
-    database is another cell's, this raises `WrongCell`."""
-    db, fleet = control.db, control.calls.fleet
-    assert isinstance(fleet, CellFleet)
-    mirror = Mirror(shared.home, db, fleet, control.commands, control.hints)
-    control.supervisor.add("cell.fleet", fleet.worker)
-    control.supervisor.add("cell.mirror", mirror.worker)
-    control.supervisor.add("cell.commands", Forwarder(shared.home, db, shared.hints).worker)
+def _learning(settings: Settings, db: Database, fleet: FleetView) -> Learning:
     try:
-        await mirror.round()
-    except WrongCell:
-        raise
-    except Exception as error:
-        if not is_away(error):
-            raise
-        log.warning("cell.away", cell=db.cell, error=type(error).__name__)
+        atlas = MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None
+    kept_windows = settings.networks_kept_days * 24
+    return Learning(lambda: fleet.now, SystemClock(), RoundTrips(db), atlas, kept_windows)

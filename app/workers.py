@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.calls.reconciler import Reconciler
+from app.cells.forward import Forwarder
+from app.cells.identity import WrongCell
+from app.cells.mirror import CellFleet, Mirror
+from app.connection import is_away
 from app.hints import Hints
 from app.housekeeping import Housekeeping
 from app.log.spool import SpoolFlusher
@@ -37,6 +41,27 @@ def fleet_workers(control: Control) -> None:
     supervisor.add("placement.learning", control.learning.worker)
     supervisor.add("placement.profiles", control.learning.profiles_worker)
     supervisor.add("fleet.keys", control.keyring.worker)
+    supervisor.add("placement.learning", control.learning.worker)
+    supervisor.add("placement.profiles", control.learning.profiles_worker)
+
+
+async def follow_fleet(control: Control) -> None:
+    """A cell that is not the home cell has a copy of the fleet, and hands its commands on. One that is away is waited for; where the
+    database is another cell's, this raises `WrongCell`."""
+    home, db, fleet = control.cells.home, control.db, control.calls.fleet
+    assert isinstance(fleet, CellFleet)
+    mirror = Mirror(home.db, db, fleet, control.commands, control.hints)
+    control.supervisor.add("cell.fleet", fleet.worker)
+    control.supervisor.add("cell.mirror", mirror.worker)
+    control.supervisor.add("cell.commands", Forwarder(home.db, db, home.hints).worker)
+    try:
+        await mirror.round()
+    except WrongCell:
+        raise
+    except Exception as error:
+        if not is_away(error):
+            raise
+        log.warning("cell.away", cell=db.cell, error=type(error).__name__)
 
 
 def spool_worker(control: Control) -> None:

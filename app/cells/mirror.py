@@ -22,7 +22,7 @@ from uuid import UUID
 
 import structlog
 
-from app.cells.mirror_plan import DrainRow, plan_drains
+from app.cells.mirror_plan import DrainChanges, DrainRow, plan_drains
 from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
 from app.fleet.desired import Commands
@@ -48,6 +48,7 @@ select id, region, edge_id, incarnation, verdict, kind, force_at, total, started
   from vx.drains where ended_at is null or ended_at > clock_timestamp() - interval '1 day'
  order by ended_at is not null, started_at desc limit {DRAINS_MAX}
 """
+SELECT_KEPT_FROM = "select clock_timestamp() - interval '1 day'"
 SELECT_HERE = """
 select id, region, edge_id, incarnation, verdict, kind, force_at, total, started_at, outcome
   from vx.drains where ended_at is null or id = any($1::uuid[])
@@ -130,6 +131,7 @@ class Mirror:
     async def round(self) -> None:
         """Raises what the driver raises, of either cell."""
         async with self._home.pool("admin").acquire() as connection:
+            kept_from = await connection.fetchval(SELECT_KEPT_FROM)
             regions = await connection.fetch(SELECT_REGIONS)
             edges = await connection.fetch(SELECT_EDGES)
             drains = [_drain(r) for r in await connection.fetch(SELECT_DRAINS)]
@@ -140,10 +142,9 @@ class Mirror:
             here = [_drain(r) for r in await connection.fetch(SELECT_HERE, [d.id for d in drains])]
         self._fleet.lives = frozenset((r["id"], r["incarnation"]) for r in lives)
         self._fleet.show()
-        await self._follow(drains, here)
+        await self._follow(plan_drains(drains, here, kept_from))
 
-    async def _follow(self, drains: list[DrainRow], here: list[DrainRow]) -> None:
-        changes = plan_drains(drains, here)
+    async def _follow(self, changes: DrainChanges) -> None:
         pool = self._db.pool("admin")
         moves: list[Any] = []
         for drain_id, outcome in changes.end:

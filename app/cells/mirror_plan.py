@@ -36,24 +36,24 @@ class DrainChanges:
     begin: tuple[DrainRow, ...] = ()
 
 
-def plan_drains(home: Sequence[DrainRow], here: Sequence[DrainRow]) -> DrainChanges:
-    """`home`: those that run and those that have ended lately. `here`: those that run, and those of `home` that are known."""
+def plan_drains(home: Sequence[DrainRow], here: Sequence[DrainRow], kept_from: datetime) -> DrainChanges:
+    """`home`: those that run, and those that have ended since `kept_from`. `here`: those that run, and those that `home` names.
+
+    Who reads slowly may find one here that home had not begun when it was asked: only what is older than all that home tells is taken
+    for forgotten.
+    """
     at_home = {d.id: d for d in home}
     known = {d.id: d for d in here}
     running = [d for d in here if d.outcome is None]
-    end = tuple(
-        # what home has forgotten has ended long ago
-        (d.id, (twin.outcome or "stopped") if (twin := at_home.get(d.id)) is not None else "stopped")
-        for d in running
-        if d.id not in at_home or at_home[d.id].outcome is not None
-    )
+    end = [(d.id, twin.outcome) for d in running if (twin := at_home.get(d.id)) is not None and twin.outcome]
+    end += [(d.id, "stopped") for d in running if d.id not in at_home and d.started_at < kept_from]
     change = tuple(
         at_home[d.id]
         for d in running
         if (twin := at_home.get(d.id)) is not None and twin.outcome is None and _asks(twin) != _asks(d)
     )
     begin = tuple(d for d in home if d.outcome is None and d.id not in known)
-    return DrainChanges(end=end, change=change, begin=begin)
+    return DrainChanges(end=tuple(end), change=change, begin=begin)
 
 
 def _asks(drain: DrainRow) -> tuple[object, ...]:

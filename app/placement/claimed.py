@@ -27,7 +27,8 @@ BATCH = 20_000
 
 PUT_CLAIMS = """
 insert into vx.probes (project_id, network, region, rtt_ms, jitter_ms, loss, at)
-select $1, $2, * from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by 1
+select $1::uuid, $2::bigint, *
+  from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by r
 on conflict (project_id, network, region) do update
    set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at, said_at = clock_timestamp()
 """

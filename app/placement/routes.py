@@ -6,7 +6,7 @@ from litestar import get, post
 from litestar.params import JSONBody
 from litestar.status_codes import HTTP_200_OK
 
-from app.calls.policy import check_create
+from app.calls.policy import check_create, check_log_residency
 from app.calls.shapes import CreateCall, PlacementView
 from app.dependencies import ControlIn, PrincipalIn
 from app.errors import FieldError, Invalid, QuotaExceeded
@@ -88,6 +88,7 @@ async def preview_placement(
 ) -> PlacementView:
     principal.require("calls:read")
     check_create(data, local_targets=control.calls.local_targets and principal.mode == "test")
+    check_log_residency(data, control.calls.jurisdiction)
     placed = control.calls.placer.place(
         principal.project_id, data, control.fleet.now, control.clock.now(), serve=False
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+import redis.asyncio as redis
 
 from app.cells.identity import WrongCell
+from app.clock import SystemClock, rfc3339
 from app.control import open_control
 from app.local.receiver import WebhookReceiver
+from app.log.filters import filter_of
+from app.log.live import CHANNEL
 from app.preflight import NotReady, check_instance
 from app.projects.secrets import RANDOM_BYTES, make
 from app.settings import Settings
@@ -47,6 +52,7 @@ class Two:
     second: Api
     projects: list[Project]
     edge: EveryEdge
+    redis_urls: dict[str, str]
 
     async def where(self, table: str, column: str, value: UUID) -> list[int]:
         return [await count(url, table, column, value) for url in self.urls]
@@ -93,7 +99,14 @@ async def deployed(
 @pytest.fixture
 async def two(deployed: Deployed) -> Two:
     projects = [await project_in(deployed.first), await project_in(deployed.first, jurisdiction="eu")]
-    return Two(deployed.urls, deployed.first, deployed.second, projects, deployed.edge)
+    return Two(
+        deployed.urls,
+        deployed.first,
+        deployed.second,
+        projects,
+        deployed.edge,
+        deployed.first.settings.redis_urls,
+    )
 
 
 async def test_what_a_project_owns_lies_in_its_own_cell_whichever_instance_is_asked(two: Two) -> None:
@@ -258,6 +271,65 @@ async def test_the_log_stays_in_the_cells_jurisdiction_or_the_call_is_refused(tw
     assert refused.json()["errors"][0]["pointer"] == "/regions/jurisdictions"
     for jurisdictions in ([], ["us", "eu"]):
         assert (await create(client, regions={"jurisdictions": jurisdictions})).status_code == 201
+
+
+async def test_what_a_project_claims_of_its_callers_lies_in_its_cell(two: Two) -> None:
+    for cell, project in enumerate(two.projects):
+        latencies = [{"region": "us-east", "rtt_ms": 31, "at": rfc3339(SystemClock().now())}]
+        said = await (await two.client(cell, two.second)).post(
+            "/v1/probes", json={"address": "198.51.100.7", "latencies": latencies}
+        )
+        assert said.status_code == 200, said.text
+        found = await two.where("probes", "project_id", ids.decode(ids.PROJECT, project.id))
+        assert [n > 0 for n in found] == [cell == 0, cell == 1]
+        refused = await project.client.post(
+            "/v1/placements/preview",
+            json={"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"jurisdictions": [PLACES[1 - cell]]}},
+        )
+        assert problem(refused) == (422, "residency_unsatisfiable")
+
+
+async def test_what_is_said_passes_only_through_the_valkeys_of_the_cells_jurisdiction(two: Two) -> None:
+    """Between instances: whoever reads is with the second, the edge with the first."""
+    await two.first.operator.post("/admin/v1/regions", json={"id": "eu-west", "jurisdiction": "eu"})
+    fleet = two.first.control.fleet
+    await until(lambda: _all(["eu-west" in fleet.now.regions]))
+    calls = await two.calls()
+    projects = [ids.decode(ids.PROJECT, project.id) for project in two.projects]
+    wanted = filter_of(["transcript.partial"], None, {}, volatile=True)
+    seats = [
+        control.live.subscribe(project_id, wanted, asyncio.Event())
+        for control, project_id in zip(two.second.control.cells, projects, strict=True)
+    ]
+    passed: set[tuple[str, UUID]] = set()
+    heard = [asyncio.create_task(_overhear(two, region, passed)) for region in two.redis_urls]
+    said = {"type": "volatile", "epoch": 1, "event": "transcript.partial", "at_ms": 1, "data": {"text": "x"}}
+
+    async def both() -> bool:
+        for call in calls:
+            await two.edge.socket.send(json.dumps(said | {"call": call}))
+        return {project for _, project in passed} >= set(projects) and all(seat.take() for seat in seats)
+
+    try:
+        await until(both)
+    finally:
+        for task in heard:
+            task.cancel()
+        await asyncio.gather(*heard, return_exceptions=True)
+        for seat in seats:
+            seat.close()
+    assert {place for place in passed if place[1] in projects} == {
+        ("us-east", projects[0]),
+        ("eu-west", projects[1]),
+    }
+
+
+async def _overhear(two: Two, region: str, passed: set[tuple[str, UUID]]) -> None:
+    async with redis.from_url(two.redis_urls[region]) as client, client.pubsub() as channel:
+        await channel.psubscribe(CHANNEL + "*")
+        async for message in channel.listen():
+            if message["type"] == "pmessage":
+                passed.add((region, UUID(message["channel"].decode().removeprefix(CHANNEL))))
 
 
 async def test_the_reconciler_of_a_cell_ends_what_nobody_holds_and_nothing_else(two: Two) -> None:

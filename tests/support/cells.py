@@ -53,7 +53,7 @@ async def create(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
     return await client.post("/v1/calls", json=body, headers={"Idempotency-Key": str(uuid4())})
 
 
-async def count(url: str, table: str, column: str, value: UUID) -> int:
+async def count(url: str, table: str, column: str, value: UUID | str) -> int:
     connection = await asyncpg.connect(url)
     try:
         found: int = await connection.fetchval(f"select count(*) from vx.{table} where {column} = $1", value)

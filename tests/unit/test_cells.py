@@ -18,6 +18,7 @@ HOME = "postgresql://user@home/db"
 OTHER = "postgresql://user@one,two/db"
 ENV = {"DATABASE_URL": HOME, "CELLS": "0=us, 1=eu", "DATABASE_URL_CELL_1": OTHER}
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+KEPT_FROM = AT - timedelta(days=1)
 
 
 def test_without_cells_there_is_one_and_it_lies_nowhere() -> None:
@@ -85,15 +86,16 @@ def drain(**more: object) -> DrainRow:
 
 
 def test_a_cell_follows_the_home_cells_drains() -> None:
-    new, known, later, over, forgotten = (drain() for _ in range(5))
+    new, known, later, over, too_new = (drain() for _ in range(5))
+    forgotten = drain(started_at=AT - timedelta(days=3))
     changed = replace(later, force_at=AT + timedelta(seconds=9))
     ended = replace(over, outcome="canceled")
     own = drain(outcome="stopped")
     home = [new, known, changed, ended, replace(own, outcome=None), drain(outcome="recovered")]
-    assert plan_drains(home, [known, later, over, forgotten, own]) == DrainChanges(
+    assert plan_drains(home, [known, later, over, forgotten, too_new, own], KEPT_FROM) == DrainChanges(
         end=((over.id, "canceled"), (forgotten.id, "stopped")), change=(changed,), begin=(new,)
     )
-    assert plan_drains([known], [known]) == DrainChanges()
+    assert plan_drains([known], [known], KEPT_FROM) == DrainChanges()
 
 
 def edge(life: UUID) -> EdgeState:
