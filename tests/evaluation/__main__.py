@@ -54,10 +54,8 @@ def main(arguments: list[str]) -> int:
 def worlds_of(arguments: list[str]) -> list[World]:
     files = [Path(a) for a in arguments] or sorted(DATA.glob("*.npz"))
     if not files:
-        progress(
-            "There is no file of round trips: give one as an argument. This is a synthetic world, which says
-            little of the real one."
-        )
+        progress("There is no file of round trips: give one as an argument.")
+        progress("This is a synthetic world, which says little of the real one.")
         return [synthetic()]
     return [load(f) for f in files]
 
