@@ -44,9 +44,13 @@ from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
+from app.placement.learning import Learning
+from app.placement.networks import Atlas, MaxMindAtlas
+from app.placement.round_trips import RoundTrips
+from app.placement.service import Placer
 from app.projects.auth import Authenticator
 from app.projects.service import Projects
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.supervisor import Supervisor, Worker
 from app.vault import MASTER_KEY_FILE, LocalKeys, Vault
 from app.webhooks.delivery import Delivery
@@ -71,6 +75,7 @@ class Control:
     fleet_store: FleetStore
     beats: Beats
     observations: Observations
+    learning: Learning
     fleet_events: FleetEvents
     registration: Registration
     edge_access: EdgeAccess
@@ -128,9 +133,12 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    calls = _calls(
-        settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails
+    learning = Learning(
+        lambda: fleet.now, clock, RoundTrips(db), _atlas(settings), settings.networks_kept_days * 24
     )
+    calls = _calls(
+        settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails, learning
+    )  # fmt: skip
     drilling = Drilling.of(db, calls, appender, fleet_events)
     control = Control(
         settings=settings,
@@ -144,6 +152,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
         fleet_store=fleet_store,
         beats=Beats(fleet_store),
         observations=Observations(db, lambda: [e for e in fleet.now.edges if not e.stopped]),
+        learning=learning,
         fleet_events=fleet_events,
         registration=Registration(fleet_store, keyring, fleet, fleet_events, clock, settings.cell),
         edge_access=EdgeAccess(settings.redis_urls, lambda: keyring.secret_for(b"valkey")),
@@ -182,6 +191,7 @@ def _calls(
     commands: Commands,
     hints: Hints,
     tails: Tails,
+    learning: Learning,
 ) -> Calls:
     clock = SystemClock()
     return Calls(
@@ -199,7 +209,15 @@ def _calls(
         attach_within_s=settings.attach_within_s,
         local_targets=settings.local_targets,
         tails=tails,
+        placer=Placer(learning),
     )
+
+
+def _atlas(settings: Settings) -> Atlas | None:
+    try:
+        return MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None
 
 
 def _with_workers(control: Control) -> Control:
@@ -221,6 +239,8 @@ def _with_workers(control: Control) -> Control:
     supervisor.add("fleet.beats", control.beats.worker)
     supervisor.add("fleet.observations", control.observations.worker)
     supervisor.add("fleet.keys", control.keyring.worker)
+    supervisor.add("placement.learning", control.learning.worker)
+    supervisor.add("placement.profiles", control.learning.profiles_worker)
     reconciler = Reconciler(
         control.overdue, control.commands, control.appender, patience_s=control.settings.lost_after_s
     )

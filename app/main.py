@@ -35,6 +35,7 @@ from app.fleet import drill_routes as drills
 from app.fleet import health_routes as fleet_health
 from app.fleet import routes as fleet
 from app.log import routes as log_routes
+from app.placement import routes as placement
 from app.problems import EXCEPTION_HANDLERS, send_problem
 from app.projects import routes as projects
 from app.projects.auth import Operator, Principal
@@ -171,6 +172,7 @@ def create_app(settings: Settings, stopping: asyncio.Event | None = None) -> Lit
             *log_routes.ROUTES,
             *webhooks.ROUTES,
             *fleet.ROUTES,
+            *placement.ROUTES,
             *drains.ROUTES,
             *drills.ROUTES,
             *fleet_health.ROUTES,

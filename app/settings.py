@@ -18,6 +18,8 @@ class Settings:
     platform's own key (`vx_op_…`). `local_targets`: test projects may name backends and webhooks on loopback, over `ws://` and `http://`.
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
+    `networks_kept_days`: for so long what was learned of a network's round trips is kept. `geo_files`: the operator's files in
+    MaxMind's format, with autonomous systems, cities, or both.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too."""
 
     database_url: str
@@ -35,6 +37,8 @@ class Settings:
     lost_after_s: int = 45
     deliveries: bool = True
     egress_proxy: str = ""
+    networks_kept_days: int = 30
+    geo_files: tuple[Path, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -63,6 +67,8 @@ class Settings:
             attach_within_s=_number(env, "VOXPLANE_ATTACH_WITHIN_S", 120, 1, 900),
             deliveries=_switch(env, "VOXPLANE_DELIVERIES", default=True),
             egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
+            networks_kept_days=_number(env, "VOXPLANE_NETWORKS_KEPT_DAYS", 30, 1, 365),
+            geo_files=tuple(Path(p) for p in env.get("VOXPLANE_GEO_FILES", "").split(os.pathsep) if p),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
         )
 

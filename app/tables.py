@@ -44,6 +44,9 @@ regions = Table(
     Column("latitude", Float),
     Column("longitude", Float),
     Column("admin_state", Text),
+    Column("weight", Float),
+    Column("proximity", Text),
+    Column("price_ms", Float),
     Column("version", Integer),
     Column("created_at", Time),
 )

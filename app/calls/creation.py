@@ -37,8 +37,10 @@ def checked_key(key: str | None) -> str:
 
 
 def caller_of(body: CreateCall) -> CallerRequest:
-    """The caller with its numbers in one form, so that the same number reads the same everywhere."""
+    """The caller with its numbers in one form, so that the same number reads the same everywhere, and without its address."""
     caller = body.caller
+    if caller.address is not msgspec.UNSET:
+        caller = msgspec.structs.replace(caller, address=msgspec.UNSET)
     if not (caller.from_ or caller.to):
         return caller
     return msgspec.structs.replace(

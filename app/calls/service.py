@@ -26,7 +26,7 @@ from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
 from app.placement.choice import Placement
-from app.placement.service import place, view
+from app.placement.service import Placer, view
 from app.projects.auth import Principal
 from app.telemetry import calls_created_total
 from app.vault import ContentKey, Vault
@@ -69,6 +69,7 @@ class Calls:
     attach_within_s: int
     local_targets: bool
     tails: CallTails
+    placer: Placer
     renewals: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=0.5))
 
     async def create(
@@ -79,7 +80,7 @@ class Calls:
         now = self.clock.now()
         try:
             check_create(body, local_targets=self.local_targets and principal.mode == "test")
-            placed = place(body, self.fleet.now, now)
+            placed = self.placer.place(principal.project_id, body, self.fleet.now, now)
         except VoxplaneError:
             # what could be placed once is answered again, whatever has become of the fleet since
             made = await self.store.made(principal.project_id, CREATE_ROUTE, key)
@@ -225,7 +226,7 @@ class Calls:
         body = CreateCall(
             agent=call.request.agent, latencies=call.request.latencies, regions=call.request.regions
         )
-        placed = place(body, self.fleet.now, self.clock.now())
+        placed = self.placer.place(call.project_id, body, self.fleet.now, self.clock.now())
         first = await self.store.grant(
             call, [(e.id, e.incarnation) for e in placed.edges], call.grants_expire_at
         )

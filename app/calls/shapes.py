@@ -16,15 +16,18 @@ Region = Annotated[
 Milliseconds = Annotated[float, Meta(gt=0, le=10_000)]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 ShortText = Annotated[str, Meta(max_length=512)]
+Address = Annotated[str, Meta(min_length=2, max_length=45, description="An IPv4 or IPv6 address.")]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class CallerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who calls. `websocket` attaches with the ticket; `from` and `to` are E.164 numbers, `tel:` or `sip:` URIs."""
+    """Who calls. `websocket` attaches with the ticket; `from` and `to` are E.164 numbers, `tel:` or `sip:` URIs. `address`: the
+    caller's own IP address, for placement alone: no more than its network (/24 or /48) is looked at, and nothing of it is stored."""
 
     kind: Literal["websocket", "webrtc", "phone"] = "websocket"
     from_: Annotated[str, Meta(max_length=256)] | None = msgspec.field(name="from", default=None)
     to: Annotated[str, Meta(max_length=256)] | None = None
+    address: Address | msgspec.UnsetType = msgspec.UNSET
 
 
 class ReconnectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,6 +70,10 @@ class RegionsRequest(
         list[Annotated[str, Meta(min_length=2, max_length=16)]], Meta(max_length=32)
     ] = []
     rtt_ms_max: Milliseconds | None = None
+    rtt_ms_relax: Annotated[
+        list[Milliseconds],
+        Meta(max_length=8, description="Caps above `rtt_ms_max`, ascending, for when no region meets it."),
+    ] = []
 
 
 class CreateCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -92,7 +99,9 @@ class TicketRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
-    """One region as the choice saw it; `reason` is ``chosen`` or why it was not."""
+    """One region as the choice saw it; `reason` is ``chosen`` or why it was not. `source`: what `rtt_ms` rests on (`measured`,
+    `history`, `wider`, `alike`, `geography`, `prior`), with how much `confidence` (0 to 1). `backend_ms`: the round trip from there
+    to the customer's backend, where it is known."""
 
     region: str
     reason: str
@@ -102,6 +111,8 @@ class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
     load: float
     cost_ms: float
     health: str
+    confidence: float = 0.0
+    backend_ms: float | None = None
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +122,8 @@ class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacementView(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded decision. `protection`: ``full``, ``reduced`` or ``none``, with the reason when not full."""
+    """The recorded decision. `protection`: ``full``, ``reduced`` or ``none``, with the reason when not full. `rtt_ms_cap`: the cap
+    that was met, where the call named one."""
 
     region: str
     edge: str
@@ -121,6 +133,7 @@ class PlacementView(msgspec.Struct, frozen=True, kw_only=True):
     protection: str
     protection_reason: str = ""
     panic: bool = False
+    rtt_ms_cap: float | None = None
 
 
 class TailView(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,19 @@ import msgspec
 
 from regions.wire import ids
 from regions.wire.events import DATA_BYTES_MAX, EVENT_TYPES, FINAL_TYPE, LOST_TYPE, EdgeEvent, Source, first_n
+from regions.wire.measuring import (
+    COUNT_MAX,
+    HOST_CHARS_MAX,
+    LEGS_MAX,
+    MESH_MAX,
+    REGION_CHARS_MAX,
+    WITNESSED_MAX,
+    Leg,
+    Measured,
+    Mesh,
+    Witnessed,
+    is_network,
+)
 from regions.wire.observations import (
     AGE_MS_MAX,
     FAILURES_MAX,
@@ -81,6 +94,8 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
             _check_cut(message.cut)
         case Observed():
             _check_observed(message)
+        case Measured():
+            _check_measured(message)
     return message
 
 
@@ -108,6 +123,28 @@ def _check_observed(observed: Observed) -> None:
             ids.decode(ids.EDGE, failure.edge)
     except ids.IdError as error:
         raise BadFrame(str(error)) from None
+
+
+def _check_measured(measured: Measured) -> None:
+    callers, backends, mesh = measured.callers, measured.backends, measured.mesh
+    if len(callers) > WITNESSED_MAX or len(backends) > LEGS_MAX or len(mesh) > MESH_MAX:
+        raise BadFrame(
+            f"a report is about {WITNESSED_MAX} networks, {LEGS_MAX} backends and {MESH_MAX} regions at most"
+        )
+    times: list[Witnessed | Leg | Mesh] = [*callers, *backends, *mesh]
+    if not all(0 <= m.rtt_ms <= RTT_MS_MAX and 0 <= m.jitter_ms <= RTT_MS_MAX for m in times):
+        raise BadFrame("round trips and their spread are not negative, and have bounds")
+    counted = all(1 <= c.samples <= COUNT_MAX for c in callers) and all(
+        0 <= b.failures <= COUNT_MAX for b in backends
+    )
+    if not counted or not all(0 <= m.loss <= 1 for m in mesh):
+        raise BadFrame("counts are not negative and have bounds, and a loss is a share")
+    if not all(is_network(c.network) for c in callers):
+        raise BadFrame("a caller's network is a /24 or a /48, written in the usual way")
+    if not all(1 <= len(b.host) <= HOST_CHARS_MAX for b in backends) or not all(
+        1 <= len(m.region) <= REGION_CHARS_MAX for m in mesh
+    ):
+        raise BadFrame("a backend and a region have a name, and it has a bound")
 
 
 def _check_held(held: list[Held]) -> None:

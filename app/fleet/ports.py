@@ -6,6 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from app.log.append import EdgeIdentity
+from regions.wire.measuring import Measure, Measured
 from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import Volatile
 
@@ -41,3 +42,15 @@ class Observing(Protocol):
 
     def heard(self, edge_id: UUID, observed: Observed) -> None: ...
     def neighbours(self, edge_id: UUID) -> Neighbours: ...
+
+
+class Measuring(Protocol):
+    """Where measured round trips go, and whom an edge is to measure. Neither blocks nor raises."""
+
+    def heard(self, region: str, measured: Measured) -> None:
+        """`region`: of the edge that has measured. The frame was checked for its bounds; what it claims was not."""
+        ...
+
+    def measure_for(self, edge_id: UUID) -> Measure | None:
+        """None: nothing is asked of it, what was asked before stays."""
+        ...

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import Annotated, Any
 
+import msgspec
 import structlog
 from litestar import Request, Response, WebSocket, get, patch, post, websocket
 from litestar.exceptions import WebSocketDisconnect
@@ -40,7 +41,7 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.ids import parse
 from app.log.append import EdgeIdentity
-from app.placement.choice import HEALTHY
+from app.placement.sites import HEALTHY
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -84,6 +85,9 @@ async def admin_create_region(
                     name=data.name,
                     latitude=data.latitude,
                     longitude=data.longitude,
+                    weight=data.weight,
+                    proximity=data.proximity,
+                    price_ms=data.price_ms,
                 )
             )
     except IntegrityError:
@@ -112,7 +116,7 @@ async def admin_change_region(
 ) -> Response[RegionView]:
     if if_match is None:
         raise PreconditionRequired("Changing a region needs If-Match.")
-    values: dict[str, Any] = {"name": data.name} if data.name is not None else {}
+    values: dict[str, Any] = {k: v for k, v in msgspec.structs.asdict(data).items() if v is not None}
     version = if_match.strip('"')
     statement = update(regions).where(
         regions.c.id == region_id, regions.c.version == (int(version) if version.isdigit() else -1)
@@ -197,6 +201,7 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         contact=control.overdue,
         orders=control.draining.orders,
         observing=control.observations,
+        measuring=control.learning,
         live=control.live,
         redis_url=redis_url,
         stop=control.stopping,
@@ -260,6 +265,9 @@ def region_view(fleet: Fleet, region: RegionState) -> RegionView:
         admin_state=region.admin_state,
         latitude=region.latitude,
         longitude=region.longitude,
+        weight=region.weight,
+        proximity=region.proximity,
+        price_ms=region.price_ms,
         probes=[ProbeTarget(ws=e.media_url + "/probe", http=e.http_url + "/probe") for e in edges],
     )
 

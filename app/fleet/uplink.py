@@ -22,13 +22,15 @@ from app.fleet.desired import topic
 from app.fleet.frames import BadFrame, read_frame
 from app.fleet.keyring import Keyring
 from app.fleet.orders import Orders
-from app.fleet.ports import Listening, LostContact, Observing, Socket
+from app.fleet.ports import Listening, LostContact, Measuring, Observing, Socket
 from app.fleet.store import Beat, FleetStore
+from app.fleet.telling import telling
 from app.hints import Hints
 from app.log.append import Appender, EdgeIdentity
 from app.telemetry import events_appended_total, uplinks
 from regions.wire import ids
-from regions.wire.observations import Neighbours, Observed
+from regions.wire.measuring import Measured
+from regions.wire.observations import Observed
 from regions.wire.uplink import (
     ALIVE_S,
     BATCHES_IN_FLIGHT_MAX,
@@ -75,6 +77,7 @@ class Uplink:
         contact: LostContact,
         orders: Orders | None = None,
         observing: Observing | None = None,
+        measuring: Measuring | None = None,
         live: Listening | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
@@ -90,6 +93,7 @@ class Uplink:
         self._orders = orders
         self._told_to_stop = False
         self._observing = observing
+        self._measuring = measuring
         self._live = live
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
@@ -164,7 +168,10 @@ class Uplink:
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._carry_commands(), name="commands"),
                 asyncio.create_task(self._say_alive(), name="alive"),
-                asyncio.create_task(self._name_neighbours(), name="neighbours"),
+                *map(
+                    asyncio.create_task,
+                    telling(self._edge.edge_id, self._send, self._observing, self._measuring),
+                ),
                 asyncio.create_task(
                     self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
                 ),
@@ -215,6 +222,9 @@ class Uplink:
                 case Observed():
                     if self._observing is not None:
                         self._observing.heard(self._edge.edge_id, message)
+                case Measured():
+                    if self._measuring is not None:
+                        self._measuring.heard(self._edge.region, message)
                 case Volatile():
                     if self._live is not None:
                         self._live.heard(self._edge, message)
@@ -346,18 +356,6 @@ class Uplink:
                 await asyncio.sleep(wait_s)
             else:
                 await self._send(Alive())
-
-    async def _name_neighbours(self) -> None:
-        """Whom to look at, and again when it changes."""
-        named = Neighbours(targets=[])
-        while True:
-            if (
-                self._observing is not None
-                and (now := self._observing.neighbours(self._edge.edge_id)) != named
-            ):
-                await self._send(now)
-                named = now
-            await asyncio.sleep(POLL_S)
 
     async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
         await event.wait()

@@ -34,7 +34,8 @@ log = structlog.get_logger()
 REFRESH_S = 0.25
 
 SELECT_REGIONS = (
-    "select id, name, jurisdiction, latitude, longitude, admin_state, version from vx.regions order by id"
+    "select id, name, jurisdiction, latitude, longitude, admin_state, weight, proximity, price_ms, version "
+    "from vx.regions order by id"
 )
 SELECT_EDGES = """
 select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load, seen_at,
@@ -55,6 +56,9 @@ class RegionState:
     name: str = ""
     latitude: float = 0.0
     longitude: float = 0.0
+    weight: float = 1.0
+    proximity: str = ""
+    price_ms: float = 0.0
     version: int = 1
 
 
@@ -209,5 +213,8 @@ def _region_state(row: Any, edges: tuple[EdgeState, ...]) -> RegionState:
         health=region_verdict([e.health for e in edges if e.region == row["id"]]),
         latitude=row["latitude"],
         longitude=row["longitude"],
+        weight=row["weight"],
+        proximity=row["proximity"],
+        price_ms=row["price_ms"],
         version=row["version"],
     )

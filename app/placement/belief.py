@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,107 +57,118 @@ class Known:
         return not (self.measured or self.history or self.wider or self.at)
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """One region: round trip and mean distance from it in ms; `confidence` from 0 to 1."""
+class Prior(NamedTuple):
+    """One region: round trip in ms; `confidence` from 0 to 1."""
 
     rtt_ms: float
-    spread_ms: float
     source: str
     confidence: float
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
+    """What there is to advise from. `measured`: column and ms."""
+
     regions: tuple[str, ...]
     scenarios: Scenarios
-    sources: tuple[str, ...]
-    confidence: tuple[float, ...]
     measured: Mapping[int, float]
 
-    def priors(self) -> dict[str, Prior]:
-        mean = self.scenarios.mean()
-        spread = self.scenarios.spread(mean)
-        return {
-            region: Prior(m, s, source, confidence)
-            for region, m, s, source, confidence in zip(
-                self.regions, mean.tolist(), spread.tolist(), self.sources, self.confidence, strict=True
-            )
-        }
-
-    def next_probes(self, count: int, *, of: Sequence[str] | None = None) -> list[str]:
-        """Which regions to measure next."""
-        columns = [i for i, r in enumerate(self.regions) if of is None or r in of]
+    def next_probes(self, count: int, *, of: Iterable[str] | None = None) -> list[str]:
+        """Which regions (of those in `of`) to measure next."""
+        open_to = None if of is None else frozenset(of)
+        columns = [i for i, r in enumerate(self.regions) if open_to is None or r in open_to]
         return [self.regions[i] for i in self.scenarios.next_probes(self.measured, count, of=columns)]
 
 
-def believe(
-    regions: Sequence[str],
-    known: Known,
-    profiles: Profiles = NONE,
-    distance_km: Callable[[str, Coordinates], float] | None = None,
-) -> Belief:
-    """`regions`: all there are, in any order. `distance_km`: from a region to coordinates."""
-    columns = {region: i for i, region in enumerate(regions)}
-    measured = {columns[r]: v for r, v in known.measured.items() if r in columns}
-    rows, weight, sources = _base(regions, known, profiles, distance_km, measured, columns)
-    confidence = [CONFIDENCE[s] for s in sources]
+Distance = Callable[[str, Coordinates], float]
+"""Kilometres from a region to a place."""
+
+
+def priors_of(
+    regions: Sequence[str], known: Known, profiles: Profiles = NONE, distance_km: Distance | None = None
+) -> dict[str, Prior]:
+    """The means of `believe`, for every region; quick enough for the path of a request."""
+    evidence = _evidence(regions, known)
+    if _by_profiles(regions, known, profiles, evidence):
+        source = "alike" if evidence else "prior"
+        means = profiles.expected(evidence).tolist()
+    else:
+        means, source = _far_or_near(regions, known, distance_km, evidence)
+    confidence = CONFIDENCE[source]
+    found = {r: Prior(m, source, confidence) for r, m in zip(regions, means, strict=True)}
     seen = {**known.wider, **known.history}
-    excess = _excess(seen.values())
-    if seen and len(weight) != DRAWS:
-        # what is drawn for a region with a history must not be weighed by what the others look like
-        rows, weight = rows[_evenly(weight, DRAWS)], np.full(DRAWS, 1.0 / DRAWS)
-    for region, values in seen.items():
-        column = columns.get(region)
-        if column is None or not values:
-            continue
-        own = region in known.history
-        rows[:, column] = min(values) + _draws(excess, len(rows), column)
-        sources[column] = "history" if own else "wider"
-        confidence[column] = 1.0 - 0.5 ** (1 + len(values) / 2) if own else CONFIDENCE["wider"]
+    if seen:
+        pool = _excess(seen.values())
+        excess_ms = sum(pool) / len(pool)
+        for region, values in seen.items():
+            if region in found and values:
+                own = region in known.history
+                found[region] = Prior(
+                    min(values) + excess_ms,
+                    "history" if own else "wider",
+                    1.0 - 0.5 ** (1 + len(values) / 2) if own else CONFIDENCE["wider"],
+                )
+    return found
+
+
+def believe(
+    regions: Sequence[str], known: Known, profiles: Profiles = NONE, distance_km: Distance | None = None
+) -> Belief:
+    """`regions`: all there are, in any order. For advice on what to measure: costs about a millisecond."""
+    columns = {region: i for i, region in enumerate(regions)}
+    evidence = _evidence(regions, known)
+    if _by_profiles(regions, known, profiles, evidence):
+        scenarios = profiles.given(evidence)
+        rows, weight = scenarios.rtt_ms.copy(), scenarios.weight
+    else:
+        means, _ = _far_or_near(regions, known, distance_km, evidence)
+        rows, weight = np.tile(np.array(means), (DRAWS, 1)), np.full(DRAWS, 1.0 / DRAWS)
+    seen = {r: v for r, v in {**known.wider, **known.history}.items() if r in columns and v}
+    if seen:
+        if len(weight) != DRAWS:
+            # what is drawn for a region with a history must not be weighed by what the others look like
+            rows, weight = rows[_evenly(weight, DRAWS)], np.full(DRAWS, 1.0 / DRAWS)
+        pool = np.sort(np.array(_excess(seen.values())))
+        for region, values in seen.items():
+            rows[:, columns[region]] = min(values) + _draws(pool, len(rows), columns[region])
+    measured = {columns[r]: v for r, v in known.measured.items() if r in columns}
     for column, rtt_ms in measured.items():
         rows[:, column] = rtt_ms
-    return Belief(tuple(regions), Scenarios(rows, weight), tuple(sources), tuple(confidence), measured)
+    return Belief(tuple(regions), Scenarios(rows, weight), measured)
 
 
-def _base(
-    regions: Sequence[str],
-    known: Known,
-    profiles: Profiles,
-    distance_km: Callable[[str, Coordinates], float] | None,
-    measured: Mapping[int, float],
-    columns: Mapping[str, int],
-) -> tuple[Floats, Floats, list[str]]:
-    """Cases 3 to 5: rows to lay over what is known better."""
-    evidence = {
-        columns[region]: min(values)
-        for histories in (known.wider, known.history)
-        for region, values in histories.items()
-        if region in columns and values
-    }
-    evidence.update(measured)
-    if profiles.useful and profiles.regions == tuple(regions) and (evidence or known.at is None):
-        scenarios = profiles.given(evidence)
-        return scenarios.rtt_ms.copy(), scenarios.weight, ["alike" if evidence else "prior"] * len(regions)
-    rows = np.empty((DRAWS, len(regions)))
+def _evidence(regions: Sequence[str], known: Known) -> dict[int, float]:
+    """Column and ms of all that was seen, the best word for each region."""
+    best = {r: min(v) for histories in (known.wider, known.history) for r, v in histories.items() if v}
+    best.update(known.measured)
+    return {i: best[r] for i, r in enumerate(regions) if r in best} if best else {}
+
+
+def _by_profiles(
+    regions: Sequence[str], known: Known, profiles: Profiles, evidence: Mapping[int, float]
+) -> bool:
+    return profiles.useful and profiles.regions == tuple(regions) and bool(evidence or known.at is None)
+
+
+def _far_or_near(
+    regions: Sequence[str], known: Known, distance_km: Distance | None, evidence: Mapping[int, float]
+) -> tuple[list[float], str]:
+    """Cases 4 and 5."""
     if known.at is not None and distance_km is not None:
         at = known.at
-        rows[:] = [far_ms(distance_km(region, at)) for region in regions]
-        source = "geography"
-    else:
-        rows[:] = max([PRIOR_RTT_MS, *(FARTHER * v for v in evidence.values())])
-        source = "prior"
-    return rows, np.full(DRAWS, 1.0 / DRAWS), [source] * len(regions)
+        return [far_ms(distance_km(region, at)) for region in regions], "geography"
+    farthest = max([PRIOR_RTT_MS, *(FARTHER * v for v in evidence.values())])
+    return [farthest] * len(regions), "prior"
 
 
-def _excess(histories: Iterable[Sequence[float]]) -> Floats:
-    """How much slower than at their best this network's regions have been, all of them together, in ascending order."""
+def _excess(histories: Iterable[Sequence[float]]) -> list[float]:
+    """How much slower than at their best this network's regions have been, all of them together."""
     pool = list(USUAL_EXCESS_MS)
     for values in histories:
         if len(values) > 1:
             best = min(values)
-            pool.extend(v - best for v in values)
-    return np.sort(np.array(pool))
+            pool += [v - best for v in values]
+    return pool
 
 
 def _evenly(weight: Floats, count: int) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ A million networks with eight regions each have to fit into 300 MB, so a network
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from itertools import islice
 
 WINDOW_S = 3_600
 WINDOWS_KEPT = 5
@@ -43,9 +43,9 @@ class History:
     def __len__(self) -> int:
         return len(self._networks)
 
-    def __iter__(self) -> Iterator[int]:
-        """The networks, those learned of longest ago first."""
-        return iter(self._networks)
+    def newest(self, count: int) -> list[int]:
+        """The networks that were learned of last, the newest first."""
+        return list(islice(reversed(self._networks), count))
 
     def learn(self, network: int, region: str, window: int, rtt_ms: float) -> None:
         """The value of that window is `rtt_ms` from now on. What is older than all that is kept changes nothing."""

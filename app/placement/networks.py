@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,16 @@ import maxminddb
 
 V4_PREFIX, V6_PREFIX = 24, 48
 _V4, _V6, _AS, _METRO = (kind << 60 for kind in range(1, 5))
+
+
+_SHARED = [
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+        "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8",
+    )
+]  # fmt: skip
+"""The same address is used in many places at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ class Network:
     at: tuple[float, float] | None = None
 
 
-def network_of(address: str, atlas: Atlas | None = None, *, local: bool = False) -> Network | None:
+def network_from(address: str, atlas: Atlas | None = None, *, local: bool = False) -> Network | None:
     """None for what is no address, or is one that many share. `local`: private addresses count too (tests, one's own network)."""
     try:
         parsed = ip_address(address.strip())
@@ -56,7 +66,7 @@ def network_of(address: str, atlas: Atlas | None = None, *, local: bool = False)
         return None
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    if not local and not parsed.is_global:
+    if not local and any(parsed in shared for shared in _SHARED if shared.version == parsed.version):
         return None
     bits = int(parsed)
     if isinstance(parsed, IPv6Address):
@@ -72,10 +82,18 @@ def network_of(address: str, atlas: Atlas | None = None, *, local: bool = False)
     return Network(text=text, number=number, wider=wider_of(where), at=at)
 
 
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip())
+    except ValueError:
+        return False
+    return True
+
+
 def number_of(text: str) -> int | None:
     """The number of a network written as `Network.text`; None where it is not written so."""
     address, _, length = text.partition("/")
-    network = network_of(address, local=True)
+    network = network_from(address, local=True)
     if network is None or network.text != text or not length:
         return None
     return network.number
@@ -112,7 +130,8 @@ class MaxMindAtlas:
                 continue
             if isinstance(record, dict):
                 found.update(record)
-        location = found.get("location") if isinstance(found.get("location"), dict) else {}
+        place = found.get("location")
+        location: dict[str, Any] = place if isinstance(place, dict) else {}
         asn, metro = found.get("autonomous_system_number"), location.get("metro_code") or _city(found)
         return Whereabouts(
             asn=asn if isinstance(asn, int) else None,

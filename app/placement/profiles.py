@@ -21,7 +21,7 @@ from app.placement.scenarios import Scenarios
 
 Floats = NDArray[np.float64]
 
-PROFILES_MAX = 512
+PROFILES_MAX = 384
 PROFILES_MIN = 20
 """Fewer say too little of the world."""
 KNOWN_MIN = 2
@@ -32,7 +32,7 @@ SCALE_MS, SCALE_SHARE = 2.0, 0.04
 TAIL = 1.5
 PLAUSIBLE_MS = 0.2
 LANDMARKS = 2
-TRIAL_PROFILES = 60
+TRIAL_PROFILES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,14 @@ class Profiles:
     def given(self, evidence: Mapping[int, float]) -> Scenarios:
         """What a stranger may look like whose round trips to some regions (column: ms) are known."""
         return _given(self.rtt_ms, evidence)
+
+    def expected(self, evidence: Mapping[int, float]) -> Floats:
+        """The mean of `given`, without a row for each guess: one round trip for each region."""
+        if not evidence:
+            mean: Floats = self.rtt_ms.mean(axis=0)
+            return mean
+        weight, last_mile = _alike(self.rtt_ms, evidence)
+        return np.maximum(weight @ self.rtt_ms + weight @ last_mile, PLAUSIBLE_MS)
 
     @property
     def useful(self) -> bool:
@@ -69,16 +77,30 @@ def profiles_of(regions: Sequence[str], rows: Floats) -> Profiles:
 def _given(rows: Floats, evidence: Mapping[int, float]) -> Scenarios:
     if not evidence:
         return Scenarios(rows, np.full(len(rows), 1.0 / len(rows)))
+    weight, last_mile = _alike(rows, evidence)
+    return Scenarios(np.maximum(rows + last_mile[:, None], PLAUSIBLE_MS), weight)
+
+
+def _alike(rows: Floats, evidence: Mapping[int, float]) -> tuple[Floats, Floats]:
+    """For each profile how likely the stranger is like it, and how much farther from everything it then is, in ms."""
     columns = list(evidence)
     seen = np.array([evidence[c] for c in columns])
     known = rows[:, columns]
     apart = seen - known
-    last_mile = LAST_MILE_BELIEVED * (np.median(apart, axis=1) if len(columns) > 1 else apart[:, 0])
+    last_mile = LAST_MILE_BELIEVED * _middle(apart)
     scale = SCALE_MS + SCALE_SHARE * np.minimum(seen, known)
     odds = -TAIL * np.log1p(((apart - last_mile[:, None]) / scale) ** 2).sum(axis=1)
     odds -= TAIL * np.log1p((last_mile / LAST_MILE_SCALE_MS) ** 2)
     weight = np.exp(odds - odds.max())
-    return Scenarios(np.maximum(rows + last_mile[:, None], PLAUSIBLE_MS), weight / weight.sum())
+    return weight / weight.sum(), last_mile
+
+
+def _middle(apart: Floats) -> Floats:
+    """The median of each row; `np.median` takes longer than all the rest."""
+    ordered = np.sort(apart, axis=1)
+    count = apart.shape[1]
+    middle: Floats = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+    return middle
 
 
 def _filled(rows: Floats) -> Floats:

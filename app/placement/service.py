@@ -1,27 +1,116 @@
-"""From a request's wishes and measurements to a placement, or to the problem that says why there is none."""
+"""From a request's wishes and measurements to a placement, or to the problem that says why there is none.
+
+Brings together what the core (`choice`) looks at: the call's wishes, what its caller measured, what is known of its network and of
+its backend. Decides what is believed when these say different things about one region, and what a refusal says.
+"""
 
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import urlsplit
+from uuid import UUID
 
-from app.calls.shapes import CandidateView, CreateCall, PlacementView, PlaceView
+import msgspec
+
+from app.buckets import Buckets
+from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, PlacementView, PlaceView
 from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import Fleet
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
+from app.placement.claims import Claim
+from app.placement.countries import whereabouts
+from app.placement.learning import Learning
+from app.placement.networks import Network, is_address
+from app.placement.policy import policy_of
 from regions.wire import ids
+from regions.wire.measuring import BackendTarget
 
 RETRY_AFTER_S = 2
+FRESH_S = 120.0
+SERVED_KEPT = 100_000
 _chance = random.Random()
 
 
-def place(body: CreateCall, fleet: Fleet, now: datetime) -> Placement:
-    """Raises `ResidencyUnsatisfiable`, `Invalid` (contradictory wishes) or `Unavailable` (nothing healthy, or all full)."""
-    wishes = wishes_of(body, fleet)
-    placed = choose(fleet, measurements(body, now), wishes, draw=_chance.random())
-    if isinstance(placed, Placement):
+@dataclass(slots=True)
+class Placer:
+    """`served`: by project and network the region that its last call got, on this instance."""
+
+    learning: Learning
+    asked: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
+    served: OrderedDict[tuple[UUID, int], str] = field(default_factory=OrderedDict)
+
+    def place(
+        self, project_id: UUID, body: CreateCall, fleet: Fleet, now: datetime, *, serve: bool = True
+    ) -> Placement:
+        """`serve`: a call begins (or goes on) with this; without, somebody only asks.
+
+        Raises `ResidencyUnsatisfiable`, `Invalid` (contradictory wishes, no address) or `Unavailable` (nothing healthy, all full).
+        """
+        wishes = wishes_of(body, fleet)
+        network = self._network(body)
+        claims = [] if network is None else self.learning.claims.recall(project_id, network.number, now)
+        measured = {**of_claims(claims, now), **measurements(body, now)}
+        measured = {r: m for r, m in measured.items() if r in fleet.regions}
+        known = self.learning.known(
+            network,
+            {r: m.rtt_ms for r, m in measured.items() if m.age_s <= FRESH_S},
+            whereabouts(body.caller.from_),
+        )
+        backend = backend_of(body.agent.url)
+        key = None if network is None else (project_id, network.number)
+        placed = choose(
+            fleet,
+            measured,
+            wishes,
+            draw=_chance.random(),
+            priors=self.learning.priors(known),
+            backend_ms={} if backend is None else self.learning.backend_ms(backend.host),
+            policy=policy_of(fleet.regions.values()),
+            last=None if key is None else self.served.get(key),
+        )
+        if not isinstance(placed, Placement):
+            raise refusal(placed, fleet)
+        if serve:
+            if backend is not None:
+                self.learning.serves(backend)
+            if key is not None:
+                self._remember(key, placed.region)
         return placed
-    raise refusal(placed, fleet)
+
+    def _network(self, body: CreateCall) -> Network | None:
+        address = body.caller.address
+        if isinstance(address, msgspec.UnsetType):
+            return None
+        if not is_address(address):
+            raise Invalid(
+                "The caller's address is no IP address.",
+                errors=[FieldError(pointer="/caller/address", detail="is no IPv4 or IPv6 address")],
+                fix="Send the address that the caller's connection comes from, or leave it out.",
+            )
+        return self.learning.network(address)
+
+    def _remember(self, key: tuple[UUID, int], region: str) -> None:
+        self.served[key] = region
+        self.served.move_to_end(key)
+        if len(self.served) > SERVED_KEPT:
+            self.served.popitem(last=False)
+
+
+def backend_of(url: str) -> BackendTarget | None:
+    """The ``host:port`` of a backend's URL; None where there is none in it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or parts.scheme not in ("ws", "wss"):
+        return None
+    tls = parts.scheme == "wss"
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname.lower()
+    return BackendTarget(host=f"{name}:{port or (443 if tls else 80)}", tls=tls)
 
 
 def wishes_of(body: CreateCall, fleet: Fleet) -> Wishes:
@@ -48,24 +137,42 @@ def wishes_of(body: CreateCall, fleet: Fleet) -> Wishes:
                 errors=[FieldError(pointer="/regions/pin", detail="contradicts allow or jurisdictions")],
                 fix="Pin an allowed region, or drop one of the two wishes.",
             )
+    steps = [*([] if asked.rtt_ms_max is None else [asked.rtt_ms_max]), *asked.rtt_ms_relax]
+    if asked.rtt_ms_relax and (asked.rtt_ms_max is None or steps != sorted(steps)):
+        raise Invalid(
+            "The caps on the round trip do not ascend.",
+            errors=[FieldError(pointer="/regions/rtt_ms_relax", detail="must ascend from rtt_ms_max on")],
+            fix="Name rtt_ms_max, and in rtt_ms_relax only caps above it, the least first.",
+        )
     return Wishes(
         allow=frozenset(asked.allow),
         jurisdictions=frozenset(asked.jurisdictions),
         prefer=tuple(asked.prefer),
         pin=asked.pin,
         rtt_ms_max=asked.rtt_ms_max,
+        rtt_ms_relax=tuple(asked.rtt_ms_relax),
     )
 
 
 def measurements(body: CreateCall, now: datetime) -> dict[str, Measured]:
     """The newest measurement per region; one from the future counts as fresh, for clocks differ."""
+    return of_claims([claim_of(latency, now) for latency in body.latencies], now)
+
+
+def claim_of(latency: LatencyRequest, now: datetime) -> Claim:
+    """A measurement without a time was made now."""
+    at = now if latency.at is None else min(latency.at, now)
+    return Claim(latency.region, latency.rtt_ms, latency.jitter_ms, latency.loss, at)
+
+
+def of_claims(claims: list[Claim], now: datetime) -> dict[str, Measured]:
     newest: dict[str, Measured] = {}
-    for latency in body.latencies:
-        age_s = 0.0 if latency.at is None else max(0.0, (now - latency.at).total_seconds())
-        known = newest.get(latency.region)
+    for claim in claims:
+        age_s = max(0.0, (now - claim.at).total_seconds())
+        known = newest.get(claim.region)
         if known is None or age_s < known.age_s:
-            newest[latency.region] = Measured(
-                rtt_ms=latency.rtt_ms, jitter_ms=latency.jitter_ms, loss=latency.loss, age_s=age_s
+            newest[claim.region] = Measured(
+                rtt_ms=claim.rtt_ms, jitter_ms=claim.jitter_ms, loss=claim.loss, age_s=age_s
             )
     return newest
 
@@ -80,7 +187,7 @@ def refusal(none: NoPlacement, fleet: Fleet) -> Exception:
         return Invalid(
             "Every region that could take the call is farther than `rtt_ms_max`.",
             code="latency_unsatisfiable",
-            fix="Raise regions.rtt_ms_max, or measure again.",
+            fix="Raise regions.rtt_ms_max, name higher caps in regions.rtt_ms_relax, or measure again.",
             extra={
                 "candidates": [
                     {"region": c.region, "rtt_ms": c.rtt_ms, "reason": c.reason} for c in none.candidates
@@ -118,10 +225,13 @@ def view(placed: Placement) -> PlacementView:
                 load=c.load,
                 cost_ms=c.cost_ms,
                 health=c.health,
+                confidence=c.confidence,
+                backend_ms=c.backend_ms,
             )
             for c in placed.candidates
         ],
         protection=placed.protection,
         protection_reason=placed.protection_reason,
         panic=placed.panic,
+        rtt_ms_cap=placed.rtt_ms_cap,
     )

@@ -24,6 +24,7 @@ from regions.edge.keyring import Keyring
 from regions.edge.obeying import Obeying
 from regions.edge.retry import Retry
 from regions.edge.session import Session
+from regions.wire.measuring import Measure, Measured
 from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import (
     BATCHES_IN_FLIGHT_MAX,
@@ -79,6 +80,7 @@ class Uplink:
         register: Registrar,
         use_valkey: Callable[[str | None], None] = lambda _: None,
         use_neighbours: Callable[[Neighbours | None], None] = lambda _: None,
+        use_measure: Callable[[Measure | None], None] = lambda _: None,
         *,
         connect: Connect = connect,
     ) -> None:
@@ -89,6 +91,7 @@ class Uplink:
         self._register = register
         self._use_valkey = use_valkey
         self._use_neighbours = use_neighbours
+        self._use_measure = use_measure
         self._connect = connect
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
@@ -123,10 +126,10 @@ class Uplink:
             self._volatile.append(msgspec.json.encode(message))
             self._wake.set()
 
-    def tell(self, observed: Observed) -> None:
-        """What is seen of others: sent if the uplink is up, else forgotten."""
+    def tell(self, report: Observed | Measured) -> None:
+        """What is seen and measured of others: sent if the uplink is up, else forgotten."""
         if self.up and len(self._volatile) < VOLATILE_MAX:
-            self._volatile.append(msgspec.json.encode(observed))
+            self._volatile.append(msgspec.json.encode(report))
             self._wake.set()
 
     def will_stop(self, within_s: float) -> None:
@@ -190,6 +193,7 @@ class Uplink:
         self._keyring.update(welcome.keys)
         self._use_valkey(welcome.redis_url)
         self._use_neighbours(None)
+        self._use_measure(None)
         self._forget_in_flight()
         self.up = True
         log.info("uplink.up", generation=welcome.generation)
@@ -335,6 +339,8 @@ class Uplink:
                     self._keyring.update(message)
                 case Neighbours():
                     self._use_neighbours(message)
+                case Measure():
+                    self._use_measure(message)
                 case Goodbye():
                     log.info("uplink.goodbye", code=message.code, detail=message.detail)
                     if message.code == "unauthorized":

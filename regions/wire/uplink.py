@@ -14,6 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from regions.wire.events import EdgeEvent, Origin
+from regions.wire.measuring import Measure, Measured
 from regions.wire.observations import Neighbours, Observed
 
 UPLINK_PATH = "/edge/v1/uplink"
@@ -237,8 +238,8 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     fix: str = ""
 
 
-FromEdge = Hello | Heartbeat | Events | Volatile | Done | Observed
-ToEdge = Welcome | Keys | Ack | Desired | Alive | Neighbours | Goodbye
+FromEdge = Hello | Heartbeat | Events | Volatile | Done | Observed | Measured
+ToEdge = Welcome | Keys | Ack | Desired | Alive | Neighbours | Measure | Goodbye
 
 from_edge_decoder = msgspec.json.Decoder(FromEdge)
 to_edge_decoder = msgspec.json.Decoder(ToEdge)

@@ -25,6 +25,7 @@ from regions.edge.identity import Identity
 from regions.wire import ids
 from regions.wire.uplink import ALIVE_S
 from tests.support.api import Api, Project
+from tests.support.edges import until
 
 REGION = "us-east"
 
@@ -94,7 +95,7 @@ async def heard(socket: ClientConnection) -> dict[str, Any]:
     """The next message but the signs of life, and whom to look at."""
     while True:
         message: dict[str, Any] = json.loads(await socket.recv())
-        if message["type"] not in ("alive", "neighbours"):
+        if message["type"] not in ("alive", "neighbours", "measure"):
             return message
 
 
@@ -186,7 +187,7 @@ async def test_an_edge_hears_something_all_the_time(edge: Edge) -> None:
         await socket.send(edge.hello())
         assert (await heard(socket))["alive_s"] == ALIVE_S
         for _ in range(2):
-            while (said := json.loads(await socket.recv()))["type"] == "neighbours":
+            while (said := json.loads(await socket.recv()))["type"] in ("neighbours", "measure"):
                 pass
             assert said == {"type": "alive"}
 
@@ -289,6 +290,28 @@ NONSENSE: list[str | bytes] = [
     json.dumps({"type": "observed", "lag_ms": 0, "failures": [["call_x", EDGE, "silent", 1]]}),
     json.dumps({"type": "observed", "lag_ms": 0, "failures": [[GOOD, EDGE, "bored", 1]]}),
     json.dumps({"type": "observed", "lag_ms": 0, "failures": [[GOOD, EDGE, "silent", -1]]}),
+    *(
+        json.dumps({"type": "measured", kind: said})
+        for kind, said in (
+            ("callers", [["198.51.100.0/24", -1.0, 0.0, 1]]),
+            ("callers", [["198.51.100.0/24", 1e12, 0.0, 1]]),
+            ("callers", [["198.51.100.0/24", 1.0, -1.0, 1]]),
+            ("callers", [["198.51.100.0/24", 1.0, 0.0, 0]]),
+            ("callers", [["198.51.100.0/24", 1.0, 0.0, 10**30]]),
+            ("callers", [["198.51.100.7", 1.0, 0.0, 1]]),
+            ("callers", [["198.51.100.7/24", 1.0, 0.0, 1]]),
+            ("callers", [["2001:0db8::/48", 1.0, 0.0, 1]]),
+            ("callers", [["198.51.100.0/24", 1.0, 0.0, 1]] * 501),
+            ("backends", [["", 1.0, 0.0, 0]]),
+            ("backends", [["x" * 300, 1.0, 0.0, 0]]),
+            ("backends", [["bot.example:443", 1.0, 0.0, -1]]),
+            ("backends", [["bot.example:443", 1.0, 0.0, 0]] * 201),
+            ("mesh", [["", 1.0, 0.0, 0.0]]),
+            ("mesh", [["eu-west", 1.0, 0.0, 1.5]]),
+            ("mesh", [["eu-west", 1.0, 0.0, -0.5]]),
+            ("mesh", [["eu-west", 1.0, 0.0, 0.0]] * 65),
+        )
+    ),
     json.dumps({"type": "done", "version": 10**30}),
     json.dumps({"type": "done", "version": 2**63}),
     '{"type":"done","version":-1}',
@@ -470,3 +493,16 @@ async def test_a_bad_registration_is_refused_with_a_pointer(
     answer = await register(api, await enrol(api), body(Identity(tmp_path / "x")) | change)
     assert answer.status_code == 422
     assert pointer in [e["pointer"] for e in answer.json()["errors"]]
+
+
+async def test_an_edge_is_asked_to_measure_and_what_it_measures_is_kept(api: Api, edge: Edge) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        while (said := json.loads(await socket.recv()))["type"] != "measure":
+            continue
+        assert said.get("every_s", 30.0) == 30.0
+        await socket.send('{"type":"measured","callers":[["198.51.100.0/24",12.5,0.5,9]],"later":1}')
+        learned = api.control.learning.newest
+        await until(lambda: edge.region in learned, "the report")
+        [witnessed] = learned[edge.region].callers
+        assert (witnessed.network, witnessed.rtt_ms, witnessed.samples) == ("198.51.100.0/24", 12.5, 9)

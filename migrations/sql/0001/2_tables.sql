@@ -55,6 +55,9 @@ create table vx.regions (
   latitude      double precision not null default 0,
   longitude     double precision not null default 0,
   admin_state   text not null default 'active' check (admin_state in ('active', 'cordoned', 'draining')),
+  weight       real not null default 1 check (weight between 0 and 1),      -- the share of new calls it takes part in
+  proximity    text not null default '',            -- regions with the same word are as near as each other
+  price_ms     real not null default 0 check (price_ms between 0 and 1000), -- so much nearer it has to be
   version       integer not null default 1,
   created_at    timestamptz not null default now()
 );
@@ -104,6 +107,45 @@ create table vx.observations (
   lag_ms   double precision not null,
   seen     jsonb not null
 ) with (fillfactor = 50);
+
+-- Round trips between networks and regions as edges witnessed them, one value for each hour (see app/placement/history.py). A network
+-- is a /24, a /48, an autonomous system or a metro, as a number; no address stands here.
+create table vx.round_trips (
+  window_n  integer not null,                       -- hours since 1970
+  network   bigint not null,
+  region    text not null,
+  rtt_ms    real not null,
+  reports   integer not null default 0,
+  at        timestamptz not null default clock_timestamp(),
+  primary key (window_n, network, region)
+) with (fillfactor = 70);
+create index on vx.round_trips (at);
+
+-- Round trips from a region to others (mesh) and to customers' backends, the newest of each.
+create table vx.legs (
+  region     text not null references vx.regions,
+  kind       text not null check (kind in ('mesh', 'backend')),
+  target     text not null,
+  rtt_ms     real not null,
+  jitter_ms  real not null,
+  loss       real not null,
+  at         timestamptz not null default clock_timestamp(),
+  primary key (region, kind, target)
+) with (fillfactor = 50);
+create index on vx.legs (at);
+
+-- What a project says its callers have measured: for its own calls, for ten minutes.
+create table vx.probes (
+  project_id  uuid not null references vx.projects,
+  network     bigint not null,
+  region      text not null,
+  rtt_ms      real not null,
+  jitter_ms   real not null,
+  loss        real not null,
+  at          timestamptz not null,
+  primary key (project_id, network, region)
+) with (fillfactor = 70);
+create index on vx.probes (at);
 
 -- Events of the fleet, a log of their own for operators. The key is deterministic: each is written once, by whichever instance.
 create table vx.fleet_events (

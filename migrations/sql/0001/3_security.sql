@@ -10,14 +10,15 @@ do $$
 declare t text;
 begin
   foreach t in array array['projects', 'api_keys', 'content_keys', 'idempotency', 'calls', 'events', 'late_events',
-                           'webhooks', 'deliveries', 'delivery_attempts', 'replays'] loop
+                           'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'probes'] loop
     execute format('alter table vx.%I enable row level security', t);
     execute format('alter table vx.%I force row level security', t);
     execute format('create policy owner_all on vx.%I to vx_owner using (true) with check (true)', t);
     execute format('create policy project_own on vx.%I to vx_api using (%s = (select vx.current_project())) with check (%s = (select vx.current_project()))',
                    t, case t when 'projects' then 'id' else 'project_id' end, case t when 'projects' then 'id' else 'project_id' end);
   end loop;
-  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys', 'idempotency'] loop
+  foreach t in array array['calls', 'events', 'webhooks', 'deliveries', 'delivery_attempts', 'replays', 'content_keys', 'idempotency',
+                           'probes'] loop
     execute format('create policy worker_all on vx.%I to vx_worker using (true) with check (true)', t);
   end loop;
   foreach t in array array['projects', 'api_keys', 'content_keys'] loop
@@ -59,6 +60,9 @@ grant select, update on vx.drains to vx_worker;
 grant select, update, delete on vx.moves to vx_worker;
 grant select, insert, update on vx.health, vx.observations to vx_admin;
 grant select, insert on vx.fleet_events to vx_admin;
+grant select, insert, update on vx.probes to vx_api;
+grant select, delete on vx.probes to vx_worker;
+grant select, insert, update, delete on vx.round_trips, vx.legs to vx_worker;
 grant select, delete on vx.fleet_events to vx_worker;
 
 -- The key look-up: one row for one hash, so that a leak of this role lists nothing.
