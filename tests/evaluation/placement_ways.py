@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.placement.belief import Belief, Known, believe
+from app.fleet.view import EdgeState, Fleet, RegionState
+from app.placement.belief import Distance, Known, believe, priors_of
+from app.placement.choice import Measured, Placement, Wishes, choose
 from app.placement.history import WINDOWS_KEPT, History
-from app.placement.profiles import Profiles, profiles_of
+from app.placement.profiles import NONE, Profiles, profiles_of
 from tests.evaluation.placement_world import Floats, Scene
 
 Ints = NDArray[np.intp]
@@ -26,6 +30,7 @@ Recalled = dict[str, tuple[float, ...]]
 
 NEAR_MS = 10.0
 FOLDS = 4
+WISHES = Wishes()
 NOTHING = (np.nan,)
 ROUNDS_SEEN, ROUNDS_UNSEEN = (2,), (2, 2)
 
@@ -124,9 +129,30 @@ def clear(scene: Scene) -> Sight:
     return Sight(scene, scene.rtt_ms, scene.rtt_ms)
 
 
-def chosen(belief: Belief) -> int:
-    """The region that a caller gets of whom this is believed, by column."""
-    return int(belief.scenarios.mean().argmin())
+def chosen(
+    regions: tuple[str, ...], known: Known, profiles: Profiles, distance_km: Distance | None = None
+) -> int:
+    """The region that a caller gets of whom this is known, by column: the product's own choice, on a fleet without load."""
+    priors = priors_of(regions, known, profiles, distance_km)
+    measured = {r: Measured(rtt_ms=v) for r, v in known.measured.items()}
+    placed = choose(idle_fleet(regions), measured, WISHES, draw=0.0, priors=priors)
+    assert isinstance(placed, Placement)
+    return regions.index(placed.region)
+
+
+@cache
+def idle_fleet(regions: tuple[str, ...]) -> Fleet:
+    states = {
+        r: RegionState(id=r, jurisdiction="xx", admin_state="active", health="healthy") for r in regions
+    }
+    edges = tuple(
+        EdgeState(
+            id=UUID(int=i + 1), region=r, name=r, incarnation=UUID(int=1), media_url="", http_url="", capacity_calls=100,
+            calls=0, health="healthy",
+        )
+        for i, r in enumerate(regions)
+    )  # fmt: skip
+    return Fleet(regions=states, edges=edges)
 
 
 def ours(sight: Sight, rounds: Sequence[int], *, seen: bool) -> Outcome:
@@ -155,13 +181,13 @@ def one(
 ) -> tuple[int, int, dict[str, float]]:
     """(column of the region taken, how many were probed, what the probes said)."""
     measured: dict[str, float] = {}
-    belief = believe(regions, Known(history=recalled), profiles)
     for count in rounds:
-        nothing = not recalled and not measured
-        probe = [regions[c] for c in profiles.landmarks[:count]] if nothing else belief.next_probes(count)
+        if recalled or measured:
+            probe = believe(regions, Known(measured=measured, history=recalled), profiles).next_probes(count)
+        else:
+            probe = [regions[c] for c in profiles.landmarks[:count]]
         measured.update((r, float(probed_ms[regions.index(r)])) for r in probe)
-        belief = believe(regions, Known(measured=measured, history=recalled), profiles)
-    return chosen(belief), len(measured), measured
+    return chosen(regions, Known(measured=measured, history=recalled), profiles), len(measured), measured
 
 
 def pings_only(sight: Sight, count: int, *, seen: bool) -> Outcome:
@@ -197,11 +223,7 @@ def geography(sight: Sight) -> Outcome | None:
         return None
     column = {r: i for i, r in enumerate(scene.regions)}
     nearest = [
-        chosen(
-            believe(
-                scene.regions, Known(at=(0.0, 0.0)), distance_km=lambda r, _, c=c: float(km[c, column[r]])
-            )
-        )
+        chosen(scene.regions, Known(at=(0.0, 0.0)), NONE, lambda r, _, c=c: float(km[c, column[r]]))
         for c in range(scene.callers)
     ]
     taken = np.tile(np.array(nearest, dtype=np.intp), (len(sight.placed), 1))
