@@ -1,8 +1,7 @@
-"""``python -m tests.evaluation [FILE.npz …]``: how near to the oracle callers are placed; ``ONLY=matrix`` or ``ONLY=load``
-for one half.
+"""``python -m tests.evaluation [FILE.npz …]``: how near to the oracle callers are placed, by ``make eval-placement``.
 
 Without an argument it takes ``../shared/data/rtt/*.npz`` beside the project, and where there is none a small synthetic world.
-Writes
+``ONLY=matrix`` or ``ONLY=load`` runs one half, ``CALLERS=1000000`` says how many calls the load has. Writes
 ``build/placement.json``. Exit code 0 when everything was measured, whether a target was met or not; 2 for what cannot be read.
 """
 
@@ -15,13 +14,15 @@ from pathlib import Path
 
 from tests.bench.report import as_json, machine
 from tests.evaluation.placement import everything
+from tests.evaluation.placement_load import loaded
 from tests.evaluation.placement_report import Report, progress
 from tests.evaluation.placement_world import World, load, synthetic
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "rtt"
 OUT = ROOT / "build" / "placement.json"
-PARTS = ("matrix",)
+PARTS = ("matrix", "load")
+CALLERS = 50_000
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +39,10 @@ def main(arguments: list[str]) -> int:
     report = Report()
     began = time.monotonic()
     for world in worlds:
-        everything(world, report)
+        if only != "load":
+            everything(world, report)
+        if only != "matrix":
+            loaded(world, report, int(os.environ.get("CALLERS", "") or CALLERS))
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(as_json(report.figures))
     missed = [f.name for f in report.figures if f.met is False]

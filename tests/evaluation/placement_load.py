@@ -4,7 +4,7 @@ Decides nothing by itself: every call goes through `app.placement.choice.choose`
 instance has,
 which is seconds old, as the edges' reports are; four instances look at different moments. An edge refuses what is above its
 capacity and the call
-goes to the next standby of its ticket; where all of them refuse, the caller asks again, and after `ASKS_MAX` it is refused.
+goes to the next standby of its ticket; where all of them refuse, the caller asks again later (`ASK_AGAIN_S`), and then it is refused.
 At the peak
 the region with the most calls dies: its calls go to their standbys in the same way, while the instances still place calls
 there until
@@ -43,7 +43,7 @@ HEADROOM = 1.5
 UNEVEN = 0.5
 REPORT_S, LAGS_S = 2.0, (0, 1, 2, 3)
 DETECTED_S = 6.0
-ASKS_MAX = 3
+ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 PROBED = 2
 NEAR_MS = 10.0
 WISHES = Wishes()
@@ -155,34 +155,34 @@ def callers_of(base: Scene) -> Callers:
     return Callers(rtt_ms, rtt_ms.tolist(), priors, measured, ROUND_THE_WORLD * rank[rtt_ms.argmin(axis=1)])
 
 
-def arrivals(callers: Callers, count: int, seed: int) -> tuple[Floats, Floats]:
+def arrivals(callers: Callers, count: int, day_s: float, seed: int) -> tuple[Floats, Floats]:
     """(when in seconds, ascending; who). By thinning a steady stream of everybody."""
     chance = np.random.default_rng(seed)
     who = chance.integers(len(callers.phase), size=2 * count + 1000)
-    when = chance.uniform(0, DAY_S, len(who))
-    wave = 1 + SWING * np.cos(2 * np.pi * (when / DAY_S - 0.5 - callers.phase[who]))
+    when = chance.uniform(0, day_s, len(who))
+    wave = 1 + SWING * np.cos(2 * np.pi * (when / day_s - 0.5 - callers.phase[who]))
     kept = np.flatnonzero(chance.random(len(who)) < wave / (1 + SWING))
     kept = kept[: min(count, len(kept))]
     order = kept[np.argsort(when[kept])]
     return when[order], who[order]
 
 
-def capacities(callers: Callers, count: int, regions: int, seed: int) -> list[int]:
+def capacities(callers: Callers, count: int, day_s: float, regions: int, seed: int) -> list[int]:
     """In all `HEADROOM` times the peak; each region's share is the callers' who are nearest to it, off by as much as
     planners are."""
     chance = np.random.default_rng(seed)
-    peak = count / DAY_S * CALL_S * (1 + SWING)
+    peak = count / day_s * CALL_S * (1 + SWING)
     demand = np.bincount(callers.rtt_ms.argmin(axis=1), minlength=regions) + 1.0
     share = demand * chance.lognormal(0, UNEVEN, regions)
     share /= share.sum()
     return [max(2, math.ceil(HEADROOM * peak * s / EDGES)) for s in share.tolist() for _ in range(EDGES)]
 
 
-def day(base: Scene, count: int, seed: int = 0) -> tuple[Tally, Deployment]:
+def day(base: Scene, count: int, seed: int = 0, day_s: float = DAY_S) -> tuple[Tally, Deployment]:
     callers = callers_of(base)
-    deployment = Deployment(base.regions, capacities(callers, count, len(base.regions), seed))
-    when, who = arrivals(callers, count, seed)
-    peak_s = float(np.histogram(when, bins=48)[0].argmax() + 0.5) * DAY_S / 48
+    deployment = Deployment(base.regions, capacities(callers, count, day_s, len(base.regions), seed))
+    when, who = arrivals(callers, count, day_s, seed)
+    peak_s = float(np.histogram(when, bins=48)[0].argmax() + 0.5) * day_s / 48
     chance = np.random.default_rng(seed + 1)
     run = _Run(deployment, callers, Tally())
     lasts = chance.exponential(CALL_S, len(when)).tolist()
@@ -194,9 +194,24 @@ def day(base: Scene, count: int, seed: int = 0) -> tuple[Tally, Deployment]:
             run.until(second)
             deployment.look(second)
             if deployment.dead is None and second >= peak_s:
-                run.lose(second, draws[n])
-        run.place(caller, n, at_s, at_s + lasts[n], draws[n])
+                run.lose(second)
+        run.until(at_s)
+        run.place(_Call(n, caller, at_s + lasts[n], draws[n]), at_s)
     return run.tally, deployment
+
+
+@dataclass(slots=True)
+class _Call:
+    """`edges`: where its ticket lets it go to. `begun`: it has been somewhere before."""
+
+    number: int
+    caller: int
+    ends_s: float
+    draw: float
+    edge: int = -1
+    edges: tuple[int, ...] = ()
+    asks: int = 0
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -204,89 +219,86 @@ class _Run:
     deployment: Deployment
     callers: Callers
     tally: Tally
-    running: dict[int, tuple[int, int, float, tuple[int, ...]]] = field(default_factory=dict)
-    ends: list[tuple[float, int]] = field(default_factory=list)
+    running: dict[int, _Call] = field(default_factory=dict)
+    due: list[tuple[float, int, _Call]] = field(default_factory=list)
+    """When something of a call happens: it ends, or it asks once more."""
 
     def until(self, now_s: float) -> None:
-        while self.ends and self.ends[0][0] <= now_s:
-            _, call = heapq.heappop(self.ends)
-            ended = self.running.pop(call, None)
-            if ended is not None:
-                self.deployment.calls[ended[0]] -= 1
+        while self.due and self.due[0][0] <= now_s:
+            at_s, number, call = heapq.heappop(self.due)
+            if call.edge < 0:
+                self.place(call, at_s)
+            elif at_s >= call.ends_s:
+                del self.running[number]
+                self.deployment.calls[call.edge] -= 1
 
-    def place(
-        self, caller: int, call: int, now_s: float, ends_s: float, draw: float, *, again: bool = False
-    ) -> bool:
+    def place(self, call: _Call, now_s: float) -> None:
         """Choose, attach, go to the standbys, ask again."""
-        self.until(now_s)
-        for ask in range(ASKS_MAX):
-            self.tally.asks += 1
-            placed = choose(
-                self.deployment.picture((call + ask) % INSTANCES), self.callers.measured[caller], WISHES,
-                draw=(draw + 0.37 * ask) % 1.0, priors=self.callers.priors[caller],
-            )  # fmt: skip
-            if isinstance(placed, NoPlacement):
-                continue
-            edges = tuple(e.id.int - 1 for e in placed.edges)
-            open_regions = self.deployment.with_room()
-            for i, edge in enumerate(edges):
-                if self.deployment.attach(edge):
-                    self.tally.carried_over += i > 0
-                    self._begin(caller, call, edge, ends_s, edges, open_regions, again)
-                    return True
-                self.tally.turned_away += 1
-        self.tally.refused += not again
+        self.tally.asks += 1
+        instance = int(now_s * INSTANCES + call.asks) % INSTANCES  # in turns of a part of a second
+        placed = choose(
+            self.deployment.picture(instance), self.callers.measured[call.caller], WISHES,
+            draw=(call.draw + 0.37 * call.asks) % 1.0, priors=self.callers.priors[call.caller],
+        )  # fmt: skip
+        call.asks += 1
+        if not isinstance(placed, NoPlacement):
+            call.edges = tuple(e.id.int - 1 for e in placed.edges)
+            if self.attach(call):
+                return
+        if call.asks <= len(ASK_AGAIN_S):
+            heapq.heappush(self.due, (now_s + ASK_AGAIN_S[call.asks - 1], call.number, call))
+        elif call.begun:
+            self.tally.lost += 1
+        else:
+            self.tally.refused += 1
+
+    def attach(self, call: _Call) -> bool:
+        open_regions = self.deployment.with_room()
+        for i, edge in enumerate(call.edges):
+            if self.deployment.attach(edge):
+                self.tally.carried_over += i > 0 and not call.begun
+                self._begin(call, edge, open_regions)
+                return True
+            self.tally.turned_away += 1
         return False
 
-    def _begin(
-        self,
-        caller: int,
-        call: int,
-        edge: int,
-        ends_s: float,
-        edges: tuple[int, ...],
-        open_regions: list[bool],
-        again: bool,
-    ) -> None:
-        self.running[call] = (edge, caller, ends_s, tuple(e for e in edges if e != edge))
-        if not again:
-            heapq.heappush(self.ends, (ends_s, call))
-        region = edge // EDGES
-        row = self.callers.rows[caller]
+    def _begin(self, call: _Call, edge: int, open_regions: list[bool]) -> None:
+        call.edge = edge
+        self.running[call.number] = call
+        heapq.heappush(self.due, (call.ends_s, call.number, call))
+        region, row = edge // EDGES, self.callers.rows[call.caller]
         regret_ms = row[region] - min(row)
-        if again:
+        if call.begun:
             self.tally.moved_regret_ms.append(regret_ms)
         else:
             self.tally.regret_ms.append(regret_ms)
-            self.tally.busy_regret_ms.append(
-                row[region] - min(v for v, o in zip(row, open_regions, strict=True) if o)
-            )
+            nearest_ms = min(v for v, o in zip(row, open_regions, strict=True) if o)
+            self.tally.busy_regret_ms.append(row[region] - nearest_ms)
+        call.begun = True
         load = self.deployment.load(region)
         self.tally.fullest = max(self.tally.fullest, load)
         self.tally.over_capacity += load > 1.0
 
-    def lose(self, now_s: float, draw: float) -> None:
+    def lose(self, now_s: float) -> None:
         """The region with the most calls dies, and its calls go where their tickets say, or ask again."""
         deployment = self.deployment
-        by_region = [
-            sum(deployment.calls[e] for e in range(r * EDGES, (r + 1) * EDGES))
-            for r in range(len(deployment.regions))
-        ]
-        deployment.dead = int(np.argmax(by_region))
+        calls = np.array(deployment.calls).reshape(-1, EDGES).sum(axis=1)
+        deployment.dead = int(calls.argmax())
         deployment.dead_since_s = now_s
-        for call, (edge, caller, ends_s, standbys) in list(self.running.items()):
-            if edge // EDGES != deployment.dead:
-                continue
-            deployment.calls[edge] -= 1
-            del self.running[call]
+        hit = [c for c in self.running.values() if c.edge // EDGES == deployment.dead]
+        # what they had planned is void
+        gone = {c.number for c in hit}
+        self.due = [d for d in self.due if d[1] not in gone]
+        heapq.heapify(self.due)
+        for call in hit:
+            deployment.calls[call.edge] -= 1
+            del self.running[call.number]
+            call.edge, call.asks = -1, 0
             self.tally.moved += 1
-            open_regions = deployment.with_room()
-            taken = next((e for e in standbys if deployment.attach(e)), None)
-            if taken is not None:
+            if self.attach(call):
                 self.tally.moved_to_standby += 1
-                self._begin(caller, call, taken, ends_s, (*standbys,), open_regions, True)
-            elif not self.place(caller, call, now_s, ends_s, (draw + call * 0.618) % 1.0, again=True):
-                self.tally.lost += 1
+            else:
+                self.place(call, now_s)
 
 
 def loaded(world: World, report: Report, count: int) -> None:
@@ -327,7 +339,7 @@ def loaded(world: World, report: Report, count: int) -> None:
         )
     say("turned_away", "attaches that an edge refused", tally.turned_away, "attaches")
     say("carried_over", "calls that began on a standby", tally.carried_over, "calls")
-    say("refused", "calls refused after three asks", tally.refused, "calls")
+    say("refused", "calls refused after five asks", tally.refused, "calls")
     say("moved", "calls of the lost region", tally.moved, "calls")
     say("moved_to_standby", "of them taken by a standby of their ticket", tally.moved_to_standby, "calls")
     say("lost", "of them for which nobody had room", tally.lost, "calls")
