@@ -13,7 +13,7 @@ from tests.evaluation.placement_load import day
 from tests.evaluation.placement_ways import Sight, clear, ours, pings_only
 from tests.evaluation.placement_world import Scene, scene, synthetic
 
-NODES, REGIONS = 65, 5
+NODES, REGIONS = 70, 8
 
 
 @cache
@@ -29,17 +29,18 @@ def seen_small() -> Sight:
 
 def test_ours_is_not_behind_pings_at_equal_probes() -> None:
     sight = seen_small()
-    for rounds, seen in (((2,), True), ((), True), ((2, 2), False)):
+    for rounds, seen in (((2,), True), ((), True), ((2, 1), False)):
         mine = ours(sight, rounds, seen=seen)
         assert mine.probes.max(initial=0) <= sum(rounds)
         assert mine.share >= pings_only(sight, sum(rounds), seen=seen).share
+    assert ours(sight, (2, 1), seen=False).share >= 0.95
     last_miles = clear(on_bad_last_miles(small()))
-    assert ours(last_miles, (2, 2), seen=False).share >= pings_only(last_miles, 4, seen=False).share
+    assert ours(last_miles, (2, 1), seen=False).share >= pings_only(last_miles, 3, seen=False).share
 
 
 def test_it_is_the_same_each_time() -> None:
-    again = ours(clear(small()), (2, 2), seen=False)
-    assert np.array_equal(again.regret_ms, ours(seen_small(), (2, 2), seen=False).regret_ms)
+    again = ours(clear(small()), (2, 1), seen=False)
+    assert np.array_equal(again.regret_ms, ours(seen_small(), (2, 1), seen=False).regret_ms)
 
 
 def test_nobody_answers_earlier_than_light_lets_him() -> None:
@@ -55,7 +56,7 @@ def test_hostile_callers_cost_others_nothing() -> None:
     liars = hostile_callers(base.callers)
     honest = np.flatnonzero(~liars)
     lied_to = Sight(base, base.rtt_ms, witnessed(base.rtt_ms, liars))
-    for rounds, seen in (((2,), True), ((2, 2), False)):
+    for rounds, seen in (((2,), True), ((2, 1), False)):
         before = ours(seen_small(), rounds, seen=seen).of(honest)
         after = ours(lied_to, rounds, seen=seen).of(honest)
         assert after.share >= before.share - 0.005
