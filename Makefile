@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench up ha ha-proof webhook-proof chaos static feed-proof env env-dev lock format openapi clean
+.PHONY: help demo test sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof env env-dev lock format openapi clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: env ## Watch a real call survive the death of a region (ARGS=--json for machines)
 	@$(BIN)/voxplane demo $(ARGS)
@@ -34,6 +34,9 @@ check: env-dev ## Format, lint, types, import contracts, generated files
 
 bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build/bench.json
 	@$(BIN)/python -m tests.bench
+
+eval-placement: env-dev ## How near to the oracle callers are placed (ARGS=file.npz, ONLY=matrix or load, CALLERS=1000000); writes build/placement.json
+	@$(BIN)/python -m tests.evaluation $(ARGS)
 
 ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 25 minutes; needs etcd)
 	@$(BIN)/python -m tests.chaos.primary_kill --count $(or $(COUNT),50) $(ARGS)

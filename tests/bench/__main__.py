@@ -17,7 +17,19 @@ import uvloop
 
 from tests.bench.report import Figure, as_json, as_table, machine
 
-FAMILIES = ("start", "create", "append", "feed", "edge", "tail", "webhooks", "failover", "detector", "sim")
+FAMILIES = (
+    "start",
+    "create",
+    "append",
+    "feed",
+    "edge",
+    "tail",
+    "webhooks",
+    "failover",
+    "detector",
+    "sim",
+    "placement",
+)
 LONG = ("backlog",)
 """Measured with FULL=1, or by name."""
 OUT = Path("build") / "bench.json"
