@@ -6,6 +6,7 @@ Pure. The cases, for each region; the first that applies:
                   have been slower by than at their best
 2. ``wider``      the same of its metro or autonomous system
 3. ``alike``      networks that look like it, where anything is known of it (`profiles`)
+   A network of which as many regions are known as are kept has no nearer ones: the others are no nearer than the farthest of those
 4. ``geography``  100 km are 1.5 ms, and 10 ms for the last mile
 5. ``prior``      a quarter farther than the farthest region that is known, and 150 ms at least: what did not answer is far
 
@@ -18,17 +19,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.placement.history import REGIONS_KEPT
 from app.placement.profiles import NONE, Profiles
 from app.placement.scenarios import Floats, Scenarios
 
 PRIOR_RTT_MS = 150.0
 FARTHER = 1.25
 DRAWS = 128
+SEEN_WELL = 5
+"""A network that is known at so many regions is placed by what is known, and what is not is far: it was measured where it may be
+near."""
 USUAL_EXCESS_MS = (0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 80.0)
 """How much slower than at its best a region is from one hour to the next, where a network has not shown it by itself."""
 CONFIDENCE = {"wider": 0.5, "alike": 0.4, "geography": 0.2, "prior": 0.0}
@@ -57,7 +62,7 @@ class Known:
         return not (self.measured or self.history or self.wider or self.at)
 
 
-class Prior(NamedTuple):
+class Prior(msgspec.Struct, frozen=True, gc=False):
     """One region: round trip in ms; `confidence` from 0 to 1."""
 
     rtt_ms: float
@@ -89,7 +94,9 @@ def priors_of(
 ) -> dict[str, Prior]:
     """The means of `believe`, for every region; quick enough for the path of a request."""
     evidence = _evidence(regions, known)
-    if _by_profiles(regions, known, profiles, evidence):
+    if len(known.history) >= SEEN_WELL:
+        means, source = _far(regions, evidence), "prior"
+    elif _by_profiles(regions, known, profiles, evidence):
         source = "alike" if evidence else "prior"
         means = profiles.expected(evidence).tolist()
     else:
@@ -120,6 +127,8 @@ def believe(
     if _by_profiles(regions, known, profiles, evidence):
         scenarios = profiles.given(evidence)
         rows, weight = scenarios.rtt_ms.copy(), scenarios.weight
+        if len(known.history) >= REGIONS_KEPT:
+            rows = np.maximum(rows, max(min(v) for v in known.history.values()))
     else:
         means, _ = _far_or_near(regions, known, distance_km, evidence)
         rows, weight = np.tile(np.array(means), (DRAWS, 1)), np.full(DRAWS, 1.0 / DRAWS)
@@ -157,8 +166,11 @@ def _far_or_near(
     if known.at is not None and distance_km is not None:
         at = known.at
         return [far_ms(distance_km(region, at)) for region in regions], "geography"
-    farthest = max([PRIOR_RTT_MS, *(FARTHER * v for v in evidence.values())])
-    return [farthest] * len(regions), "prior"
+    return _far(regions, evidence), "prior"
+
+
+def _far(regions: Sequence[str], evidence: Mapping[int, float]) -> list[float]:
+    return [max([PRIOR_RTT_MS, *(FARTHER * v for v in evidence.values())])] * len(regions)
 
 
 def _excess(histories: Iterable[Sequence[float]]) -> list[float]:

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import msgspec
 
@@ -54,6 +55,7 @@ LOAD_PENALTY_MS = 100.0
 LOAD_STEPS = 10
 STANDBYS_MAX = 2
 MEASURED_AGE_MAX_S = 600.0
+_BY_COST = attrgetter("cost_ms", "region")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class Wishes:
     rtt_ms_relax: tuple[float, ...] = ()
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Candidate(msgspec.Struct, gc=False, omit_defaults=True):
     """One region as the choice saw it. `reason`: ``chosen``, or the case that lost it; `source`: ``measured``, or what the belief
     rests on. `backend_ms`: the way from there to the customer's backend, None where it is not known."""
 
@@ -118,23 +120,6 @@ class NoPlacement:
     candidates: tuple[Candidate, ...]
 
 
-@dataclass(slots=True, eq=False)
-class _Place:
-    """A region on its way through the cases."""
-
-    site: Site
-    state: RegionState
-    load: float
-    source: str
-    rtt_ms: float
-    jitter_ms: float
-    confidence: float
-    backend_ms: float | None
-    cost_ms: float
-    edges: tuple[EdgeState, ...] = ()
-    reason: str = ""
-
-
 def choose(
     fleet: Fleet,
     measured: Mapping[str, Measured],
@@ -148,34 +133,26 @@ def choose(
 ) -> Placement | NoPlacement:
     """`draw`: a random number in [0, 1), the only chance in it. `priors`: what is believed of each region. `backend_ms`: round trip
     from each region to the customer's backend, as far as it is known. `last`: the region that served this network before."""
-    places = _places(fleet, measured, priors or {}, backend_ms or {}, policy)
-    allowed = []
-    for place in places:
-        if _allowed(place.state, wishes):
-            allowed.append(place)
-        else:
-            place.reason = "not_allowed"
+    sites = sites_of(fleet)
+    places = _places(sites, measured, priors or {}, backend_ms or {}, policy)
+    allowed = [p for p in places if _allowed(sites[p.region].state, wishes)]
     if not allowed:
         return NoPlacement(why="residency", allowed=(), candidates=_record(places))
-
-    panic = panics([p.state for p in allowed])
+    panic = panics([sites[p.region].state for p in allowed])
     for place in allowed:
-        place.reason = _excluded(place, wishes, panic=panic)
+        place.reason = _excluded(sites[place.region], wishes, panic=panic)
     cap_ms = _cap(allowed, wishes)
     open_places = [p for p in allowed if not p.reason]
     if not open_places:
         return NoPlacement(
-            why=_why_none(allowed), allowed=tuple(p.state.id for p in allowed), candidates=_record(places)
+            why=_why_none(allowed), allowed=tuple(p.region for p in allowed), candidates=_record(places)
         )
-
-    open_places = ramped(open_places, policy, draw)
-    open_places = unreserved(open_places, policy)
-    best = _pick(open_places, wishes, policy, last, draw)
+    best = _pick(unreserved(ramped(open_places, policy, draw), policy), wishes, policy, last, draw)
     best.reason = "chosen"
-    primary = lightest(best.edges, draw)
-    standbys, why = _standbys(allowed, best, primary, wishes, panic=panic, draw=draw)
+    primary = lightest(sites[best.region].open_edges(panic=panic), draw)
+    standbys, why = _standbys(sites, allowed, best, primary, wishes, panic=panic, draw=draw)
     return Placement(
-        region=best.state.id,
+        region=best.region,
         edges=(primary, *standbys),
         candidates=_record(places),
         protection=("none", "reduced", "full")[len(standbys)]
@@ -213,32 +190,35 @@ def load_penalty_ms(load: float) -> float:
 
 
 def _places(
-    fleet: Fleet,
+    sites: Mapping[str, Site],
     measured: Mapping[str, Measured],
     priors: Mapping[str, Prior],
     backend_ms: Mapping[str, float],
     policy: Policy,
-) -> list[_Place]:
+) -> list[Candidate]:
+    """Every region, with its cost; none of them is allowed yet."""
     prior_ms = max([PRIOR_RTT_MS, *(FARTHER * m.rtt_ms for m in measured.values())])
     # a region from where the backend was never reached is taken to be as far from it as the others are on average
     leg_ms = sum(backend_ms.values()) / len(backend_ms) if backend_ms else 0.0
-    places = []
-    for region, site in sites_of(fleet).items():
+    price_ms, places = policy.price_ms, []
+    for region, site in sites.items():
         mine, prior = measured.get(region), priors.get(region)
         if mine is None and prior is not None:
-            rtt_ms, source, confidence = prior
-            jitter_ms = 0.0
+            source, rtt_ms, jitter_ms, confidence = prior.source, prior.rtt_ms, 0.0, prior.confidence
         else:
             source, rtt_ms, jitter_ms = estimate(mine, prior_ms, prior)
             confidence = 1.0 if source == "measured" else 0.0
-        leg = backend_ms.get(region)
+        leg, load = backend_ms.get(region), site.load
         cost_ms = rtt_ms + jitter_ms + (leg_ms if leg is None else leg)
-        if site.load > LOAD_FREE:
-            cost_ms += load_penalty_ms(site.load)
-        if policy.price_ms:
-            cost_ms += policy.price_ms.get(region, 0.0)
-        state, load = site.state, site.load
-        places.append(_Place(site, state, load, source, rtt_ms, jitter_ms, confidence, leg, cost_ms))
+        if load > LOAD_FREE:
+            cost_ms += load_penalty_ms(load)
+        if price_ms:
+            cost_ms += price_ms.get(region, 0.0)
+        places.append(
+            Candidate(
+                region, "not_allowed", source, rtt_ms, jitter_ms, load, cost_ms, site.state.health, confidence, leg
+            )
+        )  # fmt: skip
     return places
 
 
@@ -248,20 +228,19 @@ def _allowed(state: RegionState, wishes: Wishes) -> bool:
     )
 
 
-def _excluded(place: _Place, wishes: Wishes, *, panic: bool) -> str:
-    """Cases 2 to 5; leaves in `place.edges` those that can take a call."""
-    if wishes.pin is not None and place.state.id != wishes.pin:
+def _excluded(site: Site, wishes: Wishes, *, panic: bool) -> str:
+    """Cases 2 to 5."""
+    state = site.state
+    if wishes.pin is not None and state.id != wishes.pin:
         return "not_pinned"
-    if place.state.admin_state != "active":
-        return place.state.admin_state
-    site = place.site
+    if state.admin_state != "active":
+        return state.admin_state
     if not (site.serving or (panic and site.suspects_serving)):
         return "unhealthy"
-    place.edges = site.free + site.suspects if panic else site.free
-    return "" if place.edges else "full"
+    return "" if site.open_edges(panic=panic) else "full"
 
 
-def _cap(allowed: list[_Place], wishes: Wishes) -> float | None:
+def _cap(allowed: list[Candidate], wishes: Wishes) -> float | None:
     """Case 6. The first cap that some region meets; the last one where none does."""
     if wishes.rtt_ms_max is None:
         return None
@@ -276,22 +255,22 @@ def _cap(allowed: list[_Place], wishes: Wishes) -> float | None:
     return cap_ms
 
 
-def _pick(places: list[_Place], wishes: Wishes, policy: Policy, last: str | None, draw: float) -> _Place:
+def _pick(
+    places: list[Candidate], wishes: Wishes, policy: Policy, last: str | None, draw: float
+) -> Candidate:
     """Cases 9 and 10, over regions that can all take the call."""
-    nearest = min(places, key=_cost)
+    nearest = min(places, key=_BY_COST)
     least = nearest.cost_ms
     band_ms = max(BAND_MS, BAND_SHARE * least)
-    group = policy.groups.get(nearest.state.id)
+    group = policy.groups.get(nearest.region)
     equal = [
-        p
-        for p in places
-        if p.cost_ms <= least + band_ms or (group and policy.groups.get(p.state.id) == group)
+        p for p in places if p.cost_ms <= least + band_ms or (group and policy.groups.get(p.region) == group)
     ]
     if wishes.prefer:
-        preferred = [p for p in places if p.state.id in wishes.prefer and p.cost_ms <= least + 2 * band_ms]
+        preferred = [p for p in places if p.region in wishes.prefer and p.cost_ms <= least + 2 * band_ms]
         if preferred:
-            equal = [min(preferred, key=lambda p: wishes.prefer.index(p.state.id))]
-    chosen = next((p for p in equal if p.state.id == last), None) or min(equal, key=_cost)
+            equal = [min(preferred, key=lambda p: wishes.prefer.index(p.region))]
+    chosen = next((p for p in equal if p.region == last), None) or min(equal, key=_BY_COST)
     others = [p for p in equal if p is not chosen]
     if others:
         other = others[int(draw * len(others)) % len(others)]
@@ -304,12 +283,15 @@ def _pick(places: list[_Place], wishes: Wishes, policy: Policy, last: str | None
     return chosen
 
 
-def _cost(place: _Place) -> tuple[float, str]:
-    return place.cost_ms, place.state.id
-
-
 def _standbys(
-    allowed: list[_Place], best: _Place, primary: EdgeState, wishes: Wishes, *, panic: bool, draw: float
+    sites: Mapping[str, Site],
+    allowed: list[Candidate],
+    best: Candidate,
+    primary: EdgeState,
+    wishes: Wishes,
+    *,
+    panic: bool,
+    draw: float,
 ) -> tuple[list[EdgeState], str]:
     """The next cheapest regions that could take the call; another edge of the same region where there are too few.
 
@@ -320,19 +302,20 @@ def _standbys(
     others = [p for p in allowed if p is not best and p.reason in able]
     if wishes.pin is not None:
         free = Wishes(allow=wishes.allow, jurisdictions=wishes.jurisdictions)
-        others = [p for p in allowed if p is not best and not _excluded(p, free, panic=panic)]
+        others = [p for p in allowed if p is not best and not _excluded(sites[p.region], free, panic=panic)]
         if wishes.rtt_ms_max is not None:
             others = [p for p in others if p.rtt_ms <= max(wishes.rtt_ms_max, *wishes.rtt_ms_relax, 0.0)]
-    others.sort(key=_cost)
-    chosen = [lightest(p.edges, draw) for p in others[:STANDBYS_MAX]]
+    others.sort(key=_BY_COST)
+    chosen = [lightest(sites[p.region].open_edges(panic=panic), draw) for p in others[:STANDBYS_MAX]]
     why = ""
     if len(chosen) < STANDBYS_MAX:
         why = f"{len(chosen)} other region{'s' if len(chosen) != 1 else ''} can take the call over"
-        chosen += [e for e in best.edges if e is not primary][: STANDBYS_MAX - len(chosen)]
+        beside = [e for e in sites[best.region].open_edges(panic=panic) if e is not primary]
+        chosen += beside[: STANDBYS_MAX - len(chosen)]
     return chosen, why
 
 
-def _why_none(allowed: list[_Place]) -> str:
+def _why_none(allowed: list[Candidate]) -> str:
     reasons = {p.reason for p in allowed}
     for why in ("too_far", "full"):
         if why in reasons:
@@ -340,24 +323,11 @@ def _why_none(allowed: list[_Place]) -> str:
     return "unhealthy"
 
 
-def _record(places: list[_Place]) -> tuple[Candidate, ...]:
-    places.sort(key=_first)
-    return tuple(
-        Candidate(
-            region=p.state.id,
-            reason=p.reason,
-            source=p.source,
-            rtt_ms=int(p.rtt_ms * 10 + 0.5) / 10,  # `round` is ten times as slow
-            jitter_ms=int(p.jitter_ms * 10 + 0.5) / 10,
-            load=int(p.load * 1000 + 0.5) / 1000,
-            cost_ms=int(p.cost_ms * 10 + 0.5) / 10,
-            health=p.state.health,
-            confidence=int(p.confidence * 100 + 0.5) / 100,
-            backend_ms=None if p.backend_ms is None else int(p.backend_ms * 10 + 0.5) / 10,
-        )
-        for p in places
-    )
-
-
-def _first(place: _Place) -> tuple[bool, float, str]:
-    return place.reason != "chosen", place.cost_ms, place.state.id
+def _record(places: list[Candidate]) -> tuple[Candidate, ...]:
+    """The one that was chosen first, then by cost."""
+    places.sort(key=_BY_COST)
+    for i, place in enumerate(places):
+        if place.reason == "chosen":
+            places.insert(0, places.pop(i))
+            break
+    return tuple(places)

@@ -32,10 +32,12 @@ def window_of(at_s: float) -> int:
 
 
 class History:
-    """`networks_max`: beyond it those that were learned of longest ago are forgotten. Not safe for threads."""
+    """`networks_max`: beyond it those that were learned of longest ago are forgotten. `regions_kept`: of each network the nearest
+    so many regions. Not safe for threads."""
 
-    def __init__(self, networks_max: int = NETWORKS_MAX) -> None:
+    def __init__(self, networks_max: int = NETWORKS_MAX, regions_kept: int = REGIONS_KEPT) -> None:
         self._networks_max = networks_max
+        self._regions_kept = regions_kept
         self._networks: dict[int, bytes] = {}
         self._regions: list[str] = []
         self._numbers: dict[str, int] = {}
@@ -55,8 +57,8 @@ class History:
         slots = [s for s in _SLOT.iter_unpack(kept) if s[0] != number]
         before = next((s for s in _SLOT.iter_unpack(kept) if s[0] == number), None)
         slots.append(_told(number, before, window % _WRAP, tenths))
-        if len(slots) > REGIONS_KEPT:
-            slots = _kept(slots, window % _WRAP)
+        if len(slots) > self._regions_kept:
+            slots = _kept(slots, window % _WRAP, self._regions_kept)
         self._networks[network] = b"".join(_SLOT.pack(*s) for s in slots)
         if len(self._networks) > self._networks_max:
             self._forget()
@@ -108,10 +110,10 @@ def _told(number: int, before: tuple[int, ...] | None, window: int, tenths: int)
     return (number, window, tenths, *values[: WINDOWS_KEPT - 1])
 
 
-def _kept(slots: list[tuple[int, ...]], window: int) -> list[tuple[int, ...]]:
+def _kept(slots: list[tuple[int, ...]], window: int, count: int) -> list[tuple[int, ...]]:
     """The nearest regions, of those that are not too old: a far one is the least missed."""
     slots.sort(key=lambda s: (_age(s[1], window) > KEPT_WINDOWS_MAX, min(v for v in s[2:] if v)))
-    return slots[:REGIONS_KEPT]
+    return slots[:count]
 
 
 def _age(then: int, now: int) -> int:

@@ -41,8 +41,10 @@ LEG_AGE_MAX_S = 86_400.0
 RICH = 4
 """A network that is known at so many regions says something of others."""
 LEGS_KEPT_MAX = 100_000
-LOOKED_AT_MAX = 20_000
+LOOKED_AT_MAX = 4_096
 """So many networks are looked at for profiles: those of which something was learned last."""
+WHOLE_REGIONS = 64
+"""Of those all regions are kept: what is far tells networks apart as well as what is near."""
 HOSTS_MAX = LEGS_MAX
 OWN_RTT_MS = 1.0
 
@@ -57,6 +59,7 @@ class Learning:
     atlas: Atlas | None = None
     kept_windows: int = KEPT_WINDOWS_MAX
     history: History = field(default_factory=History)
+    whole: History = field(default_factory=lambda: History(LOOKED_AT_MAX, WHOLE_REGIONS))
     profiles: Profiles = NONE
     _witness: Witness = field(default_factory=Witness)
     _legs: dict[tuple[str, str, str], Leg] = field(default_factory=dict)
@@ -217,6 +220,7 @@ class Learning:
     def _learn(self, values: Iterable[Value]) -> None:
         for v in values:
             self.history.learn(v.network, v.region, v.window, v.rtt_ms)
+            self.whole.learn(v.network, v.region, v.window, v.rtt_ms)
 
     def _oldest(self) -> int:
         return window_of(self.clock.now().timestamp()) - self.kept_windows
@@ -246,10 +250,10 @@ class Learning:
                 own[columns[leg.region], columns[leg.target]] = max(OWN_RTT_MS, leg.rtt_ms)
         window = window_of(self.clock.now().timestamp())
         rows = [row for row in own if np.isfinite(row).sum() >= min(RICH, len(regions))]
-        for network in self.history.newest(LOOKED_AT_MAX):
+        for network in self.whole.newest(LOOKED_AT_MAX):
             if len(rows) >= PROFILES_MAX:
                 break
-            known = self.history.recall(network, window)
+            known = self.whole.recall(network, window)
             if len(known) >= min(RICH, len(regions)):
                 row = np.full(len(regions), np.nan)
                 for region, values in known.items():

@@ -44,7 +44,7 @@ def policy_of(regions: Iterable[RegionState]) -> Policy:
 class Place(Protocol):
     """As much of a region on its way through the cases as is looked at here."""
 
-    state: RegionState
+    region: str
     load: float
     reason: str
 
@@ -59,7 +59,7 @@ def ramped(places: list[P], policy: Policy, draw: float) -> list[P]:
     kept = [
         p
         for i, p in enumerate(places)
-        if (draw * 997.0 + i * 0.618_034) % 1.0 < policy.weights.get(p.state.id, 1.0)
+        if (draw * 997.0 + i * 0.618_034) % 1.0 < policy.weights.get(p.region, 1.0)
     ]
     if not kept or len(kept) == len(places):
         return places

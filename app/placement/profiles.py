@@ -33,27 +33,30 @@ TAIL = 1.5
 PLAUSIBLE_MS = 0.2
 LANDMARKS = 2
 TRIAL_PROFILES = 32
+STRANGE = 4.0
+TRUST_MIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """`rtt_ms`: one row for each network, one column for each of `regions`, without a gap. `landmarks`: columns that a stranger
-    measures first."""
+    """`rtt_ms`: one row for each network, one column for each of `regions`, without a gap. `trust`: how far each is believed, 0 to 1;
+    `landmarks`: columns that a stranger measures first."""
 
     regions: tuple[str, ...]
     rtt_ms: Floats
+    trust: Floats
     landmarks: tuple[int, ...] = ()
 
     def given(self, evidence: Mapping[int, float]) -> Scenarios:
         """What a stranger may look like whose round trips to some regions (column: ms) are known."""
-        return _given(self.rtt_ms, evidence)
+        return _given(self.rtt_ms, self.trust, evidence)
 
     def expected(self, evidence: Mapping[int, float]) -> Floats:
         """The mean of `given`, without a row for each guess: one round trip for each region."""
         if not evidence:
-            mean: Floats = self.rtt_ms.mean(axis=0)
+            mean: Floats = self.trust @ self.rtt_ms / self.trust.sum()
             return mean
-        weight, last_mile = _alike(self.rtt_ms, evidence)
+        weight, last_mile = _alike(self.rtt_ms, self.trust, evidence)
         return np.maximum(weight @ self.rtt_ms + weight @ last_mile, PLAUSIBLE_MS)
 
     @property
@@ -61,7 +64,7 @@ class Profiles:
         return len(self.rtt_ms) >= PROFILES_MIN
 
 
-NONE = Profiles((), np.zeros((0, 0)))
+NONE = Profiles((), np.zeros((0, 0)), np.zeros(0))
 
 
 def profiles_of(regions: Sequence[str], rows: Floats) -> Profiles:
@@ -71,17 +74,18 @@ def profiles_of(regions: Sequence[str], rows: Floats) -> Profiles:
     if not len(rows):
         return NONE
     whole = _filled(rows)
-    return Profiles(tuple(regions), whole, _landmarks(whole))
+    trust = _trust(whole)
+    return Profiles(tuple(regions), whole, trust, _landmarks(whole, trust))
 
 
-def _given(rows: Floats, evidence: Mapping[int, float]) -> Scenarios:
+def _given(rows: Floats, trust: Floats, evidence: Mapping[int, float]) -> Scenarios:
     if not evidence:
-        return Scenarios(rows, np.full(len(rows), 1.0 / len(rows)))
-    weight, last_mile = _alike(rows, evidence)
+        return Scenarios(rows, trust / trust.sum())
+    weight, last_mile = _alike(rows, trust, evidence)
     return Scenarios(np.maximum(rows + last_mile[:, None], PLAUSIBLE_MS), weight)
 
 
-def _alike(rows: Floats, evidence: Mapping[int, float]) -> tuple[Floats, Floats]:
+def _alike(rows: Floats, trust: Floats, evidence: Mapping[int, float]) -> tuple[Floats, Floats]:
     """For each profile how likely the stranger is like it, and how much farther from everything it then is, in ms."""
     columns = list(evidence)
     seen = np.array([evidence[c] for c in columns])
@@ -91,8 +95,25 @@ def _alike(rows: Floats, evidence: Mapping[int, float]) -> tuple[Floats, Floats]
     scale = SCALE_MS + SCALE_SHARE * np.minimum(seen, known)
     odds = -TAIL * np.log1p(((apart - last_mile[:, None]) / scale) ** 2).sum(axis=1)
     odds -= TAIL * np.log1p((last_mile / LAST_MILE_SCALE_MS) ** 2)
-    weight = np.exp(odds - odds.max())
+    weight = np.exp(odds - odds.max()) * trust
     return weight / weight.sum(), last_mile
+
+
+def _trust(rows: Floats) -> Floats:
+    """Who is like nobody says little of others: it lies, or is alone. Measured by its second best match, for two may lie together;
+    those that are matched as well as half of all are believed whole."""
+    if len(rows) < PROFILES_MIN:
+        return np.ones(len(rows))
+    matched = np.empty(len(rows))
+    for i, row in enumerate(rows):
+        apart = row - rows
+        last_mile = LAST_MILE_BELIEVED * _middle(apart)
+        scale = SCALE_MS + SCALE_SHARE * np.minimum(row, rows)
+        odds = -TAIL * np.log1p(((apart - last_mile[:, None]) / scale) ** 2).sum(axis=1)
+        odds[i] = -np.inf
+        matched[i] = np.partition(odds, -2)[-2]
+    trust: Floats = np.exp(np.minimum(0.0, (matched - np.median(matched)) / STRANGE))
+    return np.maximum(trust, TRUST_MIN)
 
 
 def _middle(apart: Floats) -> Floats:
@@ -127,26 +148,28 @@ def _filled(rows: Floats) -> Floats:
     return whole
 
 
-def _landmarks(rows: Floats) -> tuple[int, ...]:
+def _landmarks(rows: Floats, trust: Floats) -> tuple[int, ...]:
     """The regions after whose measurement the next two would most often find the nearest: chosen one after the other, tried on
     profiles as if each were a stranger."""
     count = rows.shape[1]
     if count <= LANDMARKS:
         return tuple(range(count))
-    trials = np.linspace(0, len(rows) - 1, min(TRIAL_PROFILES, len(rows))).astype(int)
+    # those that are believed most, spread over the list
+    believed = np.sort(np.argsort(-trust, kind="stable")[: max(TRIAL_PROFILES, len(rows) // 2)])
+    trials = believed[np.linspace(0, len(believed) - 1, min(TRIAL_PROFILES, len(believed))).astype(int)]
     chosen: list[int] = []
     for _ in range(LANDMARKS):
         candidates = [c for c in range(count) if c not in chosen]
-        chosen.append(max(candidates, key=lambda c: (_found(rows, trials, [*chosen, c]), -c)))
+        chosen.append(max(candidates, key=lambda c: (_found(rows, trust, trials, [*chosen, c]), -c)))
     return tuple(chosen)
 
 
-def _found(rows: Floats, trials: NDArray[np.int_], landmarks: list[int]) -> float:
+def _found(rows: Floats, trust: Floats, trials: NDArray[np.int_], landmarks: list[int]) -> float:
     found = 0.0
     for i in trials:
-        others = np.delete(rows, i, axis=0)
+        others, believed = np.delete(rows, i, axis=0), np.delete(trust, i)
         evidence = {c: float(rows[i, c]) for c in landmarks}
-        probes = _given(others, evidence).next_probes(evidence, 2)
+        probes = _given(others, believed, evidence).next_probes(evidence, 2)
         nearest = rows[i].min()
         reached = min(float(rows[i, c]) for c in [*landmarks, *probes])
         # within 10 ms counts whole, what is farther a little less the farther it is

@@ -25,6 +25,10 @@ class Site:
     suspects: tuple[EdgeState, ...]
     load: float
 
+    def open_edges(self, *, panic: bool) -> tuple[EdgeState, ...]:
+        """Those that can take a call now."""
+        return self.free + self.suspects if panic else self.free
+
 
 _newest: tuple[Fleet, dict[str, Site]] | None = None
 

@@ -112,8 +112,8 @@ def resident_mb() -> float:
 
 
 def history_mb() -> float:
-    """The first networks learn value by value; the others are put beside them as rows of their own of the same size: to learn
-    forty million values would take minutes and weigh the same."""
+    """The first networks learn value by value; the others are put beside them as rows of their own of the same size: forty million
+    values would take minutes to learn and weigh the same."""
     gc.collect()
     before, history = resident_mb(), History()
     for network in range(TAUGHT):
