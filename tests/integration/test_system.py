@@ -57,7 +57,8 @@ async def test_an_instance_that_runs_is_alive_and_ready(api: Api) -> None:
 
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     ready = await client.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reasons": []})
+    cell = {"cell": 0, "jurisdiction": None, "ready": True, "reasons": [], "delivers": True}
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reasons": [], "cells": [cell]})
 
 
 async def test_metrics_are_what_prometheus_reads(api: Api, project: Project) -> None:
