@@ -56,11 +56,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Sight:
-    """What may be known in a scene. `probed_ms`: what a probe says, (slices, callers, regions). `told_ms`: what the
-    history is told of each
-    slice, NaN where nothing. `stale`: the newest so many slices are not told yet. `kept`: the history is the product's
-    `History`, which
-    keeps eight regions of each network; otherwise all of them. `seed`: decides who is in which fold."""
+    """What may be known in a scene. `probed_ms`: what a probe says, (slices, callers, regions). `told_ms`: what the history is told of each slice, NaN where
+    nothing. `stale`: the newest so many slices are not told yet. `kept`: the history is the product's `History`, which keeps
+    eight regions of each network, and all of those that profiles are made of; otherwise all of them. `seed`: decides who is in
+    which fold."""
 
     scene: Scene
     probed_ms: Floats
@@ -94,10 +93,16 @@ class Sight:
             self._recalled[s] = make(self.scene.regions, told)
         return self._recalled[s]
 
+    def _whole(self, s: int) -> list[Recalled]:
+        """Of each caller, what profiles are made of."""
+        return (
+            _all_of_it(self.scene.regions, self.told_ms[: s - self.stale]) if self.kept else self.recalled(s)
+        )
+
     def profiles(self, s: int, fold: int) -> Profiles:
         """Those of everybody who is not in that fold."""
         if (s, fold) not in self._profiles:
-            recalled = self.recalled(s)
+            recalled = self._whole(s)
             others = np.setdiff1d(np.arange(self.scene.callers), self.folds[fold]).tolist()
             rows = np.array([[min(recalled[c].get(r, NOTHING)) for r in self.scene.regions] for c in others])
             self._profiles[s, fold] = profiles_of(self.scene.regions, rows)
