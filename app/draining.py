@@ -38,13 +38,13 @@ class Draining:
             store,
             calls.fleet,
             calls.hints,
-            wishes=moves.wishes,
+            sought=moves.sought,
             granted=calls.tails.want,
             stopped=operators.stopped,
             facts=facts,
         )
         standbys = StandbyWorker(
-            StandbyStore(db), calls.fleet, calls.hints, wishes=moves.wishes, granted=calls.tails.want
+            StandbyStore(db), calls.fleet, calls.hints, sought=moves.sought, granted=calls.tails.want
         )
         orders = Orders(moves, operators, drills)
         return cls(operators=operators, moves=moves, orders=orders, worker=worker, standbys=standbys)

@@ -15,7 +15,7 @@ import structlog
 
 from app.calls.machine import FINAL
 from app.calls.service import Calls, grants_between
-from app.calls.shapes import CreateCall
+from app.calls.shapes import CandidateView, CreateCall
 from app.calls.store import StoredCall, StoredRequest
 from app.clock import Clock, rfc3339
 from app.db import Database
@@ -25,7 +25,8 @@ from app.fleet.drain_shapes import MoveRequest, MoveView
 from app.fleet.drain_store import DRAINS_TOPIC, DrainStore
 from app.fleet.plan import Ask, Leaving, Room
 from app.fleet.view import EdgeState, Fleet
-from app.placement.choice import Measured, Wishes
+from app.placement.again import Sought, recorded
+from app.placement.choice import Wishes
 from app.placement.service import measurements, wishes_of
 from app.projects.auth import Principal
 from regions.wire import ids
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 SELECT_MODES = "select id, mode from vx.projects where id = any($1::uuid[])"
 _request = msgspec.json.Decoder(StoredRequest)
+_candidates = msgspec.json.Decoder(list[CandidateView])
 
 
 class Moves:
@@ -43,11 +45,11 @@ class Moves:
         self._store = store
         self._clock = clock
 
-    def wishes(self, request: bytes) -> tuple[Wishes, dict[str, Measured]]:
-        """Of a call as it was stored, as they count now."""
-        return self._wishes(_request.decode(request), self._calls.fleet.now)
+    def sought(self, request: bytes, candidates: bytes) -> Sought:
+        """By a call as it was stored, as it counts now."""
+        return self._sought(_request.decode(request), _candidates.decode(candidates), self._calls.fleet.now)
 
-    def _wishes(self, request: StoredRequest, fleet: Fleet) -> tuple[Wishes, dict[str, Measured]]:
+    def _sought(self, request: StoredRequest, candidates: list[CandidateView], fleet: Fleet) -> Sought:
         body = CreateCall(agent=request.agent, latencies=request.latencies, regions=request.regions)
         try:
             wishes = wishes_of(body, fleet)
@@ -55,7 +57,7 @@ class Moves:
             # a region that it named is gone: what it allowed still holds
             asked = request.regions
             wishes = Wishes(allow=frozenset(asked.allow), jurisdictions=frozenset(asked.jurisdictions))
-        return wishes, measurements(body, self._clock.now())
+        return Sought(wishes, measurements(body, self._clock.now()), recorded(candidates))
 
     async def move(self, principal: Principal, call_id: UUID | None, wanted: MoveRequest) -> MoveView:
         """Asks the call's edge to let it go. Raises `NotFound`, `Conflict` or `Invalid`."""
@@ -105,10 +107,15 @@ class Moves:
         self, call: StoredCall, wanted: MoveRequest, reserved: dict[UUID, int]
     ) -> tuple[EdgeState, ...]:
         fleet = self._calls.fleet.now
-        wishes, measured = self._wishes(call.request, fleet)
+        sought = self._sought(call.request, call.placement.candidates, fleet)
         assert call.edge_id is not None
         leaving = Leaving(
-            call_id=call.id, epoch=call.epoch, edge_id=call.edge_id, wishes=wishes, measured=measured
+            call_id=call.id,
+            epoch=call.epoch,
+            edge_id=call.edge_id,
+            wishes=sought.wishes,
+            measured=sought.measured,
+            recorded=sought.recorded,
         )
         room = Room(fleet, frozenset({call.edge_id}), reserved)
         found = room.take(leaving, draw=random.random(), pin=wanted.region)

@@ -25,6 +25,7 @@ from app.fleet.view import EdgeState, Fleet, FleetView
 from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
+from app.placement.again import recorded
 from app.placement.choice import Placement
 from app.placement.service import Placer, view
 from app.projects.auth import Principal
@@ -226,7 +227,13 @@ class Calls:
         body = CreateCall(
             agent=call.request.agent, latencies=call.request.latencies, regions=call.request.regions
         )
-        placed = self.placer.place(call.project_id, body, self.fleet.now, self.clock.now())
+        placed = self.placer.place(
+            call.project_id,
+            body,
+            self.fleet.now,
+            self.clock.now(),
+            before=recorded(call.placement.candidates),
+        )
         first = await self.store.grant(
             call, [(e.id, e.incarnation) for e in placed.edges], call.grants_expire_at
         )

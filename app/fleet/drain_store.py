@@ -83,7 +83,7 @@ select count(m.call_id)::integer as asked, count(*)::integer as live
 """
 # In another order each time: those that cannot go must not stand before those that can.
 SELECT_LEAVING = f"""
-select c.id, c.epoch, c.edge_id, c.request,
+select c.id, c.epoch, c.edge_id, c.request, c.placement -> 'candidates' as candidates,
        (select count(*) from vx.moves f where f.call_id = c.id and f.drain_id = $2 and f.outcome = 'failed')::integer as failures
   from vx.calls c
  where c.edge_id = any($1::uuid[]) and c.ended_at is null and c.answered_at is not null
@@ -158,12 +158,13 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A call that is not being moved yet. `request`: as it was stored."""
+    """A call that is not being moved yet. `request`, `candidates` (of its first placement): as they were stored."""
 
     call_id: UUID
     epoch: int
     edge_id: UUID
     request: bytes
+    candidates: bytes
     failures: int
 
 
@@ -272,7 +273,15 @@ class DrainStore:
     async def leaving(self, edges: Sequence[UUID], drain_id: UUID, seed: int) -> list[Candidate]:
         rows = await self._db.pool("worker").fetch(SELECT_LEAVING, list(edges), drain_id, seed)
         return [
-            Candidate(r["id"], r["epoch"], r["edge_id"], r["request"].encode(), r["failures"]) for r in rows
+            Candidate(
+                r["id"],
+                r["epoch"],
+                r["edge_id"],
+                r["request"].encode(),
+                r["candidates"].encode(),
+                r["failures"],
+            )
+            for r in rows
         ]
 
     async def reserved(self) -> dict[UUID, int]:

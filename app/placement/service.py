@@ -19,6 +19,7 @@ from app.buckets import Buckets
 from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, PlacementView, PlaceView
 from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import Fleet
+from app.placement.again import NOTHING, Recorded, surer
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
 from app.placement.claims import Claim
 from app.placement.countries import whereabouts
@@ -43,9 +44,17 @@ class Placer:
     served: OrderedDict[tuple[UUID, int], str] = field(default_factory=OrderedDict)
 
     def place(
-        self, project_id: UUID, body: CreateCall, fleet: Fleet, now: datetime, *, serve: bool = True
+        self,
+        project_id: UUID,
+        body: CreateCall,
+        fleet: Fleet,
+        now: datetime,
+        *,
+        serve: bool = True,
+        before: Recorded = NOTHING,
     ) -> Placement:
-        """`serve`: a call begins (or goes on) with this; without, somebody only asks.
+        """`serve`: a call begins (or goes on) with this; without, somebody only asks. `before`: what was believed when the call
+        was placed first.
 
         Raises `ResidencyUnsatisfiable`, `Invalid` (contradictory wishes, no address) or `Unavailable` (nothing healthy, all full).
         """
@@ -66,8 +75,11 @@ class Placer:
             measured,
             wishes,
             draw=_chance.random(),
-            priors=self.learning.priors(known),
-            backend_ms={} if backend is None else self.learning.backend_ms(backend.host),
+            priors=surer(self.learning.priors(known), before.priors),
+            backend_ms={
+                **before.backend_ms,
+                **({} if backend is None else self.learning.backend_ms(backend.host)),
+            },
             policy=policy_of(fleet.regions.values()),
             last=None if key is None else self.served.get(key),
         )
