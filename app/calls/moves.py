@@ -7,6 +7,7 @@ same wish is answered with it, and another one is refused.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from app.errors import Conflict, FieldError, Invalid
 from app.fleet.desired import topic
 from app.fleet.drain_shapes import MoveRequest, MoveView
 from app.fleet.drain_store import DRAINS_TOPIC, DrainStore
+from app.fleet.orders import MoveOrder
 from app.fleet.plan import Ask, Leaving, Room
 from app.fleet.view import EdgeState, Fleet
 from app.placement.again import Sought, recorded
@@ -30,10 +32,12 @@ from app.placement.choice import Wishes
 from app.placement.service import measurements, wishes_of
 from app.projects.auth import Principal
 from regions.wire import ids
+from regions.wire.ticket import MovedFor
 
 log = structlog.get_logger()
 
 SELECT_MODES = "select id, mode from vx.projects where id = any($1::uuid[])"
+NO_REASON: Mapping[UUID, MovedFor | None] = {}
 _request = msgspec.json.Decoder(StoredRequest)
 _candidates = msgspec.json.Decoder(list[CandidateView])
 
@@ -58,6 +62,11 @@ class Moves:
             asked = request.regions
             wishes = Wishes(allow=frozenset(asked.allow), jurisdictions=frozenset(asked.jurisdictions))
         return Sought(wishes, measurements(body, self._clock.now()), recorded(candidates))
+
+    def asks(self, request: bytes) -> tuple[str | None, str]:
+        """The network of a stored request's caller, where it is kept, and its backend's URL."""
+        found = _request.decode(request)
+        return found.network, found.agent.url
 
     async def move(self, principal: Principal, call_id: UUID | None, wanted: MoveRequest) -> MoveView:
         """Asks the call's edge to let it go. Raises `NotFound`, `Conflict` or `Invalid`."""
@@ -148,18 +157,25 @@ class Moves:
             deadline=rfc3339(force_at),
         )
 
-    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
+    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, MoveOrder]:
         """See `app.fleet.orders.Tickets`."""
         open_moves = await self._store.granted(moves)
-        tickets = await self._tickets({c: (m.epoch, m.grants) for c, m in open_moves.items()})
-        return {call_id: (ticket, open_moves[call_id].within_ms) for call_id, ticket in tickets.items()}
+        tickets = await self._tickets(
+            {c: (m.epoch, m.grants) for c, m in open_moves.items()}, {c: m.why for c, m in open_moves.items()}
+        )
+        return {
+            c: MoveOrder(ticket, open_moves[c].within_ms, forced=open_moves[c].why is None)
+            for c, ticket in tickets.items()
+        }
 
     async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
         """See `app.fleet.orders.Tickets`. The newest of a call's counts."""
         newest = {call_id: (epoch, grants) for call_id, epoch, grants in sorted(renewals)}
         return await self._tickets(newest)
 
-    async def _tickets(self, wanted: dict[UUID, tuple[int, int]]) -> dict[UUID, str]:
+    async def _tickets(
+        self, wanted: dict[UUID, tuple[int, int]], why: Mapping[UUID, MovedFor | None] = NO_REASON
+    ) -> dict[UUID, str]:
         """Call → the ticket of its grants from an epoch on, so many of them; of calls that run, with edges that still hold."""
         calls = await self._calls.store.get_many(list(wanted))
         rows = await self._db.pool("admin").fetch(SELECT_MODES, list({c.project_id for c in calls}))
@@ -168,5 +184,7 @@ class Moves:
         for call in calls:
             grants = grants_between(call, *wanted[call.id], self._calls.fleet.now)
             if grants and call.ended_at is None:
-                made[call.id] = await self._calls.ticket(call, grants, test=call.project_id in tests)
+                made[call.id] = await self._calls.ticket(
+                    call, grants, test=call.project_id in tests, moved_for=why.get(call.id)
+                )
         return made

@@ -33,7 +33,7 @@ from app.telemetry import calls_created_total
 from app.vault import ContentKey, Vault
 from regions.wire import ids
 from regions.wire.events import EndReason, Source
-from regions.wire.ticket import Claims, Grant, Sealed, TicketError, read, unb64, unseal
+from regions.wire.ticket import Claims, Grant, MovedFor, Sealed, TicketError, read, unb64, unseal
 
 log = structlog.get_logger()
 
@@ -99,6 +99,7 @@ class Calls:
             body,
             placed,
             placement,
+            network=self.placer.network_kept(body),
             key=key,
             call_id=new_id(self.cell, int(now.timestamp() * 1000)),
             event_id=new_id(self.cell),
@@ -246,11 +247,14 @@ class Calls:
         ticket = make_ticket(self._ticket_for(call, grants, local), self.keyring, content_key)
         return NewTicket(ticket=ticket, epoch=first, attach=attach_urls(grants))
 
-    async def ticket(self, call: StoredCall, grants: tuple[Grant, ...], *, test: bool) -> str:
-        """A ticket of a stored call. `test`: its project may name backends on this machine."""
+    async def ticket(
+        self, call: StoredCall, grants: tuple[Grant, ...], *, test: bool, moved_for: MovedFor | None = None
+    ) -> str:
+        """A ticket of a stored call. `test`: its project may name backends on this machine. `moved_for`: why it is to move, for
+        the log."""
         content_key = await self.vault.for_project(call.project_id)
         return make_ticket(
-            self._ticket_for(call, grants, self.local_targets and test), self.keyring, content_key
+            self._ticket_for(call, grants, self.local_targets and test), self.keyring, content_key, moved_for
         )
 
     def _was_local(self, claims: Claims) -> bool:

@@ -104,6 +104,11 @@ class Placer:
             )
         return self.learning.network(address)
 
+    def network_kept(self, body: CreateCall) -> str | None:
+        """The caller's network, where the call asks for what needs it later."""
+        network = self._network(body) if body.regions.move_for_gain else None
+        return None if network is None else network.text
+
     def _remember(self, key: tuple[UUID, int], region: str) -> None:
         self.served[key] = region
         self.served.move_to_end(key)
@@ -149,6 +154,12 @@ def wishes_of(body: CreateCall, fleet: Fleet) -> Wishes:
                 errors=[FieldError(pointer="/regions/pin", detail="contradicts allow or jurisdictions")],
                 fix="Pin an allowed region, or drop one of the two wishes.",
             )
+    if asked.pin is not None and asked.move_for_gain:
+        raise Invalid(
+            "A call that is pinned to a region is not moved to another for a gain.",
+            errors=[FieldError(pointer="/regions/move_for_gain", detail="contradicts pin")],
+            fix="Leave out one of regions.pin and regions.move_for_gain.",
+        )
     steps = [*([] if asked.rtt_ms_max is None else [asked.rtt_ms_max]), *asked.rtt_ms_relax]
     if asked.rtt_ms_relax and (asked.rtt_ms_max is None or steps != sorted(steps)):
         raise Invalid(

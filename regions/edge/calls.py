@@ -167,7 +167,7 @@ class Calls:
             if held == call:
                 session.end_by_control(reason)
 
-    def move(self, call: str, ticket: str, within_ms: int) -> None:
+    def move(self, call: str, ticket: str, within_ms: int, *, forced: bool = True) -> None:
         """The caller is to take one of the ticket's grants, on another edge. Nothing where the call is not owned here."""
         edge, _ = self.identity
         try:
@@ -179,8 +179,8 @@ class Calls:
             epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
             if claims.call == call and epochs:
                 session.moving.start(
-                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants)
-                )
+                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants), forced=forced
+                )  # fmt: skip
 
     def renew(self, call: str, ticket: str) -> None:
         """The caller is to have a newer ticket, while it stays here. Nothing where the call is not owned here."""
