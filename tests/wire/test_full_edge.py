@@ -126,10 +126,11 @@ async def test_a_call_that_is_owned_has_its_place_and_one_that_was_let_go_has_no
                 session = a.calls.session("call_1", 2)
                 assert session is not None
                 session.cut(silent=False)
-            async with a.caller(a.ticket(backend.url, call="call_2")) as other:
-                await other.hear("attached")
-                higher = a.ticket(backend.url, epochs=(3,))
-                resume = {"epoch": 2, "n": 1}
-                async with a.caller(higher, epoch=3, mode="take", resume=resume) as again:
+            higher, resume = a.ticket(backend.url, epochs=(3,)), {"epoch": 2, "n": 1}
+            async with a.caller(higher, epoch=3, mode="prepare", resume=resume) as again:
+                await again.hear("prepared")
+                async with a.caller(a.ticket(backend.url, call="call_2")) as other:
+                    await other.hear("attached")
+                    await again.say("take", resume=resume, reason="closed")
                     assert (await again.hear("attached", "refused")).get("code") == "full"
-                assert owned(a) == 1
+                    assert owned(a) == 1
