@@ -65,9 +65,9 @@ def test_two_good_standbys_elsewhere_are_left_alone() -> None:
 
 def test_a_call_whose_measurements_are_gone_is_given_standbys_that_were_near_when_it_was_placed() -> None:
     record = {
-        r: Prior(ms, "history", 0.9) for r, ms in (("us-west", 90.0), ("eu-west", 60.0), ("ap-south", 30.0))
+        r: Prior(ms, "history", 0.9) for r, ms in (("us-west", 30.0), ("eu-west", 60.0), ("ap-south", 90.0))
     }
-    assert renewed(fleet(A, B, C, D), guarded(recorded=Recorded(record))) == ["e4", "e3"]
+    assert renewed(fleet(A, B, C, D), guarded(recorded=Recorded(record))) == ["e2", "e3"]
 
 
 def test_a_standby_that_is_drained_cordoned_lost_or_restarted_is_replaced_and_the_good_one_named_again() -> (
