@@ -10,6 +10,8 @@ from app.db import Database
 from app.fleet.drain_service import Drains
 from app.fleet.drain_store import DrainStore
 from app.fleet.drain_worker import DrainWorker, FleetFacts
+from app.fleet.gain_store import GainStore
+from app.fleet.gain_worker import GainWorker
 from app.fleet.orders import CutReports, Orders
 from app.fleet.standby_store import StandbyStore
 from app.fleet.standby_worker import StandbyWorker
@@ -19,13 +21,14 @@ from app.supervisor import Supervisor
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
     """`operators`: their commands. `moves`: of single calls. `orders`: for uplinks. `worker`: the rounds. `standbys`: of calls
-    that stay."""
+    that stay. `gains`: calls that have another region nearer."""
 
     operators: Drains
     moves: Moves
     orders: Orders
     worker: DrainWorker
     standbys: StandbyWorker
+    gains: GainWorker
 
     @classmethod
     def of(
@@ -44,17 +47,32 @@ class Draining:
             store,
             calls.fleet,
             calls.hints,
-            wishes=moves.wishes,
+            sought=moves.sought,
             granted=calls.tails.want,
             stopped=operators.stopped,
             facts=facts,
         )
         standbys = StandbyWorker(
-            StandbyStore(db), calls.fleet, calls.hints, wishes=moves.wishes, granted=calls.tails.want
+            StandbyStore(db), calls.fleet, calls.hints, sought=moves.sought, granted=calls.tails.want
+        )
+        gains = GainWorker(
+            GainStore(db),
+            store,
+            calls.fleet,
+            calls.placer.learning,
+            calls.hints,
+            calls.clock,
+            sought=moves.sought,
+            asks=moves.asks,
+            claims=calls.placer.claimed.claims,
+            granted=calls.tails.want,
         )
         orders = Orders(moves, operators, drills)
-        return cls(operators=operators, moves=moves, orders=orders, worker=worker, standbys=standbys)
+        return cls(
+            operators=operators, moves=moves, orders=orders, worker=worker, standbys=standbys, gains=gains
+        )
 
     def add_to(self, supervisor: Supervisor) -> None:
         supervisor.add("fleet.drains", self.worker.worker)
         supervisor.add("fleet.standbys", self.standbys.worker)
+        supervisor.add("fleet.gains", self.gains.worker)

@@ -50,6 +50,9 @@ uplinks = Gauge("voxplane_uplinks", "Uplinks this instance holds.", registry=reg
 standbys_renewed_total = Counter(
     "voxplane_standbys_renewed", "Calls that were given other standbys.", registry=registry
 )
+gain_moves_total = Counter(
+    "voxplane_gain_moves", "Calls that were asked to move to a nearer region.", registry=registry
+)
 fleet_transitions_total = Counter(
     "voxplane_fleet_transitions", "Verdicts that this instance wrote.", ["kind", "verdict"], registry=registry
 )

@@ -60,6 +60,7 @@ def new_call(
     placed: Placement,
     placement: PlacementView,
     *,
+    network: str | None,
     key: str,
     call_id: UUID,
     event_id: UUID,
@@ -68,7 +69,8 @@ def new_call(
     attach_within_s: int,
     content_hash: Callable[[bytes, bytes], bytes],
 ) -> NewCall:
-    """`content_hash(type, data)`: keyed, so that the log tells a duplicate from a conflict without reading either."""
+    """`network`: of the caller's, where it is kept with the call.
+    `content_hash(type, data)`: keyed, so that the log tells a duplicate from a conflict without reading either."""
     caller = caller_of(body)
     attach_by = now + timedelta(seconds=attach_within_s)
     request = StoredRequest(
@@ -77,6 +79,7 @@ def new_call(
         webhook_url=body.webhook_url,
         latencies=body.latencies,
         regions=body.regions,
+        network=network,
     )
     event_data = msgspec.json.encode(
         {

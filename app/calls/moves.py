@@ -7,6 +7,7 @@ same wish is answered with it, and another one is refused.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import structlog
 
 from app.calls.machine import FINAL
 from app.calls.service import Calls, grants_between
-from app.calls.shapes import CreateCall
+from app.calls.shapes import CandidateView, CreateCall
 from app.calls.store import StoredCall, StoredRequest
 from app.clock import Clock, rfc3339
 from app.db import Database
@@ -23,17 +24,22 @@ from app.errors import Conflict, FieldError, Invalid
 from app.fleet.desired import topic
 from app.fleet.drain_shapes import MoveRequest, MoveView
 from app.fleet.drain_store import DRAINS_TOPIC, DrainStore
+from app.fleet.orders import MoveOrder
 from app.fleet.plan import Ask, Leaving, Room
 from app.fleet.view import EdgeState, Fleet
-from app.placement.choice import Measured, Wishes
+from app.placement.again import Sought, recorded
+from app.placement.choice import Wishes
 from app.placement.service import measurements, wishes_of
 from app.projects.auth import Principal
 from regions.wire import ids
+from regions.wire.ticket import MovedFor
 
 log = structlog.get_logger()
 
 SELECT_MODES = "select id, mode from vx.projects where id = any($1::uuid[])"
+NO_REASON: Mapping[UUID, MovedFor | None] = {}
 _request = msgspec.json.Decoder(StoredRequest)
+_candidates = msgspec.json.Decoder(list[CandidateView])
 
 
 class Moves:
@@ -43,11 +49,11 @@ class Moves:
         self._store = store
         self._clock = clock
 
-    def wishes(self, request: bytes) -> tuple[Wishes, dict[str, Measured]]:
-        """Of a call as it was stored, as they count now."""
-        return self._wishes(_request.decode(request), self._calls.fleet.now)
+    def sought(self, request: bytes, candidates: bytes) -> Sought:
+        """By a call as it was stored, as it counts now."""
+        return self._sought(_request.decode(request), _candidates.decode(candidates), self._calls.fleet.now)
 
-    def _wishes(self, request: StoredRequest, fleet: Fleet) -> tuple[Wishes, dict[str, Measured]]:
+    def _sought(self, request: StoredRequest, candidates: list[CandidateView], fleet: Fleet) -> Sought:
         body = CreateCall(agent=request.agent, latencies=request.latencies, regions=request.regions)
         try:
             wishes = wishes_of(body, fleet)
@@ -55,7 +61,12 @@ class Moves:
             # a region that it named is gone: what it allowed still holds
             asked = request.regions
             wishes = Wishes(allow=frozenset(asked.allow), jurisdictions=frozenset(asked.jurisdictions))
-        return wishes, measurements(body, self._clock.now())
+        return Sought(wishes, measurements(body, self._clock.now()), recorded(candidates))
+
+    def asks(self, request: bytes) -> tuple[str | None, str]:
+        """The network of a stored request's caller, where it is kept, and its backend's URL."""
+        found = _request.decode(request)
+        return found.network, found.agent.url
 
     async def move(self, principal: Principal, call_id: UUID | None, wanted: MoveRequest) -> MoveView:
         """Asks the call's edge to let it go. Raises `NotFound`, `Conflict` or `Invalid`."""
@@ -106,10 +117,15 @@ class Moves:
         self, call: StoredCall, wanted: MoveRequest, reserved: dict[UUID, int]
     ) -> tuple[EdgeState, ...]:
         fleet = self._calls.fleet.now
-        wishes, measured = self._wishes(call.request, fleet)
+        sought = self._sought(call.request, call.placement.candidates, fleet)
         assert call.edge_id is not None
         leaving = Leaving(
-            call_id=call.id, epoch=call.epoch, edge_id=call.edge_id, wishes=wishes, measured=measured
+            call_id=call.id,
+            epoch=call.epoch,
+            edge_id=call.edge_id,
+            wishes=sought.wishes,
+            measured=sought.measured,
+            recorded=sought.recorded,
         )
         room = Room(fleet, frozenset({call.edge_id}), reserved)
         found = room.take(leaving, draw=random.random(), pin=wanted.region)
@@ -142,18 +158,25 @@ class Moves:
             deadline=rfc3339(force_at),
         )
 
-    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
+    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, MoveOrder]:
         """See `app.fleet.orders.Tickets`."""
         open_moves = await self._store.granted(moves)
-        tickets = await self._tickets({c: (m.epoch, m.grants) for c, m in open_moves.items()})
-        return {call_id: (ticket, open_moves[call_id].within_ms) for call_id, ticket in tickets.items()}
+        tickets = await self._tickets(
+            {c: (m.epoch, m.grants) for c, m in open_moves.items()}, {c: m.why for c, m in open_moves.items()}
+        )
+        return {
+            c: MoveOrder(ticket, open_moves[c].within_ms, forced=open_moves[c].why is None)
+            for c, ticket in tickets.items()
+        }
 
     async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
         """See `app.fleet.orders.Tickets`. The newest of a call's counts."""
         newest = {call_id: (epoch, grants) for call_id, epoch, grants in sorted(renewals)}
         return await self._tickets(newest)
 
-    async def _tickets(self, wanted: dict[UUID, tuple[int, int]]) -> dict[UUID, str]:
+    async def _tickets(
+        self, wanted: dict[UUID, tuple[int, int]], why: Mapping[UUID, MovedFor | None] = NO_REASON
+    ) -> dict[UUID, str]:
         """Call → the ticket of its grants from an epoch on, so many of them; of calls that run, with edges that still hold."""
         calls = await self._calls.store.get_many(list(wanted))
         rows = await self._db.pool("admin").fetch(SELECT_MODES, list({c.project_id for c in calls}))
@@ -162,5 +185,7 @@ class Moves:
         for call in calls:
             grants = grants_between(call, *wanted[call.id], self._calls.fleet.now)
             if grants and call.ended_at is None:
-                made[call.id] = await self._calls.ticket(call, grants, test=call.project_id in tests)
+                made[call.id] = await self._calls.ticket(
+                    call, grants, test=call.project_id in tests, moved_for=why.get(call.id)
+                )
         return made

@@ -53,6 +53,9 @@ def check_create(body: CreateCall, *, local_targets: bool, listed: Targets | Non
         for name in body.agent.parameters
         if name.startswith(RESERVED_PARAMETER)
     ]
+    if body.regions.move_for_gain and body.caller.address is msgspec.UNSET:
+        detail = "needs caller.address: whether another region is nearer is seen by the caller's network"
+        faults.append(FieldError(pointer="/regions/move_for_gain", detail=detail))
     size = len(msgspec.json.encode(body.agent.parameters))
     if size > PARAMETERS_BYTES_MAX:
         faults.append(

@@ -25,6 +25,7 @@ from app.fleet.view import EdgeState, Fleet, FleetView
 from app.hints import DELIVERIES, Hints
 from app.ids import new_id, parse
 from app.log.append import Appender
+from app.placement.again import recorded
 from app.placement.choice import Placement
 from app.placement.service import Placer, view
 from app.projects.auth import Principal
@@ -32,7 +33,7 @@ from app.telemetry import calls_created_total
 from app.vault import ContentKey, Vault
 from regions.wire import ids
 from regions.wire.events import EndReason, Source
-from regions.wire.ticket import Claims, Grant, Sealed, TicketError, read, unb64, unseal
+from regions.wire.ticket import Claims, Grant, MovedFor, Sealed, TicketError, read, unb64, unseal
 
 log = structlog.get_logger()
 
@@ -98,6 +99,7 @@ class Calls:
             body,
             placed,
             placement,
+            network=self.placer.network_kept(body),
             key=key,
             call_id=new_id(self.cell, int(now.timestamp() * 1000)),
             event_id=new_id(self.cell),
@@ -229,7 +231,13 @@ class Calls:
         body = CreateCall(
             agent=call.request.agent, latencies=call.request.latencies, regions=call.request.regions
         )
-        placed = self.placer.place(call.project_id, body, self.fleet.now, self.clock.now())
+        placed = self.placer.place(
+            call.project_id,
+            body,
+            self.fleet.now,
+            self.clock.now(),
+            before=recorded(call.placement.candidates),
+        )
         first = await self.store.grant(
             call, [(e.id, e.incarnation) for e in placed.edges], call.grants_expire_at
         )
@@ -242,11 +250,14 @@ class Calls:
         ticket = make_ticket(self._ticket_for(call, grants, local), self.keyring, content_key)
         return NewTicket(ticket=ticket, epoch=first, attach=attach_urls(grants))
 
-    async def ticket(self, call: StoredCall, grants: tuple[Grant, ...], *, test: bool) -> str:
-        """A ticket of a stored call. `test`: its project may name backends on this machine."""
+    async def ticket(
+        self, call: StoredCall, grants: tuple[Grant, ...], *, test: bool, moved_for: MovedFor | None = None
+    ) -> str:
+        """A ticket of a stored call. `test`: its project may name backends on this machine. `moved_for`: why it is to move, for
+        the log."""
         content_key = await self.vault.for_project(call.project_id)
         return make_ticket(
-            self._ticket_for(call, grants, self.local_targets and test), self.keyring, content_key
+            self._ticket_for(call, grants, self.local_targets and test), self.keyring, content_key, moved_for
         )
 
     def _was_local(self, claims: Claims) -> bool:

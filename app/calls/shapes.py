@@ -22,7 +22,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 class CallerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who calls. `websocket` attaches with the ticket; `from` and `to` are E.164 numbers, `tel:` or `sip:` URIs. `address`: the
-    caller's own IP address, for placement alone: no more than its network (/24 or /48) is looked at, and nothing of it is stored."""
+    caller's own IP address, for placement alone: no more than its network (/24 or /48) is looked at, and nothing of it is stored;
+    with `regions.move_for_gain` the network is."""
 
     kind: Literal["websocket", "webrtc", "phone"] = "websocket"
     from_: Annotated[str, Meta(max_length=256)] | None = msgspec.field(name="from", default=None)
@@ -76,6 +77,13 @@ class RegionsRequest(
         list[Milliseconds],
         Meta(max_length=8, description="Caps above `rtt_ms_max`, ascending, for when no region meets it."),
     ] = []
+    move_for_gain: Annotated[
+        bool,
+        Meta(
+            description="Move the call, at the end of a turn, to a region that has been nearer by 40 ms and by a quarter for a minute"
+            " and a half. Needs `caller.address`, whose network (/24 or /48) is then kept with the call; excludes `pin`."
+        ),
+    ] = False
 
 
 class CreateCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

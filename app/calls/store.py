@@ -45,13 +45,14 @@ GRANT_EPOCHS = "select vx.grant_epochs($1, $2, $3, $4, $5)"
 
 
 class StoredRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What of the request is kept with the call."""
+    """What of the request is kept with the call. `network`: its caller's /24 or /48, of a call alone that may be moved for a gain."""
 
     agent: AgentRequest
     caller: CallerRequest
     webhook_url: str | None = None
     latencies: list[LatencyRequest] = []
     regions: RegionsRequest = msgspec.field(default_factory=RegionsRequest)
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

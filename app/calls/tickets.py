@@ -25,6 +25,7 @@ from regions.wire.ticket import (
     Agent,
     Claims,
     Grant,
+    MovedFor,
     Reconnect,
     Sealed,
     b64,
@@ -63,7 +64,9 @@ def expiry(attach_by: datetime, max_duration_s: int) -> datetime:
     return attach_by + timedelta(seconds=max_duration_s) + RESUME_GRACE
 
 
-def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) -> str:
+def make_ticket(
+    wanted: TicketFor, keys: TicketKeys, content_key: ContentKey, moved_for: MovedFor | None = None
+) -> str:
     call = ids.encode(ids.CALL, wanted.call_id)
     snapshot_key = hmac.digest(content_key.secret, b"snapshot:" + wanted.call_id.bytes, "sha256")
     private = Sealed(
@@ -82,6 +85,7 @@ def make_ticket(wanted: TicketFor, keys: TicketKeys, content_key: ContentKey) ->
         local_targets=wanted.local_targets,
         from_number=wanted.caller.from_ or "",
         to_number=wanted.caller.to or "",
+        moved_for=moved_for,
     )
     fleet_key_id, fleet_key = keys.fleet_key
     claims = Claims(

@@ -17,7 +17,7 @@ import structlog
 
 from app.connection import DATABASE_ERRORS
 from app.db import Database
-from app.fleet.orders import CutReports, Tickets
+from app.fleet.orders import CutReports, MoveOrder, Tickets
 from app.fleet.ports import Appends, Listening, LostContact
 from app.log.append import EdgeIdentity
 from regions.wire import ids
@@ -92,7 +92,7 @@ class Dispatch:
 
     # ---------------------------------------------------------------------------------------------- commands
 
-    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
+    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, MoveOrder]:
         """A call whose cell is away stays where it is: commands of the others do not wait for it. It is asked again later."""
         return _joined(
             await self._each(

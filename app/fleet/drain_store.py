@@ -14,6 +14,7 @@ import msgspec
 from app.db import Database
 from app.fleet.plan import Ask, Stuck
 from app.fleet.view import COUNTED_S
+from regions.wire.ticket import MovedFor
 
 DRAINS_TOPIC = "drains"
 CLAIM_S = 5.0
@@ -82,20 +83,26 @@ select count(m.call_id)::integer as asked, count(*)::integer as live
 """
 # In another order each time: those that cannot go must not stand before those that can.
 SELECT_LEAVING = f"""
-select c.id, c.epoch, c.edge_id, c.request,
+select c.id, c.epoch, c.edge_id, c.request, c.placement -> 'candidates' as candidates,
        (select count(*) from vx.moves f where f.call_id = c.id and f.drain_id = $2 and f.outcome = 'failed')::integer as failures
   from vx.calls c
  where c.edge_id = any($1::uuid[]) and c.ended_at is null and c.answered_at is not null
    and not exists (select from vx.moves m where m.call_id = c.id and m.outcome is null)
  order by hashtextextended(c.id::text, $3) limit {LEAVING_MAX}
 """
+# What was asked for a gain keeps no drain waiting.
 SETTLE = f"""
 update vx.moves m set done_at = clock_timestamp(),
        outcome = case when c.epoch >= m.epoch and c.ended_at is null or c.edge_id <> m.from_edge then 'moved'
-                      when c.ended_at is not null then 'ended' else 'failed' end
+                      when c.ended_at is not null then 'ended'
+                      when greatest(m.force_at, m.asked_at) < clock_timestamp() - make_interval(secs => {MOVE_LATE_S})
+                      then 'failed' else 'canceled' end
   from vx.calls c
  where m.outcome is null and c.id = m.call_id
    and (c.ended_at is not null or c.epoch >= m.epoch or c.edge_id <> m.from_edge
+     or m.why is not null and exists (
+          select from vx.drains d join vx.edges e on e.id = m.from_edge
+           where d.ended_at is null and d.region = e.region and coalesce(d.edge_id, e.id) = e.id)
      or greatest(m.force_at, m.asked_at) < clock_timestamp() - make_interval(secs => {MOVE_LATE_S}))
 """
 RESERVED = f"""
@@ -105,10 +112,10 @@ select to_edge, count(*)::integer as calls,
  where outcome is null or outcome = 'moved' and done_at > clock_timestamp() - make_interval(secs => {COUNTED_S})
  group by to_edge
 """
-MOVE = "select call_id, epoch from vx.move_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+MOVE = "select call_id, epoch from vx.move_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 SELECT_MOVE = "select call_id, epoch, to_edge, force_at from vx.moves where call_id = $1 and outcome is null"
 SELECT_MOVES = """
-select m.call_id, m.epoch, m.grants,
+select m.call_id, m.epoch, m.grants, m.why,
        greatest(0, extract(epoch from coalesce(d.force_at, m.force_at) - clock_timestamp()) * 1000)::float8 as within_ms
   from unnest($1::uuid[], $2::integer[]) g(call_id, epoch)
   join vx.moves m on m.call_id = g.call_id and m.epoch = g.epoch and m.outcome is null
@@ -159,25 +166,29 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A call that is not being moved yet. `request`: as it was stored."""
+    """A call that is not being moved yet. `request`, `candidates` (of its first placement): as they were stored."""
 
     call_id: UUID
     epoch: int
     edge_id: UUID
     request: bytes
+    candidates: bytes
     failures: int
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A move that is open: the first of its epochs, how many, and how long the end of a turn may be waited for."""
+    """A move that is open: the first of its epochs, how many, and how long the end of a turn may be waited for.
+    `why`: of a move for a gain, which is not forced when the time is over."""
 
     call_id: UUID
     epoch: int
     grants: int
     within_ms: int
+    why: MovedFor | None
 
 
+_why = msgspec.json.Decoder(MovedFor)
 _stuck = msgspec.json.Decoder(tuple[StuckCall, ...])
 Asked = tuple[UUID, UUID, int]
 """A call that was asked to move: its id, the edge that has it, the first epoch of its move."""
@@ -273,7 +284,15 @@ class DrainStore:
     async def leaving(self, edges: Sequence[UUID], drain_id: UUID, seed: int) -> list[Candidate]:
         rows = await self._db.pool("worker").fetch(SELECT_LEAVING, list(edges), drain_id, seed)
         return [
-            Candidate(r["id"], r["epoch"], r["edge_id"], r["request"].encode(), r["failures"]) for r in rows
+            Candidate(
+                r["id"],
+                r["epoch"],
+                r["edge_id"],
+                r["request"].encode(),
+                r["candidates"].encode(),
+                r["failures"],
+            )
+            for r in rows
         ]
 
     async def reserved(self) -> tuple[dict[UUID, int], dict[UUID, int]]:
@@ -282,9 +301,14 @@ class DrainStore:
         return {r["to_edge"]: r["calls"] for r in rows}, {r["to_edge"]: r["hurried"] for r in rows}
 
     async def move(
-        self, drain_id: UUID | None, from_edge: UUID, force_at: datetime, asks: Sequence[Ask]
+        self,
+        drain_id: UUID | None,
+        from_edge: UUID,
+        force_at: datetime,
+        asks: Sequence[Ask],
+        why: MovedFor | None = None,
     ) -> dict[UUID, int]:
-        """Call → its first new epoch, for those that are asked now."""
+        """Call → its first new epoch, for those that are asked now. `why`: of all of them, where it is for a gain."""
 
         def nth(i: int, part: str) -> list[UUID | None]:
             return [getattr(a.edges[i], part) if i < len(a.edges) else None for a in asks]
@@ -292,6 +316,7 @@ class DrainStore:
         rows = await self._db.pool("admin").fetch(
             MOVE, drain_id, from_edge, force_at, [a.call.call_id for a in asks], [a.call.epoch for a in asks],
             nth(0, "id"), nth(0, "incarnation"), nth(1, "id"), nth(1, "incarnation"), nth(2, "id"), nth(2, "incarnation"),
+            msgspec.json.encode(why).decode() if why is not None else None,
         )  # fmt: skip
         return {r["call_id"]: r["epoch"] for r in rows}
 
@@ -304,7 +329,14 @@ class DrainStore:
         """The open ones among these (call, epoch)."""
         rows = await self._db.pool("admin").fetch(SELECT_MOVES, [c for c, _ in moves], [e for _, e in moves])
         return {
-            r["call_id"]: Granted(r["call_id"], r["epoch"], r["grants"], int(r["within_ms"])) for r in rows
+            r["call_id"]: Granted(
+                r["call_id"],
+                r["epoch"],
+                r["grants"],
+                int(r["within_ms"]),
+                _why.decode(r["why"]) if r["why"] else None,
+            )
+            for r in rows
         }
 
 

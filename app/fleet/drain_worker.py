@@ -20,7 +20,7 @@ from app.fleet.drain_store import DRAINS_TOPIC, Candidate, Drain, DrainStore
 from app.fleet.plan import Ask, DrainPlan, Leaving, Pace, plan_drain
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
-from app.placement.choice import Measured, Wishes
+from app.placement.again import Sought
 from app.supervisor import wait_for_stop
 from regions.wire import ids
 
@@ -29,8 +29,8 @@ log = structlog.get_logger()
 POLL_S = 1.0
 ROUND_S = 0.4
 DRAINED_S = 1.5
-WishesOf = Callable[[bytes], tuple[Wishes, dict[str, Measured]]]
-"""A stored request's wishes and measurements, as they count now."""
+SoughtBy = Callable[[bytes, bytes], Sought]
+"""A call's stored request and the candidates of its first placement, as they count now."""
 
 
 class FleetFacts(Protocol):
@@ -48,7 +48,7 @@ class DrainWorker:
         fleet: FleetView,
         hints: Hints,
         *,
-        wishes: WishesOf,
+        sought: SoughtBy,
         granted: Callable[[UUID], None],
         facts: FleetFacts | None = None,
         stopped: Callable[[Drain], Awaitable[None]],
@@ -58,7 +58,7 @@ class DrainWorker:
         self._store = store
         self._fleet = fleet
         self._hints = hints
-        self._wishes = wishes
+        self._sought = sought
         self._granted = granted
         self._facts = facts
         self._stopped = stopped
@@ -131,13 +131,14 @@ class DrainWorker:
         )
 
     def _leaving(self, candidate: Candidate) -> Leaving:
-        wishes, measured = self._wishes(candidate.request)
+        sought = self._sought(candidate.request, candidate.candidates)
         return Leaving(
             call_id=candidate.call_id,
             epoch=candidate.epoch,
             edge_id=candidate.edge_id,
-            wishes=wishes,
-            measured=measured,
+            wishes=sought.wishes,
+            measured=sought.measured,
+            recorded=sought.recorded,
             failures=candidate.failures,
         )
 

@@ -5,15 +5,23 @@ A ticket is never stored: a command to move a call names the epochs, and its tic
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from regions.wire.uplink import Command, Cut
 
 
+class MoveOrder(NamedTuple):
+    """`forced`: when `within_ms` is over it goes in the middle of a turn; without, it stays."""
+
+    ticket: str
+    within_ms: int
+    forced: bool = True
+
+
 class Tickets(Protocol):
-    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, tuple[str, int]]:
-        """Call → (ticket, within_ms) for those of these (call, first epoch) that are still to be moved. Raises what the
+    async def for_moves(self, moves: list[tuple[UUID, int]]) -> dict[UUID, MoveOrder]:
+        """Call → the order, for those of these (call, first epoch) that are still to be moved. Raises what the
         driver raises."""
         ...
 
@@ -88,7 +96,7 @@ class Orders:
             await self._drills.told(edge_id, cut)
 
 
-def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None, *, cut: bool) -> Command:
+def _complete(command: Command, made: MoveOrder | None, fresh: str | None, *, cut: bool) -> Command:
     if command.kind == "cut":
         return command if cut else Command(version=command.version, kind="cut", body={})
     if command.kind == "ticket":
@@ -97,5 +105,7 @@ def _complete(command: Command, made: tuple[str, int] | None, fresh: str | None,
         return command
     if made is None:
         return Command(version=command.version, kind="stay", body={"epoch": command.body["epoch"]})
-    ticket, within_ms = made
-    return Command(version=command.version, kind="move", body={"ticket": ticket, "within_ms": str(within_ms)})
+    body = {"ticket": made.ticket, "within_ms": str(made.within_ms)}
+    return Command(
+        version=command.version, kind="move", body=body if made.forced else {**body, "forced": "false"}
+    )

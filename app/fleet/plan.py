@@ -11,7 +11,7 @@ state. Each call, in this order:
 6. it is late, and its edge is being hurried by as many already  → ``later``: neither an edge nor the log meets a herd
 7. else                                                          → ``ask``
 
-Where a call goes is placement's choice (`app.placement.choice`) over the edges that stay. Every place that is given away here
+Where a call goes is placement's choice (`app.placement.again`) over the edges that stay. Every place that is given away here
 counts at once, with those of moves under way, so that no surviving edge is asked to take more than it has room for (I9). A pin
 binds no call that must leave, nor does its latency cap where nobody else is near enough; its residency always does. New calls come
 behind: what the calls of this plan have yet to fill is kept from them (`app.fleet.reserve`).
@@ -27,7 +27,8 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from app.fleet.view import EdgeState, Fleet
-from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
+from app.placement.again import NOTHING, Recorded, place_again
+from app.placement.choice import Measured, Placement, Wishes
 
 FAILURES_MAX = 3
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -35,13 +36,15 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """A call on an edge that is to be left. `asked`: it is being moved. `failures`: moves that came to nothing."""
+    """A call on an edge that is to be left. `recorded`: what was believed when it was placed first. `asked`: it is being moved.
+    `failures`: moves that came to nothing."""
 
     call_id: UUID
     epoch: int
     edge_id: UUID
     wishes: Wishes = field(default_factory=Wishes)
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    recorded: Recorded = NOTHING
     asked: bool = False
     failures: int = 0
 
@@ -149,9 +152,7 @@ class Room:
         regions = {i: r for i, r in self._regions.items() if i in staying}
         fleet = Fleet(regions=regions, edges=tuple(edges))
         wishes = replace(call.wishes, pin=pin)
-        placed = choose(fleet, dict(call.measured), wishes, draw=draw)
-        if isinstance(placed, NoPlacement) and placed.why == "too_far":
-            placed = choose(fleet, dict(call.measured), replace(wishes, rtt_ms_max=None), draw=draw)
+        placed = place_again(fleet, wishes, call.measured, call.recorded, draw=draw)
         if not isinstance(placed, Placement):
             return placed.why
         target = self._edges[placed.edges[0].id]

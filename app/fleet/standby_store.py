@@ -17,7 +17,7 @@ CALLS_MAX = 200
 SELECT_EXPOSED = f"""
 with good as (
   select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) g(edge, incarnation, region, jurisdiction))
-select c.id, c.epoch, c.epoch_granted, c.edge_id, c.request,
+select c.id, c.epoch, c.epoch_granted, c.edge_id, c.request, c.placement -> 'candidates' as candidates,
        c.grant_edges[c.epoch + 1 :] as edges, c.grant_incarnations[c.epoch + 1 :] as incarnations
   from vx.calls c
  cross join lateral (
@@ -41,7 +41,8 @@ RENEW = "select call_id, epoch from vx.renew_standbys($1, $2, $3, $4, $5, $6, $7
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """`request`: as it was stored. `standbys`: (edge, incarnation) of each grant above its epoch."""
+    """`request`, `candidates` (of its first placement): as they were stored. `standbys`: (edge, incarnation)
+    of each grant above its epoch."""
 
     call_id: UUID
     epoch: int
@@ -49,6 +50,7 @@ class Exposed:
     edge_id: UUID
     standbys: tuple[tuple[UUID, UUID], ...]
     request: bytes
+    candidates: bytes
 
 
 class StandbyStore:
@@ -74,6 +76,7 @@ class StandbyStore:
                 r["edge_id"],
                 tuple(zip(r["edges"], r["incarnations"], strict=True)),
                 r["request"].encode(),
+                r["candidates"].encode(),
             )
             for r in rows
         ]

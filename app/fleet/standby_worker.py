@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from app.fleet.desired import topic
-from app.fleet.drain_worker import WishesOf
+from app.fleet.drain_worker import SoughtBy
 from app.fleet.standby_store import StandbyStore
 from app.fleet.standbys import Guarded, Renewal, is_good, plan_standbys
 from app.fleet.view import FleetView
@@ -41,13 +41,13 @@ class StandbyWorker:
         fleet: FleetView,
         hints: Hints,
         *,
-        wishes: WishesOf,
+        sought: SoughtBy,
         granted: Callable[[UUID], None],
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._hints = hints
-        self._wishes = wishes
+        self._sought = sought
         self._granted = granted
 
     async def worker(self, stop: asyncio.Event) -> None:
@@ -73,7 +73,7 @@ class StandbyWorker:
             return 0
         calls = []
         for exposed in await self._store.exposed(fleet, good, random.getrandbits(62)):
-            wishes, measured = self._wishes(exposed.request)
+            sought = self._sought(exposed.request, exposed.candidates)
             calls.append(
                 Guarded(
                     call_id=exposed.call_id,
@@ -81,8 +81,9 @@ class StandbyWorker:
                     granted=exposed.granted,
                     edge_id=exposed.edge_id,
                     standbys=exposed.standbys,
-                    wishes=wishes,
-                    measured=measured,
+                    wishes=sought.wishes,
+                    measured=sought.measured,
+                    recorded=sought.recorded,
                 )
             )
         renewed = 0

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from app.fleet.view import EdgeState, Fleet
-from app.placement.choice import STANDBYS_MAX, Measured, Placement, Wishes, choose
+from app.placement.again import NOTHING, Recorded, place_again
+from app.placement.choice import STANDBYS_MAX, Measured, Placement, Wishes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarded:
-    """A call that runs. `standbys`: (edge, incarnation) of every grant above its epoch, in order. `granted`: the highest."""
+    """A call that runs. `standbys`: (edge, incarnation) of every grant above its epoch, in order. `granted`: the highest.
+    `recorded`: what was believed when it was placed first."""
 
     call_id: UUID
     epoch: int
@@ -33,6 +35,7 @@ class Guarded:
     standbys: tuple[tuple[UUID, UUID], ...]
     wishes: Wishes = field(default_factory=Wishes)
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    recorded: Recorded = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,5 @@ def _others(fleet: Fleet, owner: EdgeState, call: Guarded, draw: float) -> list[
 
 
 def _chosen(fleet: Fleet, call: Guarded, draw: float) -> list[EdgeState]:
-    wishes = replace(call.wishes, pin=None)
-    placed = choose(fleet, dict(call.measured), wishes, draw=draw)
-    if not isinstance(placed, Placement) and placed.why == "too_far":
-        placed = choose(fleet, dict(call.measured), replace(wishes, rtt_ms_max=None), draw=draw)
+    placed = place_again(fleet, replace(call.wishes, pin=None), call.measured, call.recorded, draw=draw)
     return list(placed.edges) if isinstance(placed, Placement) else []

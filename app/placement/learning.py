@@ -22,7 +22,8 @@ from app.clock import Clock
 from app.connection import DATABASE_ERRORS
 from app.fleet.view import EdgeState, Fleet
 from app.placement.belief import Coordinates, Known, Prior, kilometres, priors_of
-from app.placement.history import KEPT_WINDOWS_MAX, History, window_of
+from app.placement.gain import Lately
+from app.placement.history import KEPT_WINDOWS_MAX, RTT_MS_MAX, History, window_of
 from app.placement.networks import Atlas, Network, network_from
 from app.placement.profiles import NONE, PROFILES_MAX, Floats, Profiles, profiles_of
 from app.placement.round_trips import BATCH, OVERLAP_S, Leg, RoundTrips
@@ -61,6 +62,7 @@ class Learning:
     history: History = field(default_factory=History)
     whole: History = field(default_factory=lambda: History(LOOKED_AT_MAX, WHOLE_REGIONS))
     profiles: Profiles = NONE
+    lately: Lately = field(default_factory=Lately)
     _witness: Witness = field(default_factory=Witness)
     _legs: dict[tuple[str, str, str], Leg] = field(default_factory=dict)
     _legs_at_s: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -72,6 +74,11 @@ class Learning:
 
     def network(self, address: str | None) -> Network | None:
         return network_from(address, self.atlas) if address else None
+
+    def network_of(self, text: str) -> Network | None:
+        """The network that is written so (`Network.text`), whatever its addresses are; None where it is not written so."""
+        network = network_from(text.partition("/")[0], self.atlas, local=True)
+        return network if network is not None and network.text == text else None
 
     def known(
         self, network: Network | None, measured: Mapping[str, float], at: Coordinates | None = None
@@ -141,10 +148,12 @@ class Learning:
     def heard(self, region: str, measured: Measured) -> None:
         now_s = self.clock.now().timestamp()
         for seen in measured.callers:
-            network = network_from(seen.network.partition("/")[0], self.atlas, local=True)
-            if network is None or network.text != seen.network or seen.samples < 1:
+            network = self.network_of(seen.network)
+            if network is None or seen.samples < 1:
                 self._witness.dropped += 1
                 continue
+            if 0.0 < seen.rtt_ms <= RTT_MS_MAX:
+                self.lately.report(network.number, region, seen.rtt_ms)
             for number in (network.number, *network.wider):
                 self._witness.report(number, region, seen.rtt_ms, now_s)
         for way in measured.mesh:

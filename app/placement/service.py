@@ -19,6 +19,7 @@ from app.buckets import Buckets
 from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, PlacementView, PlaceView
 from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import Fleet
+from app.placement.again import NOTHING, Recorded, surer
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
 from app.placement.claimed import Claimed
 from app.placement.claims import Claim
@@ -45,9 +46,17 @@ class Placer:
     chance: random.Random = field(default_factory=random.Random)
 
     def place(
-        self, project_id: UUID, body: CreateCall, fleet: Fleet, now: datetime, *, serve: bool = True
+        self,
+        project_id: UUID,
+        body: CreateCall,
+        fleet: Fleet,
+        now: datetime,
+        *,
+        serve: bool = True,
+        before: Recorded = NOTHING,
     ) -> Placement:
-        """`serve`: a call begins (or goes on) with this; without, somebody only asks.
+        """`serve`: a call begins (or goes on) with this; without, somebody only asks. `before`: what was believed when the call
+        was placed first.
 
         Raises `ResidencyUnsatisfiable`, `Invalid` (contradictory wishes, no address) or `Unavailable` (nothing healthy, all full).
         """
@@ -68,8 +77,11 @@ class Placer:
             measured,
             wishes,
             draw=self.chance.random(),
-            priors=self.learning.priors(known),
-            backend_ms={} if backend is None else self.learning.backend_ms(backend.host),
+            priors=surer(self.learning.priors(known), before.priors),
+            backend_ms={
+                **before.backend_ms,
+                **({} if backend is None else self.learning.backend_ms(backend.host)),
+            },
             policy=policy_of(fleet.regions.values()),
             last=None if key is None else self.served.get(key),
         )
@@ -93,6 +105,11 @@ class Placer:
                 fix="Send the address that the caller's connection comes from, or leave it out.",
             )
         return self.learning.network(address)
+
+    def network_kept(self, body: CreateCall) -> str | None:
+        """The caller's network, where the call asks for what needs it later."""
+        network = self._network(body) if body.regions.move_for_gain else None
+        return None if network is None else network.text
 
     def _remember(self, key: tuple[UUID, int], region: str) -> None:
         self.served[key] = region
@@ -139,6 +156,12 @@ def wishes_of(body: CreateCall, fleet: Fleet) -> Wishes:
                 errors=[FieldError(pointer="/regions/pin", detail="contradicts allow or jurisdictions")],
                 fix="Pin an allowed region, or drop one of the two wishes.",
             )
+    if asked.pin is not None and asked.move_for_gain:
+        raise Invalid(
+            "A call that is pinned to a region is not moved to another for a gain.",
+            errors=[FieldError(pointer="/regions/move_for_gain", detail="contradicts pin")],
+            fix="Leave out one of regions.pin and regions.move_for_gain.",
+        )
     steps = [*([] if asked.rtt_ms_max is None else [asked.rtt_ms_max]), *asked.rtt_ms_relax]
     if asked.rtt_ms_relax and (asked.rtt_ms_max is None or steps != sorted(steps)):
         raise Invalid(

@@ -27,7 +27,7 @@ from regions.edge.calls import Calls, Refusal
 from regions.edge.session import Session
 from regions.edge.takeover import TakeoverPlan, left_edge
 from regions.wire import media as wire
-from regions.wire.ticket import Sealed
+from regions.wire.ticket import Grant, Sealed
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ def route(calls: Calls, request: WSUpgradeRequest) -> WSListener | WSUpgradeResp
     path = request.path.split(b"?")[0]
     if path == b"/probe":
         return probe_listener(calls.context.probing, request)
-    if path != b"/v1/media":
+    if path != wire.MEDIA_PATH.encode():
         return None
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
     listener = CallerListener(calls)
@@ -237,7 +237,7 @@ class CallerListener(WSListener):
             if self._gone:
                 return
             if attach.mode == "take":
-                self._take(wire.Take(resume=attach.resume or wire.Resume(), reason="closed"))
+                self._take(wire.Take(resume=attach.resume or wire.Resume(), reason=attach.reason))
                 return
             self._expect_within(PREPARED_KEPT_S)
             prepared = wire.Prepared(
@@ -245,7 +245,7 @@ class CallerListener(WSListener):
             )
             self.send_text(msgspec.json.encode(prepared))
         except Refusal as refusal:
-            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
+            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.following)
 
     def _take(self, take: wire.Take) -> None:
         session, sealed, plan, attach = self._session, self._sealed, self._plan, self._attach
@@ -266,12 +266,14 @@ class CallerListener(WSListener):
                 return
             self._calls.own(session, first=plan.fresh)
         except Refusal as refusal:
-            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.next_url)
+            self._refuse(refusal.code, refusal.detail, refusal.fix, refusal.following)
             return
         self._own(session)
         session.take(self, attach.encoding, attach.sample_rate, plan, take.reason)
         left = left_edge(session.claims, plan, session.epoch)
-        if left is not None and take.reason != "planned":
+        # an edge that had no room for a new call, and said so, has failed nobody
+        sent_on = plan.fresh and take.reason == "refused"
+        if left is not None and take.reason != "planned" and not sent_on:
             self._calls.context.failed(session.call, left, take.reason)
         log.info(
             "call.taken",
@@ -304,8 +306,11 @@ class CallerListener(WSListener):
             seconds, self._refuse, "too_late", "nothing came in time", "attach right after connecting"
         )
 
-    def _refuse(self, code: str, detail: str, fix: str, next_url: str | None = None) -> None:
+    def _refuse(self, code: str, detail: str, fix: str, following: Grant | None = None) -> None:
         log.info("caller.refused", code=code)
-        refused = wire.Refused(code=code, detail=detail, fix=fix, next_url=next_url)
+        refused = wire.Refused(code=code, detail=detail, fix=fix)
+        if following is not None:
+            url, epoch = following.url + wire.MEDIA_PATH, following.epoch
+            refused = msgspec.structs.replace(refused, next_url=url, next_epoch=epoch)
         self.send_text(msgspec.json.encode(refused))
         self._close(WSCloseCode.POLICY_VIOLATION)

@@ -1,6 +1,8 @@
 """The calls this edge holds, and who may join them: tickets, capacity, one session per call and epoch.
 
-The edge is the final authority on its own capacity; a caller it has no room for is told the next standby.
+The edge is the final authority on its own capacity: what the control plane knows of its load is some moments old. A caller it has no
+room for is told the next standby. A call that lives elsewhere and is to be taken over has no better right to a place than a new one:
+what is over the bound makes every call here late. Room for takeovers is kept below it, by placement (`app.placement.policy`).
 """
 
 from __future__ import annotations
@@ -36,18 +38,17 @@ CALLS_KEPT = 20_000
 EVERY_EPOCH = 1 << 31
 LAPSED_KEPT_MS = 3_600_000
 LAPSED_SAID_MAX = 200
-MEDIA_PATH = "/v1/media"
 
 
 class Refusal(Exception):
-    """A caller that is not served. `next_url`: where to try instead."""
+    """A caller that is not served. `following`: the grant to try instead."""
 
-    def __init__(self, code: str, detail: str, fix: str, next_url: str | None = None) -> None:
+    def __init__(self, code: str, detail: str, fix: str, following: Grant | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.fix = fix
-        self.next_url = next_url
+        self.following = following
 
 
 class Calls:
@@ -90,7 +91,7 @@ class Calls:
             plain = unseal(claims.sealed, keys=self._keyring.fleet, bound_to=claims.call)
             sealed = msgspec.json.decode(plain, type=Sealed)
         except TicketError as error:
-            following = next_url(claims, attach.epoch) if claims is not None else None
+            following = next_grant(claims, attach.epoch) if claims is not None else None
             raise Refusal(error.code, error.detail, error.fix, following) from None
         except msgspec.MsgspecError:
             raise Refusal(
@@ -102,19 +103,19 @@ class Calls:
             raise Refusal(
                 "stale_epoch", "a higher epoch of this call has been taken here", "take a higher epoch"
             )
-        if key not in self._sessions:
-            self._check_room(claims, attach.epoch)
+        self._check_room(claims, attach.epoch)
         if (self.draining or self.stopping) and not resuming and key not in self._sessions:
-            following = next_url(claims, attach.epoch)
+            following = next_grant(claims, attach.epoch)
             if following is not None:
                 raise Refusal("draining", "this edge takes no new calls", "take the next standby", following)
         return claims, grant, sealed
 
     def _check_room(self, claims: Claims, epoch: int) -> None:
-        """Asked again when a call is taken: while it was prepared others may have come."""
-        if self._owned() >= self.context.settings.capacity_calls:
+        """Asked again when a call is taken: while it was prepared others may have come. A call that is owned here has its place,
+        whatever its epoch; one that was let go has none any more."""
+        if self._owned() >= self.context.settings.capacity_calls and not self._owning(claims.call):
             self.refused += 1
-            raise Refusal("full", "this edge is full", "take the next standby", next_url(claims, epoch))
+            raise Refusal("full", "this edge is full", "take the next standby", next_grant(claims, epoch))
 
     def existing(self, call: str, epoch: int) -> Session | None:
         """The session that owns the call at this epoch here, if there is one."""
@@ -137,8 +138,7 @@ class Calls:
                 check_first(session.claims, now_s=time.time())
             except TicketError as error:
                 raise Refusal(error.code, error.detail, error.fix) from None
-        if not any(call == session.call for call, _ in self._sessions):
-            self._check_room(session.claims, session.epoch)
+        self._check_room(session.claims, session.epoch)
         for (call, _), other in list(self._sessions.items()):
             if call == session.call:
                 other.supersede()
@@ -167,7 +167,7 @@ class Calls:
             if held == call:
                 session.end_by_control(reason)
 
-    def move(self, call: str, ticket: str, within_ms: int) -> None:
+    def move(self, call: str, ticket: str, within_ms: int, *, forced: bool = True) -> None:
         """The caller is to take one of the ticket's grants, on another edge. Nothing where the call is not owned here."""
         edge, _ = self.identity
         try:
@@ -179,8 +179,8 @@ class Calls:
             epochs = [g.epoch for g in claims.grants if g.epoch > session.epoch and g.edge != edge]
             if claims.call == call and epochs:
                 session.moving.start(
-                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants)
-                )
+                    ticket, epochs, within_ms, lease_ms(), first=min(g.epoch for g in claims.grants), forced=forced
+                )  # fmt: skip
 
     def renew(self, call: str, ticket: str) -> None:
         """The caller is to have a newer ticket, while it stays here. Nothing where the call is not owned here."""
@@ -272,10 +272,9 @@ class Calls:
         return [Held(call=s.call, epoch=s.epoch) for s in self._sessions.values() if s.phase is Phase.OWNING]
 
 
-def next_url(claims: Claims, epoch: int) -> str | None:
-    """The standby after this epoch, as an attach URL."""
-    later = sorted((g for g in claims.grants if g.epoch > epoch), key=lambda g: g.epoch)
-    return later[0].url + MEDIA_PATH if later else None
+def next_grant(claims: Claims, epoch: int) -> Grant | None:
+    """The standby after this epoch."""
+    return min((g for g in claims.grants if g.epoch > epoch), key=lambda g: g.epoch, default=None)
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:

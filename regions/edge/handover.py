@@ -54,9 +54,11 @@ class Boundary:
 
 
 class Handover:
-    """`epochs`: what the new ticket grants. `within_ms`: until then a boundary is waited for."""
+    """`epochs`: what the new ticket grants. `within_ms`: until then a boundary is waited for; then it goes without one, or where it
+    is not `forced` not at all."""
 
-    def __init__(self, epochs: list[int], now_ms: int, within_ms: int) -> None:
+    def __init__(self, epochs: list[int], now_ms: int, within_ms: int, *, forced: bool = True) -> None:
+        self._forced = forced
         self._left = sorted(epochs)
         self._deadline_ms = now_ms + within_ms
         self._offered: int | None = None
@@ -93,7 +95,7 @@ class Handover:
 
     def goes(self, now_ms: int, *, boundary: bool) -> bool:
         """Whether the caller is to be told to go now: it should have the newest snapshot before."""
-        return self._ready and not self.gone and (boundary or now_ms >= self._deadline_ms)
+        return self._ready and not self.gone and (boundary or (self._forced and now_ms >= self._deadline_ms))
 
     def tick(self, now_ms: int, *, boundary: bool) -> Offer | Go | Drop | None:
         late_ms = now_ms - self._deadline_ms
@@ -101,6 +103,10 @@ class Handover:
             if now_ms - self._went_ms < GONE_WITHIN_MS:
                 return None
             self._pass_over()
+        if late_ms >= 0 and not self._forced:
+            self._left.clear()
+            self._pass_over()
+            return None
         if self._offered is None:
             return self._offer(now_ms)
         if self._ready:

@@ -66,6 +66,7 @@ def make_app(calls: Calls, uplink: Uplink) -> App:
             f"# TYPE voxplane_edge_capacity_calls gauge\nvoxplane_edge_capacity_calls {load.capacity_calls}\n"
             f"# TYPE voxplane_edge_lateness_p99_ms gauge\nvoxplane_edge_lateness_p99_ms {load.lateness_p99_ms}\n"
             f"{late_turns(calls.late_turns)}{calls.context.backends.exposition()}{calls.context.probing.gate.exposition()}"
+            "# HELP voxplane_edge_refused_total Attaches and takes that this edge had no room for.\n"
             f"# TYPE voxplane_edge_refused_total counter\nvoxplane_edge_refused_total {calls.refused}\n"
             f"# TYPE voxplane_edge_uplink_up gauge\nvoxplane_edge_uplink_up {int(uplink.up)}\n"
         )

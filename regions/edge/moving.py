@@ -32,14 +32,21 @@ class Moving:
         """The caller was told to take the new edge."""
         return self._handover is not None and self._handover.gone
 
+    @property
+    def wanted(self) -> bool:
+        """There is a grant that the caller may still be sent to."""
+        return self._handover is not None and not self._handover.failed
+
     def start(
-        self, ticket: str, epochs: list[int], within_ms: int, now_ms: int, *, first: int | None = None
-    ) -> None:
-        """Replaces a move that has not gone yet; said again, it begins again. `first`: of all that its ticket grants."""
+        self, ticket: str, epochs: list[int], within_ms: int, now_ms: int, *, first: int | None = None,
+        forced: bool = True,
+    ) -> None:  # fmt: skip
+        """Replaces a move that has not gone yet; said again, it begins again. `first`: of all that its ticket grants.
+        `forced`: when the time is over, it is made in the middle of a turn."""
         if self.gone:
             return
         self._first = min(epochs) if first is None else first
-        self._handover = Handover(epochs, now_ms, within_ms)
+        self._handover = Handover(epochs, now_ms, within_ms, forced=forced)
         self.renewed(ticket)
 
     def renewed(self, ticket: str) -> None:

@@ -42,7 +42,12 @@ def _obey(calls: Calls, command: Command) -> bool:
             return epoch.isdecimal() and calls.deny(call, int(epoch))
         case "move" if call is not None:
             within_ms = body.get("within_ms", "")
-            calls.move(call, body.get("ticket", ""), int(within_ms) if within_ms.isdecimal() else 0)
+            calls.move(
+                call,
+                body.get("ticket", ""),
+                int(within_ms) if within_ms.isdecimal() else 0,
+                forced=body.get("forced") != "false",
+            )
         case "ticket" if call is not None and body.get("ticket"):
             calls.renew(call, body["ticket"])
         case "stay" if call is not None:

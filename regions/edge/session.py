@@ -29,7 +29,7 @@ from regions.edge.recall import Recall
 from regions.edge.returning import Returning
 from regions.edge.snapshots import seal_snapshot, snapshot_key
 from regions.edge.speech import AgentSpeech, Fact
-from regions.edge.takeover import TakeoverPlan
+from regions.edge.takeover import TakeoverPlan, taken
 from regions.edge.told import Told
 from regions.media.codecs import SILENCE
 from regions.media.playout import Popped
@@ -55,6 +55,7 @@ class Session:
         self.lapsed = False
         """Let go because the caller was not heard."""
         self._key = snapshot_key(sealed.snapshot_key)
+        self._moved_for = sealed.moved_for
         self._journal = Journal(
             claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self)
         )
@@ -107,10 +108,7 @@ class Session:
             self._begin(encoding, sample_rate)
             return
         self._returning.taken(plan.from_epoch, lease_ms(), planned=reason == "planned")
-        self._journal.record(
-            "call.moved" if reason == "planned" else "call.reconnecting",
-            {"from_epoch": plan.from_epoch, "to_epoch": self.epoch, "reason": reason, "history": plan.source},
-        )
+        self._journal.record(*taken(plan, self.epoch, reason, self._moved_for))
         self._journal.take_over(plan)
         self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
         self._greet(resumed=True)

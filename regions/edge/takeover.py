@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from regions.wire.conversation import with_project_writes
 from regions.wire.events import EdgeEvent, Lost, Origin
 from regions.wire.media import Position, Resume
 from regions.wire.snapshot import CallSnapshot, Tail, Turn, Word
-from regions.wire.ticket import Claims
+from regions.wire.ticket import Claims, MovedFor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,18 @@ def left_edge(claims: Claims, plan: TakeoverPlan, epoch: int) -> str | None:
     if left is None and plan.fresh:
         left = min(earlier, key=lambda g: g.epoch, default=None)
     return left.edge if left is not None else None
+
+
+def taken(
+    plan: TakeoverPlan, epoch: int, reason: str, moved_for: MovedFor | None
+) -> tuple[str, dict[str, object]]:
+    """The first event of an owner that goes on."""
+    data: dict[str, object] = {
+        "from_epoch": plan.from_epoch, "to_epoch": epoch, "reason": reason, "history": plan.source,
+    }  # fmt: skip
+    if reason != "planned":
+        return "call.reconnecting", data
+    return "call.moved", data if moved_for is None else {**data, **msgspec.structs.asdict(moved_for)}
 
 
 def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Tail | None) -> TakeoverPlan:

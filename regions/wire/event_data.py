@@ -59,12 +59,22 @@ class CallReconnecting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallMoved(msgspec.Struct, frozen=True, kw_only=True):
-    """A planned takeover: the call was moved, or its edge drained."""
+    """A planned takeover: the call was moved, or its edge drained. With `by` ``gain`` because another region was nearer:
+    `before_ms` and `after_ms` are the caller's round trip to a region and the region's to the backend together."""
 
     from_epoch: Epoch
     to_epoch: Epoch
     reason: Annotated[str, Meta(examples=["planned"])]
     history: Annotated[str, Meta(examples=["snapshot", "tail", "none"])]
+    by: Annotated[str, Meta(examples=["gain"])] | None = None
+    from_region: str | None = None
+    to_region: str | None = None
+    before_ms: float | None = None
+    after_ms: float | None = None
+    windows: (
+        Annotated[int, Meta(description="So many windows of 30 s, one after the other, it was nearer.")]
+        | None
+    ) = None
 
 
 class CallReconnected(msgspec.Struct, frozen=True, kw_only=True):

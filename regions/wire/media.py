@@ -24,6 +24,7 @@ import msgspec
 
 SUBPROTOCOL = "voxplane.media.v1"
 PROBE_SUBPROTOCOL = "voxplane.probe.v1"
+MEDIA_PATH = "/v1/media"
 HEADER = struct.Struct("!BBHQII")
 HEADER_BYTES = HEADER.size
 AUDIO = 1
@@ -69,7 +70,7 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `mode`: ``attach`` (the first time, epoch of the primary), ``prepare`` (load the call, do nothing else; a `Take`
     follows on this socket, or it is closed), ``take`` (prepare and take at once), ``resume`` (same owner and epoch
-    after a broken socket). Another socket that attaches at the same epoch replaces this one.
+    after a broken socket). Another socket that attaches at the same epoch replaces this one. `reason`: of a ``take``, as in `Take`.
     """
 
     ticket: str
@@ -78,6 +79,7 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     encoding: Encoding = "pcm16"
     sample_rate: int = 16_000
     resume: Resume | None = None
+    reason: Literal["silent", "closed", "refused"] = "closed"
 
 
 class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="take"):
@@ -207,12 +209,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="refused"):
-    """The edge will not serve this socket. `code` is stable; `next_url` names the next standby where there is one."""
+    """The edge will not serve this socket. `code` is stable; `next_url` and `next_epoch` name the next standby
+    of the ticket where there is one: attach there at once, with that epoch."""
 
     code: str
     detail: str
     fix: str = ""
     next_url: str | None = None
+    next_epoch: int | None = None
 
 
 FromCaller = Attach | Take | Alive | Dtmf | Hangup | Ready | Moved

@@ -65,15 +65,29 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reconnect: Reconnect = Reconnect()
 
 
+class MovedFor(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a call is moved, for the event of whoever takes it. `by`: ``gain``. From one region to another, by ways of so many
+    milliseconds (the caller's and the backend's together), seen in so many windows of measurement."""
+
+    by: str
+    from_region: str
+    to_region: str
+    before_ms: float
+    after_ms: float
+    windows: int
+
+
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`.
-    `from_number`, `to_number`: who calls whom, as the create said; the backend is told."""
+    `from_number`, `to_number`: who calls whom, as the create said; the backend is told. `moved_for`: in a
+    ticket for a move."""
 
     agent: Agent
     snapshot_key: str
     local_targets: bool = False
     from_number: str = ""
     to_number: str = ""
+    moved_for: MovedFor | None = None
 
 
 class Claims(

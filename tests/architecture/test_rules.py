@@ -33,6 +33,8 @@ PURE_FILES = {
     "app/fleet/drill_views.py",
     "app/fleet/votes.py",
     "app/fleet/verdicts.py",
+    "app/placement/again.py",
+    "app/placement/gain.py",
     "regions/edge/lease.py",
     "regions/edge/listening.py",
     "regions/agents/redial.py",

@@ -129,7 +129,7 @@ class ScriptedEdge:
         self.most = max(self.most, len(self.owned))
         self.uplink.notify(session)  # type: ignore[arg-type]
 
-    def move(self, call: str, ticket: str, within_ms: int) -> None:
+    def move(self, call: str, ticket: str, within_ms: int, *, forced: bool = True) -> None:
         payload = ticket.split(".")[1]
         grant = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["g"][0]
         task = asyncio.create_task(self._move(call, grant["e"], self.fleet[grant["region"]]))

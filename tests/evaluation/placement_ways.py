@@ -56,10 +56,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Sight:
-    """What may be known in a scene. `probed_ms`: what a probe says, (slices, callers, regions). `told_ms`: what the history is told of each slice, NaN where
-    nothing. `stale`: the newest so many slices are not told yet. `kept`: the history is the product's `History`, which keeps
-    eight regions of each network, and all of those that profiles are made of; otherwise all of them. `seed`: decides who is in
-    which fold."""
+    """What may be known in a scene. `probed_ms`: what a probe says, (slices, callers, regions). `told_ms`: what the history is
+    told of each slice, NaN where nothing. `stale`: the newest so many slices are not told yet. `kept`: the history is the product's
+    `History`, which keeps eight regions of each network, and all of those that profiles are made of; otherwise all of them.
+    `seed`: decides who is in which fold."""
 
     scene: Scene
     probed_ms: Floats

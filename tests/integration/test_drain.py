@@ -93,6 +93,34 @@ async def test_a_command_to_move_carries_a_fresh_ticket_and_none_is_stored(place
     assert [c.kind for c, i in await place.api.control.draining.orders.complete(commands) if i] == ["stay"]
 
 
+async def test_a_call_whose_measurements_are_gone_goes_to_the_next_nearest_of_its_record(
+    place: Place,
+) -> None:
+    """A drain, a move and a new ticket start from what was believed when the call was placed."""
+    await place.add("ap-south", "in")
+    way = {"us-east": 10, "us-west": 200, "eu-west": 90, "ap-south": 150}
+    calls = []
+    for key in ("one", "two"):
+        body = {
+            "agent": {"url": "ws://127.0.0.1:9/"},
+            "latencies": [{"region": r, "rtt_ms": ms} for r, ms in way.items()],
+        }
+        made = await place.project.client.post("/v1/calls", json=body, headers={"Idempotency-Key": key})
+        call = WrittenCall(made.json()["id"], [place.edges["us-east"]], place.project, made.json()["ticket"])
+        await call.append(place.api, 1, event(1, "call.answered", encoding="pcm16", sample_rate=16_000))
+        calls.append(call)
+    await place.sql("update vx.calls set request = request - 'latencies'")
+    new = await place.project.client.post(f"/v1/calls/{calls[0].id}/ticket", json={"ticket": calls[0].ticket})
+    grants = read(new.json()["ticket"], keys=place.api.control.keyring.public_keys).grants
+    assert [g.region for g in grants] == ["us-east", "eu-west", "ap-south"]
+    moving = await place.project.client.post(f"/v1/calls/{calls[0].id}/move")
+    assert moving.json()["region"] == "eu-west"
+    await place.command("regions/us-east", "drain", within_s=600)
+    await place.until(lambda: _all(place, calls), "both asked")
+    rows = await place.sql("select to_edge from vx.moves")
+    assert {r["to_edge"] for r in rows} == {place.edges["eu-west"].edge_id}
+
+
 async def test_an_uncordon_leaves_alone_what_was_asked_for_by_itself(place: Place) -> None:
     own, drained = await place.call("us-east"), await place.call("us-east")
     asked = await place.project.client.post(f"/v1/calls/{own.id}/move", json={"within_s": 600})

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.webhooks import signature
-from regions.edge.calls import MEDIA_PATH
 from regions.wire import media as wire
 from regions.wire.ticket import TICKET_AUDIENCE, TICKET_ISSUER, Claims, Grant, sign
 from voxplane import WebhookError, grants, messages, verify, watch
@@ -30,7 +29,9 @@ FROM_EDGE: list[wire.ToCaller] = [
     wire.Move(epoch=4, within_ms=30_000),
     wire.Go(epoch=4),
     wire.Ended(end_reason="agent_hung_up"),
-    wire.Refused(code="full", detail="no room", fix="take the next", next_url="ws://b/v1/media"),
+    wire.Refused(
+        code="full", detail="no room", fix="take the next", next_url="ws://b/v1/media", next_epoch=2
+    ),
     wire.Refused(code="forged", detail="not ours"),
 ]
 
@@ -42,7 +43,7 @@ def fields(message: msgspec.Struct) -> dict[str, typing.Any]:
 
 def test_constants_are_the_edges() -> None:
     assert messages.SUBPROTOCOL == wire.SUBPROTOCOL
-    assert messages.MEDIA_PATH == MEDIA_PATH
+    assert messages.MEDIA_PATH == wire.MEDIA_PATH
     assert (messages.HEADER.format, messages.HEADER.size) == (wire.HEADER.format, wire.HEADER_BYTES)
     assert (messages.AUDIO, messages.FLAG_FILLER) == (wire.AUDIO, wire.FLAG_FILLER)
     assert (watch.PREPARE_AFTER_MS, watch.TAKE_AFTER_MS) == (wire.PREPARE_AFTER_MS, wire.TAKE_AFTER_MS)

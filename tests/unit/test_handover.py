@@ -45,6 +45,21 @@ def test_the_deadline_waits_for_no_turn_and_silence_is_dropped() -> None:
     assert mute.tick(ANSWER_WITHIN_MS, boundary=True) == Drop()
 
 
+def test_what_is_not_forced_is_off_when_the_time_is_over_and_drops_nobody() -> None:
+    gentle = Handover([4, 5], 0, 100, forced=False)
+    gentle.tick(0, boundary=False)
+    gentle.ready(4, "")
+    assert gentle.tick(100, boundary=False) is None
+    assert gentle.failed and not gentle.gone
+    assert gentle.tick(60_000, boundary=True) is None
+    at_turn = Handover([4], 0, 100, forced=False)
+    at_turn.tick(0, boundary=False)
+    at_turn.ready(4, "")
+    assert at_turn.tick(99, boundary=True) == Go(4)
+    mute = Handover([4], 0, 0, forced=False)
+    assert [mute.tick(t, boundary=True) for t in (0, 20, ANSWER_WITHIN_MS, 60_000)] == [None] * 4
+
+
 def test_a_caller_that_stayed_is_offered_the_next_and_in_the_end_it_is_kept() -> None:
     handover = Handover([4, 5], 0, 0)
     handover.tick(0, boundary=True)

@@ -13,6 +13,8 @@ from app.fleet.plan import FAILURES_MAX, DrainPlan, Leaving, Pace, plan_drain
 from app.fleet.policy import Target, refusal
 from app.fleet.reserve import kept
 from app.fleet.view import EdgeState, Fleet, RegionState
+from app.placement.again import Recorded
+from app.placement.belief import Prior
 from app.placement.choice import Measured, NoPlacement, Wishes, choose
 from tests.bench.replacing import Evacuation
 
@@ -61,6 +63,26 @@ def test_a_call_goes_where_its_caller_is_near_with_a_standby_elsewhere() -> None
     near = {"us-west": Measured(rtt_ms=200), "eu-west": Measured(rtt_ms=20)}
     [ask] = plan(fleet(A, B, C, draining="us-east"), [call(100, A, measured=near)], A).ask
     assert [e.id for e in ask.edges] == [C.id, B.id]
+
+
+def test_a_call_whose_measurements_are_gone_goes_where_it_was_near_when_it_was_placed() -> None:
+    """Also past the region that its backend is far from."""
+    record = {
+        "us-west": Prior(60, "measured", 1.0),
+        "eu-west": Prior(20, "history", 0.9),
+        "ap-south": Prior(50, "history", 0.9),
+    }
+    on = fleet(A, C, B, edge(4, "ap-south"), draining="us-east")
+    [ask] = plan(on, [call(100, A, recorded=Recorded(record))], A).ask
+    assert [e.region for e in ask.edges] == ["eu-west", "ap-south", "us-west"]
+    leg = {"us-west": 5.0, "eu-west": 140.0, "ap-south": 70.0}
+    [ask] = plan(on, [call(100, A, recorded=Recorded(record, leg))], A).ask
+    assert [e.region for e in ask.edges] == ["us-west", "ap-south", "eu-west"]
+    near = {"us-west": Measured(rtt_ms=5)}
+    [ask] = plan(on, [call(100, A, recorded=Recorded(record), measured=near)], A).ask
+    assert [e.region for e in ask.edges] == ["us-west", "eu-west", "ap-south"], (
+        "what was measured last counts"
+    )
 
 
 def test_cases_in_their_order() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from app.fleet.standbys import Guarded, is_good, plan_standbys
 from app.fleet.view import EdgeState, Fleet, RegionState
+from app.placement.again import Recorded
+from app.placement.belief import Prior
 from app.placement.choice import Measured, Wishes
 
 REGIONS = ("us-east", "us-west", "eu-west", "ap-south")
@@ -59,6 +61,13 @@ def renewed(on: Fleet, call: Guarded) -> list[str]:
 def test_two_good_standbys_elsewhere_are_left_alone() -> None:
     near = {"ap-south": Measured(rtt_ms=1)}
     assert renewed(fleet(A, B, C, D), guarded(B, C, measured=near)) == []
+
+
+def test_a_call_whose_measurements_are_gone_is_given_standbys_that_were_near_when_it_was_placed() -> None:
+    record = {
+        r: Prior(ms, "history", 0.9) for r, ms in (("us-west", 30.0), ("eu-west", 60.0), ("ap-south", 90.0))
+    }
+    assert renewed(fleet(A, B, C, D), guarded(recorded=Recorded(record))) == ["e2", "e3"]
 
 
 def test_a_standby_that_is_drained_cordoned_lost_or_restarted_is_replaced_and_the_good_one_named_again() -> (

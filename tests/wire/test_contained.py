@@ -63,7 +63,9 @@ async def test_an_edge_whose_clock_is_an_hour_ahead_sends_new_callers_on_and_kee
         monkeypatch.setattr(calls_module.time, "time", lambda: real() + HOUR_S)
         with pytest.raises(Refusal) as refused:
             a.calls.admit(attach)
-        assert refused.value.code == "expired" and refused.value.next_url == b.url + "/v1/media"
+        following = refused.value.following
+        assert refused.value.code == "expired" and following is not None
+        assert (following.epoch, following.url) == (2, b.url)
         assert [h.call for h in a.calls.held()] == ["call_1"] and not caller.over
         await caller.hangup()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from regions.edge import handover
+from regions.wire.ticket import MovedFor
 from tests.support.edges import until
 from tests.support.lone_edge import Backend, LoneEdge, lone_edge
 from voxplane import AsyncCaller
@@ -88,6 +89,31 @@ async def test_a_move_loses_no_frame_of_the_callers_and_the_log_says_that_it_was
         assert (moved["reason"], moved["from_epoch"], moved["to_epoch"]) == ("planned", 1, 3)
         assert not b.log.of("call.reconnecting") and not a.log.of("call.ended")
         assert not a.calls.lapsed()
+
+
+async def test_a_move_for_a_gain_waits_for_the_end_of_a_turn_and_the_log_has_its_figures(
+    tmp_path: Path,
+) -> None:
+    why = MovedFor(by="gain", from_region="a", to_region="b", before_ms=220.0, after_ms=80.5, windows=3)
+    async with two_edges(tmp_path) as (a, b), Backend().run() as backend:
+        async with AsyncCaller(ticket(a, b, backend.url), encoding="mulaw", sample_rate=8_000) as caller:
+            await until(lambda: backend.starts, "the backend's start")
+            await say(backend, 0, 20)
+            assert await caller.receive() is not None
+            a.calls.move(CALL, a.ticket(backend.url, epochs=(3,), edges=(b,), moved_for=why), 0, forced=False)
+            session = a.calls.session(CALL, 1)
+            await until(lambda: session is not None and not session.moving.wanted, "given up")
+            assert caller.epoch == 1, "its time was over in the middle of a turn"
+            again = a.ticket(backend.url, epochs=(4,), edges=(b,), moved_for=why)
+            a.calls.move(CALL, again, 60_000, forced=False)
+            await until(lambda: caller.epoch == 4, "the move")
+            await until(lambda: b.log.of("call.moved"), "the event")
+            await caller.hangup()
+        [moved] = b.log.of("call.moved")
+        assert (moved["reason"], moved["by"], moved["from_region"], moved["to_region"]) == (
+            "planned", "gain", "a", "b",
+        )  # fmt: skip
+        assert (moved["before_ms"], moved["after_ms"], moved["windows"]) == (220.0, 80.5, 3)
 
 
 async def test_what_the_agent_says_is_heard_to_its_end_and_then_the_call_is_moved(tmp_path: Path) -> None:

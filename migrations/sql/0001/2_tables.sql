@@ -225,7 +225,8 @@ create index on vx.drains (edge_id, started_at);
 create table vx.moves (
   call_id    uuid not null,
   epoch      integer not null,
-  drain_id   uuid references vx.drains,             -- null: the project asked for it
+  drain_id   uuid references vx.drains,             -- null: the project asked for it, or `why` says who
+  why        jsonb,                                 -- of a move for a gain: regions.wire.ticket.MovedFor
   from_edge  uuid not null,
   to_edge    uuid not null,
   grants     integer not null,
@@ -304,6 +305,7 @@ create table vx.calls (
 create index on vx.calls (project_id, id desc);
 create index on vx.calls (attach_by) where ended_at is null;
 create index on vx.calls (edge_id) where ended_at is null;
+create index on vx.calls (id) where ended_at is null and request #> '{regions,move_for_gain}' = 'true';
 
 create table vx.events (
   call_id       uuid not null,

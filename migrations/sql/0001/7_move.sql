@@ -5,7 +5,8 @@ set role vx_owner;
 -- One edge at a time: with two, this and the heartbeats could wait for each other.
 create function vx.move_calls(
   p_drain uuid, p_from uuid, p_force_at timestamptz, p_call uuid[], p_epoch integer[],
-  p_edge_1 uuid[], p_incarnation_1 uuid[], p_edge_2 uuid[], p_incarnation_2 uuid[], p_edge_3 uuid[], p_incarnation_3 uuid[])
+  p_edge_1 uuid[], p_incarnation_1 uuid[], p_edge_2 uuid[], p_incarnation_2 uuid[], p_edge_3 uuid[], p_incarnation_3 uuid[],
+  p_why jsonb default null)
 returns table (call_id uuid, epoch integer)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
@@ -19,8 +20,8 @@ begin
     select * into c from vx.calls k where k.id = g.call_id for no key update;
     continue when c.id is null or c.ended_at is not null or c.epoch <> g.epoch or c.edge_id <> p_from;
     edges := array_remove(array[g.e1, g.e2, g.e3], null);
-    insert into vx.moves (call_id, epoch, drain_id, from_edge, to_edge, grants, force_at)
-    values (c.id, c.epoch_granted + 1, p_drain, p_from, g.e1, cardinality(edges), p_force_at)
+    insert into vx.moves (call_id, epoch, drain_id, from_edge, to_edge, grants, force_at, why)
+    values (c.id, c.epoch_granted + 1, p_drain, p_from, g.e1, cardinality(edges), p_force_at, p_why)
     on conflict do nothing;
     continue when not found;
     perform vx.grant_epochs(c.project_id, c.id, edges, array_remove(array[g.i1, g.i2, g.i3], null), c.grants_expire_at);
@@ -32,7 +33,7 @@ begin
   end loop;
 end $$;
 
-grant execute on function vx.move_calls(uuid, uuid, timestamptz, uuid[], integer[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[])
-  to vx_admin;
+grant execute on function vx.move_calls(uuid, uuid, timestamptz, uuid[], integer[], uuid[], uuid[], uuid[], uuid[], uuid[], uuid[],
+  jsonb) to vx_admin;
 
 reset role;

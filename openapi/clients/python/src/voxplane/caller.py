@@ -186,7 +186,8 @@ class AsyncCaller:
         joining, self._joining = self._joining, None
         self._links.drop(joining)
         self._watching = True
-        self._carry_out(self._watch.closed(_now_ms()))
+        refused = joining is not None and joining.refused
+        self._carry_out(self._watch.closed(_now_ms(), "refused" if refused else "closed"))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -224,12 +225,14 @@ class AsyncCaller:
             self._links.spawn(prepared.tell(self._standing.take(reason)))
             return
         self._links.drop(prepared)
-        self._standbys[epoch] = self._link(epoch, "take")
+        self._standbys[epoch] = self._link(epoch, "take", "closed" if reason == "planned" else reason)
 
     def _let_go(self, epoch: int) -> None:
         self._links.drop(self._standbys.pop(epoch, None))
 
     async def _ask_ticket(self) -> None:
+        if self._refused is not None and not self._served and not self._tickets.renewable:
+            self._begun.set()  # every edge of the only ticket has said no
         try:
             epochs = await self._tickets.renew()
         except Lost:
@@ -243,11 +246,11 @@ class AsyncCaller:
 
     # ---------------------------------------------------------------------------------------------- the sockets
 
-    def _link(self, epoch: int, mode: str) -> Link:
+    def _link(self, epoch: int, mode: str, reason: str = "closed") -> Link:
         def first() -> str:
-            ticket = self._tickets.of(epoch)
+            ticket, rate_hz = self._tickets.of(epoch), self._rate_hz
             return self._standing.attach(
-                ticket, epoch, mode, encoding=self._encoding, sample_rate=self._rate_hz
+                ticket, epoch, mode, encoding=self._encoding, sample_rate=rate_hz, reason=reason
             )
 
         return self._links.open(self._tickets.grant(epoch).url, epoch, mode, first)

@@ -101,12 +101,13 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """The edge will not serve this socket. `next_url`: another that may."""
+    """The edge will not serve this socket. `next_url`: another that may, with the grant of `next_epoch`."""
 
     code: str
     detail: str = ""
     fix: str = ""
     next_url: str | None = None
+    next_epoch: int | None = None
 
 
 FromEdge = (
@@ -181,7 +182,10 @@ class Standing:
             resume["snapshot"] = self._snapshot
         return resume
 
-    def attach(self, ticket: str, epoch: int, mode: str, *, encoding: str, sample_rate: int) -> str:
+    def attach(
+        self, ticket: str, epoch: int, mode: str, *, encoding: str, sample_rate: int, reason: str = "closed"
+    ) -> str:
+        """`reason`: why, with the mode ``take``."""
         message: dict[str, Any] = {
             "type": "attach",
             "ticket": ticket,
@@ -192,6 +196,8 @@ class Standing:
         }
         if mode != "attach":
             message["resume"] = self.resume()
+        if reason != "closed":
+            message["reason"] = reason
         return text(message)
 
     def take(self, reason: str) -> str:

@@ -26,6 +26,11 @@ class Tickets:
         self._newest = ticket
         self._refused = 0
 
+    @property
+    def renewable(self) -> bool:
+        """Whether there is somebody to ask for another."""
+        return self._client is not None
+
     def grant(self, epoch: int) -> Grant:
         return self._grants[epoch][0]
 

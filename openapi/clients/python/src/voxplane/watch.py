@@ -121,14 +121,14 @@ class Watch:
             self._answered = True
         return self.tick(now_ms)
 
-    def closed(self, now_ms: float) -> list[Action]:
-        """The owner's socket has closed, and it did not say that the call ended."""
+    def closed(self, now_ms: float, reason: str = "closed") -> list[Action]:
+        """The owner's socket has closed, and it did not say that the call ended; ``refused``: it has not taken the call."""
         if self.state in (State.TAKING, State.OVER):
             return []
         if self.state is State.MOVING:
             self.state = State.TAKING  # the take is on its way
             return []
-        return self._take("closed", now_ms)
+        return self._take(reason, now_ms)
 
     def planned(self, epoch: int, now_ms: float) -> list[Action]:
         """The owner asks to be left for `epoch`, whose edge is prepared. Nothing while the owner is in doubt."""
