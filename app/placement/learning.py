@@ -22,7 +22,7 @@ from app.clock import Clock
 from app.connection import DATABASE_ERRORS
 from app.fleet.view import EdgeState, Fleet
 from app.placement.belief import Coordinates, Known, Prior, kilometres, priors_of
-from app.placement.claims import Claim, Claims
+from app.placement.claims import Claim, Claims, newest
 from app.placement.history import KEPT_WINDOWS_MAX, History, window_of
 from app.placement.networks import Atlas, Network, network_from
 from app.placement.profiles import NONE, PROFILES_MAX, Floats, Profiles, profiles_of
@@ -169,8 +169,9 @@ class Learning:
 
     async def claimed(self, project_id: UUID, network: Network, claims: list[Claim]) -> None:
         """For this project's calls: here at once, on the other instances within seconds. Raises what the driver raises."""
+        claims = newest(claims, self.clock.now())
         self.claims.learn(project_id, network.number, claims)
-        if self.store is not None:
+        if self.store is not None and claims:
             await self.store.put_claims(project_id, network.number, claims)
 
     # --------------------------------------------------------------------------------------------------- the workers
@@ -186,8 +187,7 @@ class Learning:
         forgotten_s = self.clock.monotonic_s()
         while True:
             try:
-                await self._flush()
-                since = await self._read(since)
+                since = await self.exchange(since)
                 if self.clock.monotonic_s() - forgotten_s > FORGET_EVERY_S:
                     forgotten_s = self.clock.monotonic_s()
                     await self.store.forget(self._oldest())
@@ -195,6 +195,11 @@ class Learning:
                 log.info("placement.not_shared", error=type(error).__name__)
             if await wait_for_stop(stop, FLUSH_S):
                 return
+
+    async def exchange(self, since: datetime) -> datetime:
+        """Writes what is new here and reads what was written anywhere since then; up to when has been read (the database's clock)."""
+        await self._flush()
+        return await self._read(since)
 
     async def _flush(self) -> None:
         assert self.store is not None

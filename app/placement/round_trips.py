@@ -34,9 +34,12 @@ on conflict (region, kind, target) do update
 """
 PUT_CLAIMS = """
 insert into vx.probes (project_id, network, region, rtt_ms, jitter_ms, loss, at)
-select $1, $2, * from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by 1
+select $1::uuid, $2::bigint, *
+  from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by 3
 on conflict (project_id, network, region) do update
-   set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at
+   set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at,
+       stored_at = clock_timestamp()
+ where probes.at <= excluded.at
 """
 ALL_VALUES = f"""
 select network, region, window_n, rtt_ms from vx.round_trips
@@ -50,7 +53,8 @@ select region, kind, target, rtt_ms, jitter_ms, loss, extract(epoch from clock_t
   from vx.legs where at >= $1 order by at limit 50000
 """
 NEW_CLAIMS = f"""
-select project_id, network, region, rtt_ms, jitter_ms, loss, at from vx.probes where at >= $1 order by at limit {BATCH * 10}
+select project_id, network, region, rtt_ms, jitter_ms, loss, at from vx.probes
+ where stored_at >= $1 order by stored_at limit {BATCH * 10}
 """
 FORGET = [
     f"""delete from vx.round_trips where ctid = any(array(
@@ -58,7 +62,7 @@ FORGET = [
     f"""delete from vx.legs where ctid = any(array(
           select ctid from vx.legs where at < clock_timestamp() - interval '1 day' limit {BATCH * 5}))""",
     f"""delete from vx.probes where ctid = any(array(
-          select ctid from vx.probes where at < clock_timestamp() - interval '10 minutes' limit {BATCH * 5}))""",
+          select ctid from vx.probes where stored_at < clock_timestamp() - interval '10 minutes' limit {BATCH * 5}))""",
 ]
 
 
@@ -103,6 +107,7 @@ class RoundTrips:
         )
 
     async def put_claims(self, project_id: UUID, network: int, claims: list[Claim]) -> None:
+        """One for each region at most. What is older than what is there changes nothing."""
         async with self._db.project_driver(project_id) as connection:
             await connection.execute(
                 PUT_CLAIMS,

@@ -142,10 +142,11 @@ create table vx.probes (
   rtt_ms      real not null,
   jitter_ms   real not null,
   loss        real not null,
-  at          timestamptz not null,
+  at          timestamptz not null,                 -- when it was measured, as the project says
+  stored_at   timestamptz not null default clock_timestamp(),
   primary key (project_id, network, region)
 ) with (fillfactor = 70);
-create index on vx.probes (at);
+create index on vx.probes (stored_at);
 
 -- Events of the fleet, a log of their own for operators. The key is deterministic: each is written once, by whichever instance.
 create table vx.fleet_events (
