@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.cli_call import call_app, place
 from app.cli_drill import drill, drills_app
 from app.cli_fleet import edges_app, move, regions_app
 from app.cli_run import client, fail, run
@@ -39,10 +39,12 @@ keys_app = typer.Typer(
     help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(call_app, name="call")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
+app.command()(place)
 app.command()(move)
 app.command()(listen)
 app.command()(trigger)
@@ -103,31 +105,6 @@ def demo(json_: JsonFlag = False) -> None:
 
     run(work)
     raise typer.Exit(1 if lost[0] else 0)
-
-
-@app.command()
-def call(
-    agent: Annotated[str, typer.Option(help="The backend's WebSocket, such as ws://localhost:8765/ws.")],
-    wav: Annotated[Path, typer.Option(help="What the caller says: 16-bit PCM, 8, 16, 24 or 48 kHz.")],
-    dialect: Annotated[str, typer.Option(help="How the backend speaks.")] = "twilio",
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write what the caller hears, at the same rate.")
-    ] = None,
-    listen_s: Annotated[
-        float, typer.Option(min=0, max=3600, help="How long to listen after the last word.")
-    ] = 8.0,
-) -> None:
-    """Call your own backend with a WAV file.
-
-    Places a call, says the file in real time, listens, and prints what the conversation was. Stereo is mixed to one channel.
-
-    \b
-    Example, with `voxplane up` running and a bot of yours on port 8765:
-      voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav
-    """
-    from app.local.speak import place_call
-
-    run(lambda: place_call(client(), agent=agent, dialect=dialect, wav=wav, out=out, listen_s=listen_s))
 
 
 @app.command()
@@ -252,6 +229,8 @@ def serve() -> None:
       VOXPLANE_CELL              this deployment's number in every id (0)
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
+      VOXPLANE_NETWORKS_KEPT_DAYS    days for which round trips of networks are kept (30)
+      VOXPLANE_GEO_FILES         files in MaxMind's format, for placement: path:path
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
