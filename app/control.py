@@ -45,7 +45,7 @@ from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
 from app.placement.learning import Learning
-from app.placement.networks import Atlas, MaxMindAtlas
+from app.placement.networks import MaxMindAtlas
 from app.placement.round_trips import RoundTrips
 from app.placement.service import Placer
 from app.projects.auth import Authenticator
@@ -118,8 +118,7 @@ async def open_control(settings: Settings, stopping: asyncio.Event) -> AsyncIter
 async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping: asyncio.Event) -> Control:
     """Who knows whom. Fails where the database has no schema yet or cannot be reached."""
     clock = SystemClock()
-    vault = Vault(db, provider)
-    hints = Hints(settings.redis_urls)
+    vault, hints = Vault(db, provider), Hints(settings.redis_urls)
     keyring, fleet = Keyring(db, provider), FleetView(db, HealthStore(db, hints))
     await keyring.open()
     await fleet.refresh()
@@ -133,9 +132,7 @@ async def _build(settings: Settings, db: Database, provider: LocalKeys, stopping
     auth = Authenticator(db, clock, settings.operator_key)
     webhooks = Webhooks(db, vault, clock, hints, local_targets=settings.local_targets)
     commands = Commands(fleet_store, hints)
-    learning = Learning(
-        lambda: fleet.now, clock, RoundTrips(db), _atlas(settings), settings.networks_kept_days * 24
-    )
+    learning = _learning(settings, db, fleet)
     calls = _calls(
         settings, CallStore(db, horizon), appender, vault, keyring, fleet, webhooks, commands, hints, tails, learning
     )  # fmt: skip
@@ -213,11 +210,13 @@ def _calls(
     )
 
 
-def _atlas(settings: Settings) -> Atlas | None:
+def _learning(settings: Settings, db: Database, fleet: FleetView) -> Learning:
     try:
-        return MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
+        atlas = MaxMindAtlas(*settings.geo_files) if settings.geo_files else None
     except (OSError, ValueError) as error:
         raise SettingsError(f"VOXPLANE_GEO_FILES: {error}") from None
+    kept_windows = settings.networks_kept_days * 24
+    return Learning(lambda: fleet.now, SystemClock(), RoundTrips(db), atlas, kept_windows)
 
 
 def _with_workers(control: Control) -> Control:

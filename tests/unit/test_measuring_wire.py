@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.clock import SystemClock
 from app.fleet.frames import read_frame
-from app.fleet.view import EdgeState
+from app.fleet.view import EdgeState, Fleet
 from app.placement.learning import Learning, drawn_edges
 from regions.wire.measuring import (
     COUNT_MAX,
@@ -124,7 +125,7 @@ def test_who_is_down_neither_measures_nor_is_measured() -> None:
 
 
 def test_every_edge_is_asked_for_what_it_witnesses_also_one_that_is_not_seen_yet() -> None:
-    learning = Learning(lambda: FLEET)
+    learning = Learning(lambda: Fleet(edges=tuple(FLEET)), SystemClock())
     asked = [learning.measure_for(e.id) for e in [*FLEET, edge(99, "r1")]]
     assert all(a is not None and a.every_s == 30.0 for a in asked)
     assert sum(bool(a and a.mesh) for a in asked) == 5
