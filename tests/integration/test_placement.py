@@ -14,11 +14,13 @@ import pytest
 import pytest_asyncio
 
 from app.fleet.detector import DOWN_AFTER_S
+from app.placement.claims import Claim
 from app.placement.service import PROBES_BURST, UNKNOWN_RETRY_AFTER_S
 from regions.wire import ids
 from regions.wire.measuring import Leg, Measured, Mesh, Witnessed
 from tests.conftest import make_settings
 from tests.support.api import Api, Project, problem, serving
+from tests.support.edges import until
 from tests.support.engines import Engines
 from tests.support.fleet import add_region
 
@@ -84,10 +86,16 @@ async def exchange(api: Api) -> None:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def second(api: Api) -> AsyncIterator[Api]:
-    """Another instance over the same database."""
+    """Another instance over the same database, whose first turn, which looks a day back, is over."""
+    marker, network = project_uuid(await api.project()), api.control.learning.network("198.51.114.1")
+    assert network is not None
+    claim = Claim("us-east", 1.0, 0.0, 0.0, api.control.clock.now())
+    await api.control.learning.claimed(marker, network, [claim])
     other = make_settings(api.settings.database_url, api.settings.redis_urls, api.settings.data)
     async with serving(other) as served:
         await served.control.fleet.refresh()
+        claims, clock = served.control.learning.claims, served.control.clock
+        await until(lambda: claims.recall(marker, network.number, clock.now()), "its first turn")
         yield served
 
 
@@ -202,30 +210,30 @@ async def test_a_claim_counts_for_its_own_project_and_for_nobody_else(
     assert await region_of(await second.client(theirs.key), "198.51.104.1") == "eu-west"
 
 
-async def test_a_claim_from_a_minute_ago_reaches_the_other_instance_and_an_older_one_changes_nothing(
+async def test_a_claim_from_two_minutes_ago_reaches_the_other_instance_and_an_older_one_changes_nothing(
     api: Api, second: Api, project: Project
 ) -> None:
     now = datetime.now(UTC)
     asked = {
         "address": "198.51.105.1",
         "latencies": [
-            {"region": "ap-east", "rtt_ms": 3, "at": (now - timedelta(seconds=60)).isoformat()},
-            {"region": "ap-east", "rtt_ms": 500, "at": (now - timedelta(seconds=90)).isoformat()},
+            {"region": "eu-west", "rtt_ms": 3, "at": (now - timedelta(seconds=120)).isoformat()},
+            {"region": "eu-west", "rtt_ms": 500, "at": (now - timedelta(seconds=150)).isoformat()},
             {"region": "us-east", "rtt_ms": 1, "at": (now - timedelta(hours=1)).isoformat()},
             {"region": "us-west", "rtt_ms": 1, "at": "0001-01-01T00:00:00+14:00"},
         ],
     }
     assert (await project.client.post("/v1/probes", json=asked)).status_code == 200
     asked["latencies"] = [
-        {"region": "ap-east", "rtt_ms": 900, "at": (now - timedelta(seconds=120)).isoformat()}
+        {"region": "eu-west", "rtt_ms": 900, "at": (now - timedelta(seconds=180)).isoformat()}
     ]
     assert (await project.client.post("/v1/probes", json=asked)).status_code == 200
     stored = await rows(
         api, "select region, rtt_ms from vx.probes where project_id = $1", project_uuid(project)
     )
-    assert [tuple(r) for r in stored] == [("ap-east", 3.0)]
+    assert [tuple(r) for r in stored] == [("eu-west", 3.0)]
     await exchange(second)
-    assert await region_of(await second.client(project.key), "198.51.105.9") == "ap-east"
+    assert await region_of(await second.client(project.key), "198.51.105.9") == "eu-west"
 
 
 async def test_without_an_address_nothing_is_kept_and_the_caller_is_answered(
