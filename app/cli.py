@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli_call import call_app, place
 from app.cli_drill import drill, drills_app
 from app.cli_events import events, logs
 from app.cli_fleet import edges_app, move, regions_app
@@ -43,10 +43,12 @@ keys_app = typer.Typer(
 )
 app.add_typer(projects_app, name="projects")
 app.add_typer(keys_app, name="keys")
+app.add_typer(call_app, name="call")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
+app.command()(place)
 app.add_typer(targets_app, name="targets")
 app.command()(move)
 app.command()(events)
@@ -116,30 +118,6 @@ def demo(json_: JsonFlag = False) -> None:
 
 
 @app.command()
-def call(
-    agent: Annotated[str, typer.Option(help="The backend's WebSocket, such as ws://localhost:8765/ws.")],
-    wav: Annotated[Path, typer.Option(help="What the caller says: 16-bit PCM, 8, 16, 24 or 48 kHz.")],
-    dialect: Annotated[str, typer.Option(help="How the backend speaks.")] = "twilio",
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write what the caller hears, at the same rate.")
-    ] = None,
-    listen_s: Annotated[
-        float, typer.Option(min=0, max=3600, help="How long to listen after the last word.")
-    ] = 8.0,
-) -> None:
-    """Call your own backend with a WAV file.
-
-    Places a call, says the file in real time, listens, and prints what the conversation was. Stereo is mixed to one channel.
-
-    \b
-    Example, with `voxplane up` running and a bot of yours on port 8765:
-      voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav
-    """
-    from app.local.speak import place_call
-
-    run(lambda: place_call(client(), agent=agent, dialect=dialect, wav=wav, out=out, listen_s=listen_s))
-
-
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
@@ -224,6 +202,8 @@ def serve() -> None:
       VOXPLANE_CALLS_KEPT_DAYS   calls that have ended, after so many (90)
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
+      VOXPLANE_NETWORKS_KEPT_DAYS    days for which round trips of networks are kept (30)
+      VOXPLANE_GEO_FILES         files in MaxMind's format, for placement: path:path
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
       VOXPLANE_ALLOW_PROJECT_TARGETS 1: test projects may list inner hosts for their webhooks
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role

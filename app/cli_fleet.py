@@ -84,6 +84,35 @@ def regions_health(
     run(work)
 
 
+@regions_app.command("matrix")
+def regions_matrix(json_: JsonFlag = False) -> None:
+    """Show the round trips between the regions, in milliseconds, as their edges measure them. A row is where it was measured.
+
+    \b
+    Example:
+      voxplane regions matrix
+      voxplane regions matrix --json | jq '.ways[] | select(.rtt_ms > 150)'
+    """
+
+    async def work() -> None:
+        async with client() as api:
+            found = await api.region_matrix()
+        typer.echo(json.dumps(found) if json_ else "\n".join(matrix_lines(found)))
+
+    run(work)
+
+
+def matrix_lines(found: dict[str, Any]) -> list[str]:
+    """A table; – where nothing was measured, or nothing came back."""
+    ways = {(w["from"], w["to"]): w["rtt_ms"] for w in found["ways"] if w["loss"] < 1}
+    regions = found["regions"]
+    said = [" " * 14 + "".join(f"{r:>14}" for r in regions)]
+    for one in regions:
+        cells = [f"{ways[one, to]:.1f}" if (one, to) in ways else "–" for to in regions]
+        said.append(f"{one:<14}" + "".join(f"{cell:>14}" for cell in cells))
+    return said
+
+
 @edges_app.callback()
 def edges(context: typer.Context, json_: JsonFlag = False) -> None:
     """Show the edges and their calls; cordon, drain and evacuate them.

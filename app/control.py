@@ -338,7 +338,7 @@ def _calls(
         attach_within_s=settings.attach_within_s,
         local_targets=settings.local_targets,
         tails=tails,
-        placer=Placer(shared.learning, Claimed(db)),
+        placer=Placer(shared.learning, Claimed(db, clock)),
     )
 
 

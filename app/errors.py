@@ -17,8 +17,25 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that was reached: `quota` at once, full again after `window_s`; `wait_s` until one more is allowed."""
+
+    name: str
+    quota: int
+    window_s: int
+    wait_s: int = 1
+
+    def headers(self) -> dict[str, str]:
+        """As draft-ietf-httpapi-ratelimit-headers-10 writes them."""
+        return {
+            "RateLimit-Policy": f'"{self.name}";q={self.quota};w={self.window_s}',
+            "RateLimit": f'"{self.name}";r=0;t={self.wait_s}',
+        }
+
+
 class VoxplaneError(Exception):
-    """Base of everything the API refuses. `retry_after_s`: send the same again after so many seconds."""
+    """Base of everything the API refuses. `retry_after_s`: send the same again after so many seconds.
+    `rate`: the limit that was reached, where it is one."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -34,13 +51,15 @@ class VoxplaneError(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
         extra: dict[str, object] | None = None,
+        rate: Rate | None = None,
     ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.mend = fix or self.fix
         self.errors = errors or []
         self.stable_code = code or self.code
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = rate.wait_s if rate is not None and retry_after_s is None else retry_after_s
+        self.rate = rate
         self.extra = extra or {}
 
 

@@ -77,6 +77,8 @@ def problem(error: VoxplaneError, headers: Mapping[str, str] | None = None) -> R
     sent = dict(headers or {})
     if error.retry_after_s is not None:
         sent["Retry-After"] = str(error.retry_after_s)
+    if error.rate is not None:
+        sent |= error.rate.headers()
     if isinstance(error, Unauthenticated):
         sent["WWW-Authenticate"] = 'Bearer realm="voxplane"'
     return Response(problem_body(error), status_code=error.status, media_type=PROBLEM, headers=sent)

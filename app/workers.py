@@ -41,8 +41,6 @@ def fleet_workers(control: Control) -> None:
     supervisor.add("placement.learning", control.learning.worker)
     supervisor.add("placement.profiles", control.learning.profiles_worker)
     supervisor.add("fleet.keys", control.keyring.worker)
-    supervisor.add("placement.learning", control.learning.worker)
-    supervisor.add("placement.profiles", control.learning.profiles_worker)
 
 
 async def follow_fleet(control: Control) -> None:

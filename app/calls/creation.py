@@ -51,7 +51,12 @@ def caller_of(body: CreateCall) -> CallerRequest:
 
 
 def body_hash(body: CreateCall) -> bytes:
-    """What tells a repeated create from another one under the same key; the order of fields and what was left out do not."""
+    """What tells a repeated create from another one under the same key; the order of fields and what was left out do not, nor
+    does the caller's address: whoever had the hash could find it by trying all there are."""
+    if body.caller.address is not msgspec.UNSET:
+        body = msgspec.structs.replace(
+            body, caller=msgspec.structs.replace(body.caller, address=msgspec.UNSET)
+        )
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest()
 
 

@@ -24,6 +24,9 @@ from app.calls.shapes import (
 )
 from app.calls.store import to_view
 from app.calls.tail_views import tail_views
+from app.calls.timeline import timeline
+from app.calls.timeline_shapes import Timeline
+from app.calls.timeline_store import Timelines
 from app.clock import rfc3339
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import BadRequest
@@ -99,6 +102,20 @@ async def get_call(
     if not tails:
         return to_view(call)
     return msgspec.structs.replace(to_view(call), tails=await tail_views(control, call))
+
+
+@get(
+    "/v1/calls/{call_id:str}/timeline",
+    operation_id="getCallTimeline",
+    tags=["calls"],
+    summary="What happened to a call, in order: its placement, owners, states, moves and deliveries",
+)
+async def get_timeline(call_id: FromPath[str], control: ControlIn, principal: PrincipalIn) -> Timeline:
+    """Bounded: at most 1,000 events, 1,000 attempts of webhooks, 200 moves and 200 late events, the oldest first."""
+    principal.require("calls:read")
+    call = await control.calls.get(principal, parse(ids.CALL, call_id))
+    stored = Timelines(control.db, control.horizon)
+    return timeline(call, await stored.read(call, deliveries="webhooks:read" in principal.scopes))
 
 
 @post(
@@ -190,6 +207,7 @@ ROUTES: list[Any] = [
     create_call,
     list_calls,
     get_call,
+    get_timeline,
     end_call,
     move_call,
     new_ticket,

@@ -29,6 +29,7 @@ from app.fleet.verdicts import (
     Signals,
     State,
     assess,
+    earliest_s,
     step,
     weight,
 )
@@ -92,6 +93,13 @@ class Judgement:
     @property
     def action(self) -> str:
         return self.state.action
+
+    @property
+    def returns_in_s(self) -> float:
+        """See `earliest_s`; where it was never heard by this observer, its next heartbeat would do."""
+        if not self.proven:
+            return self.mean_s
+        return earliest_s(self.state, self.found, age_s=self.age_s, good_for_s=self.good_for_s)
 
     @property
     def refusing(self) -> bool:

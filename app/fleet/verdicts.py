@@ -139,6 +139,14 @@ def step(
     return _moved(state, "healthy", found, stumbles=state.stumbles + 1)
 
 
+def earliest_s(state: State, found: Assessment, *, age_s: float, good_for_s: float) -> float:
+    """In so many seconds it may take new calls again if nothing speaks against it from now on; 0 where it may now."""
+    if state.verdict in ("healthy", "probation"):
+        return 0.0
+    good_s = min(good_for_s, age_s) if found.level == "good" else 0.0
+    return max(0.0, RECOVERED_AFTER_S - good_s)
+
+
 def probation_s(flaps: int) -> float:
     return float(min(PROBATION_MAX_S, PROBATION_S * 2.0 ** (max(1, flaps) - 1)))
 

@@ -80,7 +80,8 @@ class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
     ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
     `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it.
-    `coming`: places that new calls leave free, for calls that live and are to come here (`app.fleet.reserve`)."""
+    `coming`: places that new calls leave free, for calls that live and are to come here (`app.fleet.reserve`).
+    `returns_in_s`: the earliest that it may take new calls, if it is in order from now on; None where nobody knows."""
 
     id: UUID
     region: str
@@ -99,6 +100,7 @@ class EdgeState:
     silent: bool = False
     stopped: bool = False
     coming: int = 0
+    returns_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,7 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
         refusing=judged is not None and judged.refusing,
         silent=judged is None or judged.signals.late,
         stopped=judged is None,
+        returns_in_s=judged.returns_in_s if judged is not None else None,
     )
 
 

@@ -147,7 +147,7 @@ def choose(
         return NoPlacement(
             why=_why_none(allowed), allowed=tuple(p.region for p in allowed), candidates=_record(places)
         )
-    best = _pick(unreserved(ramped(open_places, policy, draw), policy), wishes, policy, last, draw)
+    best = _pick(unreserved(ramped(open_places, policy, draw), policy, sites), wishes, policy, last, draw)
     best.reason = "chosen"
     primary = lightest(sites[best.region].open_edges(panic=panic), draw)
     standbys, why = _standbys(sites, allowed, best, primary, wishes, panic=panic, draw=draw)

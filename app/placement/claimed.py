@@ -12,9 +12,10 @@ from uuid import UUID
 
 import structlog
 
+from app.clock import Clock
 from app.connection import DATABASE_ERRORS
 from app.db import Database
-from app.placement.claims import Claim, Claims
+from app.placement.claims import Claim, Claims, newest
 from app.placement.networks import Network
 from app.supervisor import wait_for_stop
 
@@ -31,6 +32,7 @@ select $1::uuid, $2::bigint, *
   from unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::timestamptz[]) as c(r, a, b, d, e) order by r
 on conflict (project_id, network, region) do update
    set rtt_ms = excluded.rtt_ms, jitter_ms = excluded.jitter_ms, loss = excluded.loss, at = excluded.at, said_at = clock_timestamp()
+ where probes.at <= excluded.at
 """
 NEW_CLAIMS = f"""
 select project_id, network, region, rtt_ms, jitter_ms, loss, at from vx.probes where said_at >= $1 order by said_at limit {BATCH}
@@ -45,13 +47,17 @@ NOW = "select clock_timestamp()"
 class Claimed:
     """`claims`: what is known here."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
         self.claims = Claims()
 
     async def say(self, project_id: UUID, network: Network, claims: list[Claim]) -> None:
         """For this project's calls: here at once, on the other instances within seconds. Raises what the driver raises."""
+        claims = newest(claims, self._clock.now())
         self.claims.learn(project_id, network.number, claims)
+        if not claims:
+            return
         async with self._db.project_driver(project_id) as connection:
             await connection.execute(
                 PUT_CLAIMS,

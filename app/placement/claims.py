@@ -27,6 +27,16 @@ class Claim:
     at: datetime
 
 
+def newest(claims: Iterable[Claim], now: datetime) -> list[Claim]:
+    """One for each region, without what is too old to be believed."""
+    found: dict[str, Claim] = {}
+    for claim in claims:
+        known = found.get(claim.region)
+        if (now - claim.at).total_seconds() <= KEPT_S and (known is None or known.at <= claim.at):
+            found[claim.region] = claim
+    return list(found.values())
+
+
 class Claims:
     def __init__(self) -> None:
         self._claims: OrderedDict[tuple[UUID, int], dict[str, Claim]] = OrderedDict()

@@ -190,8 +190,7 @@ class Learning:
         forgotten_s = self.clock.monotonic_s()
         while True:
             try:
-                await self._flush()
-                since = await self._read(since)
+                since = await self.exchange(since)
                 if self.clock.monotonic_s() - forgotten_s > FORGET_EVERY_S:
                     forgotten_s = self.clock.monotonic_s()
                     await self.store.forget(self._oldest())
@@ -199,6 +198,11 @@ class Learning:
                 log.info("placement.not_shared", error=type(error).__name__)
             if await wait_for_stop(stop, FLUSH_S):
                 return
+
+    async def exchange(self, since: datetime) -> datetime:
+        """Writes what is new here and reads what was written anywhere since then; up to when has been read (the database's clock)."""
+        await self._flush()
+        return await self._read(since)
 
     async def _flush(self) -> None:
         assert self.store is not None

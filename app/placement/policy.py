@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from app.fleet.view import RegionState
+from app.placement.sites import Site
 
 RESERVE_MAX = 1 / 3
 
@@ -69,11 +70,13 @@ def ramped(places: list[P], policy: Policy, draw: float) -> list[P]:
     return kept
 
 
-def unreserved(places: list[P], policy: Policy) -> list[P]:
-    """Case 8. Of n regions each keeps the n-th part of its capacity, and a third at most."""
+def unreserved(places: list[P], policy: Policy, sites: Mapping[str, Site]) -> list[P]:
+    """Case 8. Each region keeps the share that the largest has of all their capacity, and a third at most: then the calls of any of
+    them fit into what the others keep. Of n regions of one size that is the n-th part."""
     if not policy.reserve or len(places) < 2:
         return places
-    most = 1.0 - min(RESERVE_MAX, 1.0 / len(places))
+    capacities = [sites[p.region].capacity for p in places]
+    most = 1.0 - min(RESERVE_MAX, max(capacities) / (sum(capacities) or 1))
     kept = [p for p in places if p.load < most]
     if not kept or len(kept) == len(places):
         return places

@@ -9,11 +9,11 @@ from litestar.status_codes import HTTP_200_OK
 from app.calls.policy import check_create, check_log_residency
 from app.calls.shapes import CreateCall, PlacementView
 from app.dependencies import ControlIn, PrincipalIn
-from app.errors import FieldError, Invalid, QuotaExceeded
+from app.errors import FieldError, Invalid, QuotaExceeded, Rate
 from app.placement.advice import next_probes
 from app.placement.choice import estimate
 from app.placement.networks import is_address
-from app.placement.service import FRESH_S, claim_of, of_claims, view
+from app.placement.service import FRESH_S, PROBES_BURST, PROBES_PER_S, claim_of, of_claims, view
 from app.placement.shapes import EstimateView, MatrixView, ProbesRequest, ProbesView, WayView
 from app.placement.sites import open_regions
 
@@ -33,10 +33,11 @@ async def report_probes(
     principal.require("calls:write")
     placer, learning, fleet = control.calls.placer, control.calls.placer.learning, control.fleet.now
     if not placer.asked.take(principal.project_id, control.clock.monotonic_s()):
+        window_s = PROBES_BURST // PROBES_PER_S
         raise QuotaExceeded(
             "This project reports probes too often.",
             fix="Send what a caller measured with its create, once.",
-            retry_after_s=1,
+            rate=Rate(name="probes", quota=PROBES_BURST, window_s=window_s),
         )
     faults = [
         FieldError(pointer=f"/latencies/{i}/region", detail="there is no such region")

@@ -6,6 +6,7 @@ its backend. Decides what is believed when these say different things about one 
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import msgspec
 from app.buckets import Buckets
 from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, PlacementView, PlaceView
 from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
-from app.fleet.view import Fleet
+from app.fleet.view import REFRESH_S, Fleet
 from app.placement.again import NOTHING, Recorded, surer
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
 from app.placement.claimed import Claimed
@@ -30,8 +31,12 @@ from app.placement.policy import policy_of
 from regions.wire import ids
 from regions.wire.measuring import BackendTarget
 
-RETRY_AFTER_S = 2
+FULL_RETRY_AFTER_S = 2
+"""Loads are known anew every second, and calls end all the time."""
+UNKNOWN_RETRY_AFTER_S = 10
+"""Where an operator has to act, or an edge to start: nobody knows when."""
 FRESH_S = 120.0
+PROBES_BURST, PROBES_PER_S = 200, 100
 SERVED_KEPT = 100_000
 
 
@@ -41,7 +46,7 @@ class Placer:
 
     learning: Learning
     claimed: Claimed
-    asked: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
+    asked: Buckets = field(default_factory=lambda: Buckets(burst=PROBES_BURST, per_s=PROBES_PER_S))
     served: OrderedDict[tuple[UUID, int], str] = field(default_factory=OrderedDict)
     chance: random.Random = field(default_factory=random.Random)
 
@@ -224,11 +229,32 @@ def refusal(none: NoPlacement, fleet: Fleet) -> Exception:
         return Unavailable(
             "Every region that may take the call is full.",
             code="temporary-reduced-capacity",
-            retry_after_s=RETRY_AFTER_S,
+            retry_after_s=FULL_RETRY_AFTER_S,
         )
     return Unavailable(
-        "No region that may take the call is healthy.", code="no_healthy_region", retry_after_s=RETRY_AFTER_S
+        "No region that may take the call is healthy.",
+        code="no_healthy_region",
+        retry_after_s=_healthy_in_s(none, fleet),
+        extra={
+            "candidates": [
+                {"region": c.region, "health": c.health, "reason": c.reason} for c in none.candidates
+            ]
+        },
     )
+
+
+def _healthy_in_s(none: NoPlacement, fleet: Fleet) -> int:
+    """When the first edge of a region that is only unhealthy could be trusted again, if it were in order from now on."""
+    unhealthy = {c.region for c in none.candidates if c.reason == "unhealthy"}
+    waits_s = [
+        e.returns_in_s
+        for e in fleet.edges
+        if e.region in unhealthy
+        and e.returns_in_s is not None
+        and e.admin_state == "active"
+        and not e.draining
+    ]
+    return math.ceil(min(waits_s) + REFRESH_S) if waits_s else UNKNOWN_RETRY_AFTER_S
 
 
 def view(placed: Placement) -> PlacementView:

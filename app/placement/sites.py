@@ -16,7 +16,7 @@ HEALTHY = ("healthy", "probation")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One region. `serving`: its edges that are in order, whether they have room or not; `free`: those of them that have;
-    `suspects`: those that take calls in a panic, with room. `load`: calls over capacity of all that are not being drained."""
+    `suspects`: those that take calls in a panic, with room. `load`: calls over `capacity` of all that are not being drained."""
 
     state: RegionState
     serving: bool
@@ -24,6 +24,7 @@ class Site:
     suspects_serving: bool
     suspects: tuple[EdgeState, ...]
     load: float
+    capacity: int = 0
 
     def open_edges(self, *, panic: bool) -> tuple[EdgeState, ...]:
         """Those that can take a call now."""
@@ -60,6 +61,7 @@ def _site(state: RegionState, edges: list[EdgeState]) -> Site:
         suspects_serving=bool(suspects),
         suspects=tuple(e for e in suspects if taken(e) < room(e)),
         load=sum(taken(e) for e in edges) / capacity if capacity else 1.0,
+        capacity=capacity,
     )
 
 

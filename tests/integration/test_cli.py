@@ -34,6 +34,7 @@ NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
 COMMANDS += ("keys revoke", "edges", "move", "listen", "trigger", "replay")
 COMMANDS += tuple(f"webhooks {w}" for w in ("create", "list", "health", "rotate", "delete", "resend"))
+COMMANDS += ("call timeline", "place", "regions matrix")
 COMMANDS += ("drill", "drills", "drills show", "drills stop", "projects create", "projects list")
 COMMANDS += tuple(
     f"{w} {v}" for w in ("regions", "edges") for v in ("cordon", "drain", "evacuate", "progress", "uncordon")
@@ -130,7 +131,18 @@ def test_wrong_arguments(words: str) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("words", ["regions", "events --follow", "keys list", "call --agent ws://h --wav f"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "regions",
+        "events --follow",
+        "keys list",
+        "call --agent ws://h --wav f",
+        "place",
+        "regions matrix",
+        "call timeline call_x",
+    ],
+)
 def test_without_a_server_to_talk_to(words: str) -> None:
     refused(2, "set VOXPLANE_URL and VOXPLANE_API_KEY, or start `voxplane up`", *words.split())
 

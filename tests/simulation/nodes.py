@@ -126,7 +126,7 @@ class Api:
             store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE), appender=appender, vault=vault, keyring=keyring,
             fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
             attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False,
-            placer=Placer(self.learning, Claimed(db), chance=random.Random(world.chance.getrandbits(32))),
+            placer=Placer(self.learning, Claimed(db, clock), chance=random.Random(world.chance.getrandbits(32))),
         )  # fmt: skip
         self.feeds = Feeds(db, vault, clock, hints, horizon)
         self.stopping = asyncio.Event()

@@ -39,9 +39,13 @@ class WrittenCall:
     ticket: str
 
     async def append(self, api: Api, epoch: int, *events: EdgeEvent) -> AppendStatus:
-        """As the owner of that epoch, through that instance."""
+        """As the owner of that epoch, through that instance; again while somebody else has the call locked."""
         run = CallEvents(call=self.id, epoch=epoch, events=list(events))
-        (status,) = await api.control.appender.append(self.owners[epoch - 1], [run])
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                (status,) = await api.control.appender.append(self.owners[epoch - 1], [run])
+                if status.status != "busy":
+                    break
         assert status.status == "durable", status
         return status
 

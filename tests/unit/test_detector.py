@@ -24,6 +24,7 @@ from app.fleet.verdicts import (
     Signals,
     State,
     assess,
+    earliest_s,
     probation_s,
     region_verdict,
     step,
@@ -472,3 +473,28 @@ def test_an_edge_that_flaps_for_an_hour_gets_less_and_less() -> None:
     later = [w for now_s, w in trusted if now_s > 60]
     assert max(later) <= 0.1 and state.flaps > 50
     assert sum(w > 0 for w in later) / len(later) < 0.55
+
+
+@pytest.mark.parametrize(
+    ("verdict", "level", "age_s", "good_for_s", "waits_s"),
+    [
+        ("healthy", "good", 9.0, 9.0, 0.0),
+        ("probation", "good", 0.0, 0.0, 0.0),
+        ("suspect", "good", 9.0, 0.25, 0.75),
+        ("suspect", "good", 0.5, 9.0, 0.5),
+        ("down", "good", 9.0, 0.0, 1.0),
+        ("down", "down", 900.0, 0.0, 1.0),
+        ("suspect", "suspect", 9.0, 0.0, 1.0),
+    ],
+)
+def test_when_an_edge_could_take_calls_again(
+    verdict: str, level: str, age_s: float, good_for_s: float, waits_s: float
+) -> None:
+    found = Assessment(level=level, action="none", case="x")
+    state = State(verdict=verdict)
+    assert earliest_s(state, found, age_s=age_s, good_for_s=good_for_s) == waits_s
+    if verdict in ("suspect", "down") and level == "good":
+        # and the detector keeps to it: not before, and then at once
+        early, due = ({"age_s": age_s + t, "good_for_s": good_for_s + t} for t in (waits_s - 0.01, waits_s))
+        assert step(state, found, **early, may_eject=True) is None
+        assert step(state, found, **due, may_eject=True) is not None

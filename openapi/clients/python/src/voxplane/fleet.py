@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from voxplane.looks import AsyncLooks, Looks
 from voxplane.requests import Json
 
 FLEET_STREAM_PATH = "/admin/v1/events/stream"
@@ -20,7 +21,7 @@ class _AsksLater(Protocol):
     ) -> Any: ...
 
 
-class Fleet:
+class Fleet(Looks):
     def region_health(self: _Asks, region: str) -> Json:
         """Verdict, action, each edge with its signals and what would change it, and the latest transitions."""
         found: Json = self.request("GET", f"/admin/v1/regions/{quote(region, safe='')}/health")
@@ -61,7 +62,7 @@ class Fleet:
         return found
 
 
-class AsyncFleet:
+class AsyncFleet(AsyncLooks):
     async def region_health(self: _AsksLater, region: str) -> Json:
         """See `Fleet.region_health`."""
         found: Json = await self.request("GET", f"/admin/v1/regions/{quote(region, safe='')}/health")

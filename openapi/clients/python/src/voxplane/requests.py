@@ -14,7 +14,7 @@ from voxplane.errors import ApiError
 
 Json = dict[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-REPEATABLE_ENDS = ("/end", "/ticket", "/probes")
+REPEATABLE_ENDS = ("/end", "/ticket", "/probes", "/placements/preview")
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 STREAM_PATH = "/v1/events/stream"
 TIMEOUT_S = 10.0
@@ -148,6 +148,11 @@ def create_call(
 
 def get_call(call_id: str) -> Request:
     return Request("GET", f"/v1/calls/{call_id}")
+
+
+def preview_placement(agent: Json | str, wanted: Json) -> Request:
+    given: Json = {"latencies": None, "max_duration_s": 3600, "idempotency_key": None} | wanted
+    return Request("POST", "/v1/placements/preview", create_call(agent, **given).json)
 
 
 def list_calls(filters: Json, cursor: str | None) -> Request:
