@@ -79,9 +79,11 @@ async def learned(api: Api, network: str, **rtts: float) -> None:
 
 
 async def exchange(api: Api) -> None:
-    """One turn of the worker."""
+    """One turn of the workers."""
     assert api.control.learning.store is not None
-    await api.control.learning.exchange(await api.control.learning.store.now() - timedelta(minutes=1))
+    since = await api.control.learning.store.now() - timedelta(minutes=1)
+    await api.control.learning.exchange(since)
+    await api.control.calls.placer.claimed.read(since)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
