@@ -107,6 +107,9 @@ def region_rows() -> list[dict[str, Any]]:
             "latitude": 0.0,
             "longitude": 0.0,
             "admin_state": "active",
+            "weight": 1.0,
+            "proximity": "",
+            "price_ms": 0.0,
             "version": 1,
         }
         for r in REGIONS

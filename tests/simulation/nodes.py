@@ -33,6 +33,9 @@ from app.log.spool import SpoolFlusher
 from app.log.tail_log import TailLog
 from app.log.tail_sweep import TailSweep
 from app.log.tails import Tails
+from app.placement.claimed import Claimed
+from app.placement.learning import Learning
+from app.placement.service import Placer
 from app.supervisor import Supervisor
 from app.webhooks.delivery import Delivery
 from regions.callers.websocket import CallerListener
@@ -122,6 +125,7 @@ class Api:
             store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE), appender=appender, vault=vault, keyring=keyring,
             fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
             attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False,
+            placer=Placer(Learning(lambda: self.fleet.now, clock), Claimed(db)),
         )  # fmt: skip
         self.feeds = Feeds(db, vault, clock, hints, horizon)
         self.stopping = asyncio.Event()

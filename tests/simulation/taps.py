@@ -5,6 +5,7 @@ Decides nothing of what production does: a tap writes into the `Ledger` and goes
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from app.fleet import uplink as api_uplink
 from app.fleet import view
 from app.log import feeds
 from app.log import spool as app_spool
+from app.placement import service as placement
 from app.webhooks import delivery
 from regions.edge import outbox
 from regions.edge import spool as edge_spool
@@ -85,6 +87,7 @@ def production(world: World, mutation: str) -> Iterator[None]:
         mock.patch.object(Outbox, "fill", filled),
         mock.patch.object(Outbox, "acknowledge", acknowledged),
         mock.patch.object(outbox, "EVENTS_MAX", world.plan.outbox_max),
+        mock.patch.object(placement, "_chance", random.Random(world.plan.seed * 7 + 4)),
         mock.patch.object(Session, "attach", attached),
         mock.patch.object(Session, "take", taken),
         *(mock.patch.object(*pace) for pace in PACE),
