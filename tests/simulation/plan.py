@@ -116,6 +116,8 @@ TRIGGERS = (
     "promoted",
     "asked",
 )
+CALM_SHARE, CALM_COMMANDS, CALM_ENDS_S, CALM_LENGTHS_S = 0.08, 3, 14.0, (2.5, 9.0)
+"""So many seeds have commands alone: only where nothing fails can it be told that a planned move is not heard."""
 LENGTHS_S = (0.3, 0.8, 1.5, 2.5, 3.5, 4.5, 6.0)
 
 KINDS = {
@@ -170,7 +172,10 @@ def draw_plan(seed: int) -> Plan:
         for b in REGIONS[i + 1 :]:
             latency_s[(a, b)] = latency_s[(b, a)] = chance.choice((0.004, 0.02, 0.04, 0.09))
     names = [name for name, _ in machines()]
-    commands, capacity = _commands(seed, len(drawn))
+    calm = random.Random(seed * 19 + 8).random() < CALM_SHARE
+    if calm:
+        drawn, calls = [], tuple(_longer(c) for c in calls)
+    commands, capacity = _commands(seed, len(drawn), calm=calm)
     return Plan(
         seed=seed,
         calls=calls,
@@ -211,7 +216,13 @@ def _call(chance: random.Random, number: int) -> CallPlan:
     )
 
 
-def _commands(seed: int, first: int) -> tuple[tuple[Fault, ...], int]:
+def _longer(call: CallPlan) -> CallPlan:
+    """The same call, which nobody ends before `CALM_ENDS_S`."""
+    last = replace(call.actions[-1], at_s=max(call.actions[-1].at_s, CALM_ENDS_S))
+    return replace(call, actions=(*call.actions[:-1], last), max_duration_s=90)
+
+
+def _commands(seed: int, first: int, *, calm: bool) -> tuple[tuple[Fault, ...], int]:
     """What operators do, and how much room the edges have: of a chance of its own, so that the rest of a seed does not hang on it."""
     chance = random.Random(seed * 11 + 5)
     found = [
@@ -219,7 +230,7 @@ def _commands(seed: int, first: int) -> tuple[tuple[Fault, ...], int]:
             number=first + i,
             kind=chance.choices(list(COMMANDS), list(COMMANDS.values()))[0],
             at_s=0.6 + chance.random() * 4.5,
-            for_s=chance.choice(LENGTHS_S),
+            for_s=chance.choice(CALM_LENGTHS_S if calm else LENGTHS_S),
             target=chance.choice(REGIONS),
             other=chance.choice(("edge", "edge", "region")),
             steps=chance.randrange(12),
@@ -227,7 +238,7 @@ def _commands(seed: int, first: int) -> tuple[tuple[Fault, ...], int]:
             trigger=chance.choice(TRIGGERS) if chance.random() < 0.5 else "",
             delay_s=chance.choice((0.0, 0.02, 0.1, 0.4)),
         )
-        for i in range(chance.choice((0, 0, 1, 1, 2)))
+        for i in range(CALM_COMMANDS if calm else chance.choice((0, 0, 1, 1, 2)))
     ]
     return tuple(found), chance.choice((CAPACITY, CAPACITY, 2, 1))
 
