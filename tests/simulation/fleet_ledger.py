@@ -169,7 +169,7 @@ class FleetLedger:
             left = [
                 s.call for region, edge in world.edges.items()
                 if region == drain["region"] and edge.life.state is RUNNING
-                for s in edge.calls.sessions if s.phase is Phase.OWNING and s.owns()
+                for s in edge.calls.sessions if s.phase is Phase.OWNING and s.owns() and not _refused(s)
             ]  # fmt: skip
             survivors = [
                 r for r, e in world.edges.items()
@@ -179,3 +179,9 @@ class FleetLedger:
             if left and survivors:
                 call = ids.decode(ids.CALL, left[0])
                 world.ledger.check(move_checks.a_drain_ends, call, world.loop.now - since_s, survivors)
+
+
+def _refused(session: Session) -> bool:
+    """None of the grants of its move could be had: the next move is planned when this one is given up, `MOVE_LATE_S` later."""
+    handover = session.moving._handover
+    return handover is not None and handover.failed

@@ -116,7 +116,7 @@ TRIGGERS = (
     "promoted",
     "asked",
 )
-CALM_SHARE, CALM_COMMANDS, CALM_ENDS_S, CALM_LENGTHS_S = 0.08, 3, 14.0, (2.5, 9.0)
+CALM_SHARE, CALM_COMMANDS, CALM_CALLS, CALM_ENDS_S, CALM_LENGTHS_S = 0.08, 3, 4, 14.0, (2.5, 9.0)
 """So many seeds have commands alone: only where nothing fails can it be told that a planned move is not heard."""
 LENGTHS_S = (0.3, 0.8, 1.5, 2.5, 3.5, 4.5, 6.0)
 
@@ -172,9 +172,10 @@ def draw_plan(seed: int) -> Plan:
         for b in REGIONS[i + 1 :]:
             latency_s[(a, b)] = latency_s[(b, a)] = chance.choice((0.004, 0.02, 0.04, 0.09))
     names = [name for name, _ in machines()]
-    calm = random.Random(seed * 19 + 8).random() < CALM_SHARE
+    alone = random.Random(seed * 19 + 8)
+    calm = alone.random() < CALM_SHARE
     if calm:
-        drawn, calls = [], tuple(_longer(c) for c in calls)
+        drawn, calls = [], tuple(_longer(_call(alone, i)) for i in range(CALM_CALLS))
     commands, capacity = _commands(seed, len(drawn), calm=calm)
     return Plan(
         seed=seed,
@@ -240,7 +241,7 @@ def _commands(seed: int, first: int, *, calm: bool) -> tuple[tuple[Fault, ...], 
         )
         for i in range(CALM_COMMANDS if calm else chance.choice((0, 0, 1, 1, 2)))
     ]
-    return tuple(found), chance.choice((CAPACITY, CAPACITY, 2, 1))
+    return tuple(found), chance.choice((2, 2, CAPACITY) if calm else (CAPACITY, CAPACITY, 2, 1))
 
 
 def _fault(chance: random.Random, number: int, calls: int) -> Fault:
