@@ -18,12 +18,16 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.plan import Plan, draw_plan
 from tests.simulation.run import Outcome, run
 from tests.simulation.shrink import shrink
+from tests.simulation.watch_mutations import WATCH_MUTATIONS, watch_with
 from tests.support.engines import running_engines
 
 SEEDS = 2_000
 SEEDS_PER_MUTATION = 2_000
 HISTORIES = 1_000
 HISTORIES_PER_MUTATION = 2_000
+SEEDS_PER_WATCH = 20
+"""Of the log's seeds there are so many to one of the detector's."""
+WATCHES_PER_MUTATION = 100
 TRACE_LINES = 200
 PARTS = ("seeds", "mutations", "agreement")
 
@@ -37,9 +41,12 @@ def main() -> int:
         return replay(int(os.environ["SEED"]))
     good = True
     if only in ("", "seeds"):
-        good &= simulate(int(os.environ.get("SEEDS") or SEEDS))
+        seeds = int(os.environ.get("SEEDS") or SEEDS)
+        good &= simulate(seeds)
+        good &= simulate_detector(max(1, seeds // SEEDS_PER_WATCH))
     if only in ("", "mutations"):
         good &= check_the_checkers()
+        good &= check_the_detectors_checkers()
     if only in ("", "agreement"):
         good &= compare_with_postgres()
     return 0 if good else 1
@@ -75,6 +82,35 @@ def check_the_checkers() -> bool:
             print(f"  {name:8} noticed by seed {seed}: {violation.check} ({mutation.what})", flush=True)
         else:
             print(f"  {name:8} NOT NOTICED in {batch.seeds} seeds: {mutation.what}")
+            good = False
+    return good
+
+
+def simulate_detector(seeds: int) -> bool:
+    """In this process: a world of its own, and a small one."""
+    good, looks, changes = True, 0, 0
+    for seed in range(1, seeds + 1):
+        world = watch_with(seed)
+        looks, changes = looks + world.counts["looks"], changes + world.counts["transitions"]
+        if world.violation is not None:
+            good = False
+            print(f"  detector's seed {seed}: {world.violation.check}: {world.violation.what}")
+            print(f"    {sorted(world.troubles, key=lambda t: t.at_s)}")
+    print(f"\nthe detector: {seeds} seeds, {looks:,} looks, {changes:,} changes of a verdict", flush=True)
+    return good
+
+
+def check_the_detectors_checkers() -> bool:
+    print("\nswitched off in the detector:")
+    good = True
+    for name, mutation in WATCH_MUTATIONS.items():
+        for seed in range(1, WATCHES_PER_MUTATION + 1):
+            violation = watch_with(seed, name).violation
+            if violation is not None:
+                print(f"  {name:8} noticed by seed {seed}: {violation.check} ({mutation.what})", flush=True)
+                break
+        else:
+            print(f"  {name:8} NOT NOTICED in {WATCHES_PER_MUTATION} seeds: {mutation.what}")
             good = False
     return good
 

@@ -206,8 +206,14 @@ def memory_is_in_the_order_of_the_log(ledger: Ledger, call: UUID, told: list[tup
     twice = [t for t in told if told.count(t) > len(places.get(t, [])) > 0]
     if twice:
         return f"a resumed backend was told {twice[0]} {told.count(twice[0])} times"
-    order = [places[t][0] for t in told if t in places]
-    return f"a resumed backend was told the turns of seq {order}" if order != sorted(order) else None
+    at = 0
+    for t in told:
+        # the same words may have been said twice: a backend that was dialled again heard the last of them again
+        later = [seq for seq in places.get(t, ()) if seq > at]
+        if t in places and not later:
+            return f"a resumed backend was told {t}, of seq {places[t]}, behind the turn of seq {at}"
+        at = later[0] if later else at
+    return None
 
 
 def nothing_is_both_stored_and_late(ledger: Ledger, late: set[Any]) -> Broken:

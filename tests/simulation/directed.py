@@ -6,24 +6,45 @@ Drawn seeds find it too, but which of them changes with every pause in productio
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from tests.simulation.plan import REGIONS, Action, CallPlan, Fault, Plan
+from tests.simulation.plan import CAPACITY, REGIONS, Action, CallPlan, Fault, Plan
 
 HOME, NEXT, THIRD = REGIONS
 LATENCY_S = 0.02
 
 
 def plan_for(mutation: str, seed: int = 1) -> Plan:
+    if mutation in _COMMANDS:
+        regions, capacity, commands = _COMMANDS[mutation]
+        return _plan(seed, commands, regions, capacity, ends_s=16.0)
     return _plan(seed, _FAULTS[mutation])
 
 
-def _plan(seed: int, faults: Iterable[Fault]) -> Plan:
-    talk = tuple(Action(at_s=1.0 + 0.25 * i, kind="say", value=f"u{i}") for i in range(20))
-    call = CallPlan(
-        number=0, region=HOME, backend=NEXT, fallback=None, at_s=0.5, actions=(*talk, Action(at_s=6.5, kind="hangup"))
-    )  # fmt: skip
+def _plan(
+    seed: int,
+    faults: Iterable[Fault],
+    regions: tuple[str, ...] = (HOME,),
+    capacity: int = CAPACITY,
+    ends_s: float = 6.5,
+) -> Plan:
     latency_s = {(a, b): LATENCY_S for a in REGIONS for b in REGIONS if a != b}
-    return Plan(seed=seed, calls=(call,), faults=tuple(faults), latency_s=latency_s)
+    calls = tuple(_call(i, region, ends_s) for i, region in enumerate(regions))
+    return Plan(seed=seed, calls=calls, faults=tuple(faults), latency_s=latency_s, capacity=capacity)
+
+
+def _call(number: int, region: str, ends_s: float) -> CallPlan:
+    talk = tuple(Action(at_s=1.0 + 0.25 * i, kind="say", value=f"u{number}-{i}") for i in range(20))
+    return CallPlan(
+        number=number, region=region, backend=NEXT, fallback=None, at_s=0.5 + 0.4 * number,
+        actions=(*talk, Action(at_s=ends_s, kind="hangup")),
+    )  # fmt: skip
+
+
+def _command(number: int, verb: str, at_s: float, for_s: float = 9.0, **more: Any) -> Fault:
+    return Fault(
+        number=number, kind=f"ops.{verb}", at_s=at_s, for_s=for_s, **{"target": HOME, "other": "edge", **more}
+    )
 
 
 def _each(kind: str, times: int, **more: str) -> tuple[Fault, ...]:
@@ -63,4 +84,17 @@ _FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(number=1, kind="cut.replication", at_s=2.0, for_s=0.8),
         Fault(number=2, kind="hooks.down", at_s=1.0, for_s=1.0),
     ),
+}
+
+_COMMANDS: dict[str, tuple[tuple[str, ...], int, tuple[Fault, ...]]] = {
+    # the nearest edge is cordoned before the second call comes
+    "held": ((HOME, HOME, HOME), CAPACITY, (_command(0, "cordon", 0.4), _command(1, "move", 3.0))),
+    # two calls leave, and each of the others has room for one
+    "room": ((HOME, HOME, NEXT, THIRD), 2, (_command(0, "drain", 4.5, amount=0.5),)),
+    # everybody has as much as may be, and an edge dies
+    "full": ((HOME, NEXT, THIRD), 1, (Fault(number=0, kind="edge.crash", at_s=3.0, for_s=4.0, target=HOME),)),
+    # a drain waits for the end of a turn, and is looked at again and again
+    "one_move": ((HOME,), CAPACITY, (_command(0, "drain", 4.5, amount=3.0),)),
+    "make": ((HOME,), CAPACITY, (_command(0, "drain", 4.5, amount=3.0),)),
+    "forced": ((HOME,), CAPACITY, (_command(0, "drain", 3.0, amount=0.5),)),
 }

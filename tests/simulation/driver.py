@@ -20,7 +20,7 @@ from app.connection import CommitUnknown, has_moved
 from app.db import COMMAND_DEADLINE_S, EXPIRE_EVERY_S, POOL_MAX, Role
 from app.primary import CONNECT_DEADLINE_S, NoPrimary
 from tests.simulation.loop import Life
-from tests.simulation.postgres import Cluster, Member, Statement
+from tests.simulation.postgres import COMMIT, Block, Cluster, Member, Statement
 from tests.simulation.tables import Row
 
 CELL = 0
@@ -40,6 +40,7 @@ class Connection:
         self.generation = member.generation
         self.broken = False
         self.statement: Statement | None = None
+        self._block: Block | None = None
         cluster.connections[self] = None
 
     async def fetch(self, text: str, *args: Any, timeout: float | None = None) -> list[Row]:
@@ -59,8 +60,17 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Around reads of one statement: nothing hangs on it."""
-        yield
+        """Reads alone are statements like any other; from the first that locks or writes on they stand or fall together."""
+        block = self._block = Block()
+        try:
+            yield
+            if block.txn is not None:
+                await self._run(COMMIT, (), COMMAND_DEADLINE_S)
+        except BaseException:
+            self.cluster.roll_back(self.member, block)
+            raise
+        finally:
+            self._block = None
 
     async def _run(self, text: str, args: tuple[Any, ...], timeout_s: float) -> list[Row]:
         loop = self.cluster.loop
@@ -83,7 +93,9 @@ class Connection:
                 self.broken = True
                 future.set_exception(TimeoutError())
 
-        statement = self.statement = Statement(self.life, text, args, told, self.generation)
+        statement = self.statement = Statement(
+            self.life, text, args, told, self.generation, block=self._block
+        )
         self.cluster.submit(self.member, statement)
         timer = loop.call_later(timeout_s, late)
         try:

@@ -17,7 +17,7 @@ from regions.wire.events import EdgeEvent
 from regions.wire.uplink import AppendStatus, CallEvents, Events
 from tests.simulation.loop import RUNNING, Life
 from tests.simulation.network import Cut
-from tests.simulation.plan import APIS, REGIONS, Fault, machines
+from tests.simulation.plan import APIS, COMMANDS, LEAVES_S, REGIONS, Fault, machines
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import Edge
@@ -35,8 +35,11 @@ class Faults:
 
     def strike(self, fault: Fault) -> None:
         """Does it, and plans its end."""
-        method: Callable[[Fault], None] = getattr(self, "_" + fault.kind.replace(".", "_"))
         self._world.struck(fault)
+        if fault.kind in COMMANDS:
+            self._world.operator.carry_out(fault)
+            return
+        method: Callable[[Fault], None] = getattr(self, "_" + fault.kind.replace(".", "_"))
         method(fault)
 
     def _later(self, fault: Fault, undo: Callable[..., None], *args: Any) -> None:
@@ -93,7 +96,7 @@ class Faults:
         left.add_done_callback(lambda _: edge.life.kill())
         edge.life.on_death.append(lambda: self._world.network.life_ended(edge.life, silently=False))
         self._world.loop.world_at(
-            self._world.loop.now + max(fault.for_s, 4.0), self._restart_after, fault, edge
+            self._world.loop.now + max(fault.for_s, LEAVES_S), self._restart_after, fault, edge
         )
 
     def _restart_after(self, fault: Fault, edge: Edge) -> None:

@@ -30,7 +30,8 @@ class FleetStatements:
         t.lock(x, "edges", edge)
         row = {
             "id": edge, "region": region, "name": name, "incarnation": incarnation, "public_key": public_key,
-            "media_url": media_url, "http_url": http_url, "capacity_calls": capacity, "admin_state": "active",
+            "media_url": media_url, "http_url": http_url, "capacity_calls": capacity,
+            "admin_state": known["admin_state"] if known else "active",
             "generation": known["generation"] + 1 if known else 0, "calls": 0, "load": "{}", "seen_at": x.now,
             "desired_version": known["desired_version"] if known else 0, "done_version": known["done_version"] if known else 0,
         }  # fmt: skip

@@ -72,6 +72,8 @@ class Ledger:
         """Every call that a create was acknowledged for, and a name for people."""
         self.counts: Counter[str] = Counter()
         self.on_moment: Callable[[str], None] = lambda _: None
+        self.on_word: Callable[[str], None] = lambda _: None
+        """Told of all that is sent to a caller, audio or not."""
         self.living: Callable[[], set[str]] = set
         """The owners whose process has not ended."""
         self._opened: dict[UUID, bytes] = {}

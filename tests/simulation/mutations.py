@@ -7,6 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from app.fleet import view
+from app.fleet.plan import Room
+from regions.edge.calls import Calls
+from regions.edge.handover import Drop, Handover
 from regions.edge.lease import Lease
 from tests.simulation import driver
 
@@ -21,6 +25,21 @@ class Mutation:
     patches: tuple[tuple[Any, str, Any], ...] = ()
     sql: tuple[tuple[str, str], ...] = ()
 
+
+def _forgets(self: Room, call: Any, *, draw: float, pin: str | None = None) -> Any:
+    """`Room.take` that does not count what it gives away."""
+    before = dict(self._edges)
+    found = _take(self, call, draw=draw, pin=pin)
+    self._edges = before
+    return found
+
+
+def _blind(row: Any, judged: Any) -> Any:
+    """`app.fleet.view` that does not see an edge's administrative state."""
+    return _edge_state({**row, "admin_state": "active"}, judged)
+
+
+_take, _edge_state = Room.take, view._edge_state
 
 NOT_STORED = """
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
@@ -76,5 +95,29 @@ MUTATIONS: dict[str, Mutation] = {
     "quorum": Mutation(
         what="a commit whose wait for the standbys was cut short passes for acknowledged",
         patches=((driver, "WARNINGS", False),),
+    ),
+    "held": Mutation(
+        what="new calls and standbys are placed on edges that take none",
+        patches=((view, "_edge_state", _blind),),
+    ),
+    "room": Mutation(
+        what="a plan does not count the places that it gives away",
+        patches=((Room, "take", _forgets),),
+    ),
+    "full": Mutation(
+        what="an edge takes calls that it has no room for",
+        patches=((Calls, "_check_room", lambda self, claims, epoch: None),),
+    ),
+    "one_move": Mutation(
+        what="a call is asked to move while it is being moved",
+        off=frozenset({"one_move"}),
+    ),
+    "make": Mutation(
+        what="an edge that is to let a call go hangs up on its caller at once",
+        patches=((Handover, "tick", lambda self, now_ms, *, boundary: Drop()),),
+    ),
+    "forced": Mutation(
+        what="a move waits for the end of a turn beyond its deadline, and no turn ends",
+        patches=((Handover, "goes", lambda self, now_ms, *, boundary: False),),
     ),
 }

@@ -14,10 +14,13 @@ from app.calls.service import CREATE_ROUTE, Calls
 from app.calls.shapes import AgentRequest, CreateCall, LatencyRequest
 from app.calls.store import CallStore
 from app.connection import DATABASE_ERRORS
+from app.draining import Draining
 from app.errors import VoxplaneError
 from app.fleet.beats import Beats
 from app.fleet.desired import Commands
+from app.fleet.drain_shapes import MoveRequest
 from app.fleet.edge_access import EdgeAccess
+from app.fleet.policy import takes_first
 from app.fleet.store import FleetStore
 from app.fleet.uplink import Uplink
 from app.fleet.view import FleetView
@@ -76,7 +79,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ATTACH_WITHIN_S = 20
-CAPACITY = 50
 PATIENCE_S = 2.0
 """The reconciler's, shorter than in production so that a seed sees it at work."""
 
@@ -128,10 +130,16 @@ class Api:
             attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False,
             placer=Placer(self.learning, Claimed(db, clock), chance=random.Random(world.chance.getrandbits(32))),
         )  # fmt: skip
+        self.draining = Draining.of(db, self.calls)
         self.feeds = Feeds(db, vault, clock, hints, horizon)
         self.stopping = asyncio.Event()
         self.beats = Beats(self.store)
-        self.parts = {"appender": appender, "keyring": keyring, "hints": hints}
+        self.parts = {
+            "appender": appender,
+            "keyring": keyring,
+            "hints": hints,
+            "orders": self.draining.orders,
+        }
         chance = random.Random(world.chance.getrandbits(32))
         delivery = Delivery(
             db,
@@ -153,6 +161,7 @@ class Api:
         )
         reconciler = Reconciler(self.overdue, commands, appender, patience_s=PATIENCE_S)
         self.supervisor.add("calls.reconciler", reconciler.worker)
+        self.supervisor.add("fleet.drains", self.draining.worker.worker)
         self.supervisor.add("webhooks", delivery.worker)
         self.supervisor.start()
         name = self.machine.name
@@ -208,7 +217,20 @@ class Api:
                         fixtures.EDGES[body.region], UUID(body.incarnation), b"", body
                     )
                     await self.fleet.refresh()
+                    edge = self.fleet.now.edge(edge_id)
+                    if edge is not None and not takes_first(self.fleet.now, edge):
+                        await self.store.add_command(edge_id, "drain", None, {})
                     return ids.encode(ids.EDGE, edge_id)
+                case ("operate", str(verb), "edge", str(target), float(within_s)):
+                    await self.draining.operators.edge(verb, target, within_s)
+                    return None
+                case ("operate", str(verb), "region", str(target), float(within_s)):
+                    await self.draining.operators.region(verb, target, within_s)
+                    return None
+                case ("move", str(call_id), int(within_s)):
+                    wanted = MoveRequest(within_s=within_s)
+                    await self.draining.moves.move(fixtures.PRINCIPAL, parse(ids.CALL, call_id), wanted)
+                    return None
         except VoxplaneError as error:
             if error.status < 500:
                 raise ApiError(error.status, {"code": error.code}) from None
@@ -275,7 +297,7 @@ class Edge:
             name="edge-1",
             control_urls=("https://api",),
             data=folder,
-            capacity_calls=CAPACITY,
+            capacity_calls=world.plan.capacity,
         )
         self.lives = 0
         self.life: Life
@@ -351,7 +373,7 @@ class Edge:
         )
         body = RegisterRequest(
             name="edge-1", region=self.region, incarnation=identity.incarnation, listeners=listeners,
-            capacity_calls=CAPACITY, public_key="",
+            capacity_calls=self.settings.capacity_calls, public_key="",
         )  # fmt: skip
         pause_s = 0.2
         while True:

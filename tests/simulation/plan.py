@@ -13,6 +13,9 @@ REGIONS = ("us-east", "eu-west", "ap-south")
 APIS = 2
 ACTIVE_S = 9.0
 """Callers and faults are done by then."""
+LEAVES_S = 4.0
+"""An edge that leaves in order is away for so long at least."""
+CAPACITY = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class Plan:
     ttl_s: float = 2.0
     hints_lost: float = 0.0
     outbox_max: int = 2_000
+    capacity: int = CAPACITY
+    """Calls that an edge has room for."""
 
     def keep(self, faults: set[int], calls: set[int]) -> Plan:
         return replace(
@@ -111,6 +116,8 @@ TRIGGERS = (
     "promoted",
     "asked",
 )
+CALM_SHARE, CALM_COMMANDS, CALM_CALLS, CALM_ENDS_S, CALM_LENGTHS_S = 0.08, 3, 4, 14.0, (2.5, 9.0)
+"""So many seeds have commands alone: only where nothing fails can it be told that a planned move is not heard."""
 LENGTHS_S = (0.3, 0.8, 1.5, 2.5, 3.5, 4.5, 6.0)
 
 KINDS = {
@@ -144,6 +151,8 @@ KINDS = {
     "impostor": 4,
     "rewriter": 4,
 }
+COMMANDS = {"ops.drain": 6, "ops.evacuate": 2, "ops.cordon": 2, "ops.move": 4, "ops.contradict": 3}
+"""An operator's. They are drawn beside the faults, and are none: nobody is excused by them."""
 _KINDS = list(KINDS)
 _WEIGHTS = list(KINDS.values())
 
@@ -163,10 +172,16 @@ def draw_plan(seed: int) -> Plan:
         for b in REGIONS[i + 1 :]:
             latency_s[(a, b)] = latency_s[(b, a)] = chance.choice((0.004, 0.02, 0.04, 0.09))
     names = [name for name, _ in machines()]
+    alone = random.Random(seed * 19 + 8)
+    calm = alone.random() < CALM_SHARE
+    if calm:
+        drawn, calls = [], tuple(_longer(_call(alone, i)) for i in range(CALM_CALLS))
+    commands, capacity = _commands(seed, len(drawn), calm=calm)
     return Plan(
         seed=seed,
         calls=calls,
-        faults=tuple(drawn),
+        faults=(*drawn, *commands),
+        capacity=capacity,
         latency_s=latency_s,
         offsets_s={name: chance.uniform(-10, 10) for name in names if chance.random() < 0.4},
         rates={name: 1 + chance.uniform(-0.002, 0.002) for name in names if chance.random() < 0.4},
@@ -200,6 +215,33 @@ def _call(chance: random.Random, number: int) -> CallPlan:
         doubled=chance.random() < 0.2,
         max_duration_s=4 if chance.random() < 0.05 else 90,
     )
+
+
+def _longer(call: CallPlan) -> CallPlan:
+    """The same call, which nobody ends before `CALM_ENDS_S`."""
+    last = replace(call.actions[-1], at_s=max(call.actions[-1].at_s, CALM_ENDS_S))
+    return replace(call, actions=(*call.actions[:-1], last), max_duration_s=90)
+
+
+def _commands(seed: int, first: int, *, calm: bool) -> tuple[tuple[Fault, ...], int]:
+    """What operators do, and how much room the edges have: of a chance of its own, so that the rest of a seed does not hang on it."""
+    chance = random.Random(seed * 11 + 5)
+    found = [
+        Fault(
+            number=first + i,
+            kind=chance.choices(list(COMMANDS), list(COMMANDS.values()))[0],
+            at_s=0.6 + chance.random() * 4.5,
+            for_s=chance.choice(CALM_LENGTHS_S if calm else LENGTHS_S),
+            target=chance.choice(REGIONS),
+            other=chance.choice(("edge", "edge", "region")),
+            steps=chance.randrange(12),
+            amount=chance.choice((0.0, 0.5, 1.0, 3.0)),
+            trigger=chance.choice(TRIGGERS) if chance.random() < 0.5 else "",
+            delay_s=chance.choice((0.0, 0.02, 0.1, 0.4)),
+        )
+        for i in range(CALM_COMMANDS if calm else chance.choice((0, 0, 1, 1, 2)))
+    ]
+    return tuple(found), chance.choice((2, 2, CAPACITY) if calm else (CAPACITY, CAPACITY, 2, 1))
 
 
 def _fault(chance: random.Random, number: int, calls: int) -> Fault:

@@ -26,6 +26,8 @@ from tests.simulation.tables import Blocked, Row, Tables, Txn, Write
 LOCK_TIMEOUT_S = 2.0
 STATEMENT_TIMEOUT_S = 5.0
 ASK_AGAIN_S = 0.25
+IDLE_TIMEOUT_S = 5.0
+COMMIT = "commit"
 WATCH_EVERY_S = 0.25
 NOTICE_S = 0.2
 """How long a primary that was stopped goes on before it finds that it is one no more."""
@@ -55,6 +57,16 @@ class Statement:
     done: bool = False
     lock_timer: Any = None
     commit: Commit | None = None
+    block: Block | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """A transaction of several statements: one from the first that locks or writes. They do not see each other's writes; none of
+    production's needs to. `over`: it came to nothing, and everything that follows in it fails."""
+
+    txn: Txn | None = None
+    over: bool = False
 
 
 class Wire(Protocol):
@@ -191,13 +203,23 @@ class Cluster:
         if member.generation != statement.generation or not member.primary:
             self._break(statement, 0.001)
             return
-        tables = member.tables
-        txn = tables.begin(member.now())
+        tables, block = member.tables, statement.block
+        if block is not None and (block.over or (statement.text == COMMIT and block.txn is None)):
+            self._answer(member, statement, pg.InFailedSQLTransactionError("the transaction is over"))
+            return
+        began = block is None or block.txn is None
+        txn = tables.begin(member.now()) if block is None or block.txn is None else block.txn
+        kept = len(txn.writes)
+        txn.now = member.now()
         try:
-            rows = self.statements.run(statement.text, tables, txn, statement.args)
+            commits = statement.text == COMMIT
+            rows = [] if commits else self.statements.run(statement.text, tables, txn, statement.args)
         except Blocked as blocked:
-            tables.next_xid -= 1
-            self._let_go(member, txn)
+            if began:
+                tables.next_xid -= 1
+                self._let_go(member, txn)
+            else:
+                del txn.writes[kept:]
             member.waiting.setdefault(blocked.lock, []).append(statement)
             if statement.lock_timer is None:
                 statement.lock_timer = self.loop.deliver_at(
@@ -206,6 +228,13 @@ class Cluster:
             return
         if statement.lock_timer is not None:
             statement.lock_timer.cancel()
+        if block is not None and not commits and (txn.writes or txn.locks):
+            if began:
+                self._begin_block(member, statement, block, txn)
+            self._answer(member, statement, rows)
+            return
+        if block is not None:
+            block.over = True
         if not txn.writes and not txn.locks:
             self._let_go(member, txn)
             self._answer(member, statement, rows)
@@ -230,6 +259,28 @@ class Cluster:
         for standby in self.members:
             if standby is not member:
                 self._ship(member, standby)
+
+    def _begin_block(self, member: Member, statement: Statement, block: Block, txn: Txn) -> None:
+        """The server ends it where its client dies, or says nothing for long."""
+        block.txn = txn
+        statement.client.on_death.append(lambda: self.roll_back(member, block))
+        self.loop.deliver_at(
+            self.loop.now + IDLE_TIMEOUT_S, member.life, self._roll_back, member, member.tables, block
+        )
+
+    def roll_back(self, member: Member, block: Block) -> None:
+        """The client gives up, or is gone: the server hears of it, where it is not cut off."""
+        if block.txn is not None and not block.over:
+            self.loop.deliver_at(
+                self.loop.now + WATCH_EVERY_S / 5, member.life, self._roll_back, member, member.tables, block
+            )
+
+    def _roll_back(self, member: Member, tables: Tables, block: Block) -> None:
+        if block.over or block.txn is None:
+            return
+        block.over = True
+        if member.tables is tables:
+            self._let_go(member, block.txn)
 
     def _lock_timeout(self, member: Member, statement: Statement) -> None:
         for waiting in member.waiting.values():

@@ -23,6 +23,7 @@ from tests.simulation.loop import Life, SimLoop
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.network import Network
 from tests.simulation.nodes import DATABASE_ERRORS, Api, Edge
+from tests.simulation.operators import Operator
 from tests.simulation.plan import ACTIVE_S, APIS, REGIONS, Fault, Plan, machines
 from tests.simulation.postgres import Cluster
 from tests.simulation.statements import Statements
@@ -91,7 +92,7 @@ def run(plan: Plan, *, mutation: str = "", trace: bool = False) -> Outcome:
 def _build(plan: Plan, loop: SimLoop, ledger: Ledger, off: frozenset[str]) -> World:
     chance = random.Random(plan.seed * 3 + 2)
     network = Network(loop, random.Random(plan.seed * 5 + 3), plan.latency_s)
-    places = [*machines(), *((f"caller-{c.number}", c.region) for c in plan.calls)]
+    places = [*machines(), ("operator", REGIONS[-1]), *((f"caller-{c.number}", c.region) for c in plan.calls)]
     known = {
         name: Machine(
             loop, name, region, offset_s=plan.offsets_s.get(name, 0.0), rate=plan.rates.get(name, 1.0)
@@ -118,6 +119,7 @@ def _story(world: World) -> None:
     world.cluster.on_durable = world.committed
     world.cluster.on_promotion = world.ledger.promoted
     world.cluster.on_events = lambda: world.ledger.moment("committing")
+    world.ledger.on_word = world.fleet.spoke
     world.ledger.living = lambda: {e.owner for e in world.edges.values() if e.life.alive}
     for server in world.valkeys.servers.values():
         server.on_tail = world.ledger.tail
@@ -128,6 +130,7 @@ def _story(world: World) -> None:
         world.apis[f"api-{i}"] = Api(world, world.machines[f"api-{i}"])
     for region in REGIONS:
         world.edges[region] = Edge(world, world.machines[f"edge-{region}"], _folder)
+    world.operator = Operator(world, world.machines["operator"])
     world.reader = Reader(world, world.machines["reader"])
     for call in plan.calls:
         name = f"caller-{call.number}"

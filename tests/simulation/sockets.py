@@ -237,8 +237,10 @@ class CallerTransport(Transport):
         self._ledger = ledger
 
     def send(self, msg_type: WSMsgType, message: bytes) -> None:
+        session = self.listener._session
+        if session is not None:
+            self._ledger.on_word(session.call)
         if msg_type == WSMsgType.BINARY:
-            session = self.listener._session
             self._ledger.speaks(ids.decode(ids.CALL, session.call), session.epoch, "audio to its caller")
         super().send(msg_type, message)
 

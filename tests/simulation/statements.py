@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.calls import overdue
-from app.calls.store import CREATE_CALLS, GRANT_EPOCHS, SELECT_CALL, SELECT_MADE
+from app.calls import moves, overdue
+from app.calls.store import CREATE_CALLS, GRANT_EPOCHS, SELECT_CALL, SELECT_CALLS, SELECT_MADE
+from app.fleet import drain_store
 from app.fleet import store as fleet_store
 from app.fleet import view as fleet_view
 from app.log import append as log_append
 from app.log import facts, feeds, horizon, tail_log, tail_sweep
 from app.webhooks import claims, settle
 from tests.simulation.delivery_statements import DeliveryStatements
+from tests.simulation.drain_statements import DrainStatements
 from tests.simulation.fleet_statements import FleetStatements
 from tests.simulation.overdue_statements import OverdueStatements
 from tests.simulation.read_statements import ReadStatements
@@ -21,7 +23,7 @@ from tests.simulation.tables import Row, Tables, Txn
 Handler = Callable[..., list[Row]]
 
 
-class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliveryStatements):
+class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliveryStatements, DrainStatements):
     """`off`: checks that are switched off. `grace_s`, `claim_s`: the reconciler's and a delivery's, shorter than in production so
     that a seed sees their end."""
 
@@ -58,6 +60,17 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             claims.POSTPONE: self.postpone,
             claims.CLAIM: self.claim,
             settle.SETTLE: self.settle,
+            drain_store.LOCK: self.lock_commands,
+            drain_store.SELECT_RUNNING: self.select_running,
+            drain_store.SET_REGION: self.set_region,
+            drain_store.SET_EDGE: self.set_edge,
+            drain_store.START: self.start_drain,
+            drain_store.CHANGE: self.change_drain,
+            drain_store.END: self.end_drain,
+            drain_store.CLAIM: self.claim_drain,
+            drain_store.RELEASE: self.release_drain,
+            drain_store.SETTLE: self.settle_moves,
+            drain_store.MOVE: self.move_calls,
         }
         reads: dict[str, Handler] = {
             SELECT_CALL: self.select_call,
@@ -73,7 +86,18 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             tail_sweep.SELECT_LIVE: self.select_live,
             fleet_view.SELECT_REGIONS: lambda t, x: list(t.rows["regions"].values()),
             fleet_view.SELECT_EDGES: self.select_edges,
-            fleet_view.SELECT_COMING: lambda t, x: [],
+            fleet_view.SELECT_COMING: self.select_coming,
+            drain_store.SELECT_NEWEST: self.select_newest,
+            drain_store.SELECT_OPEN: self.select_open,
+            drain_store.COUNT_CALLS: self.count_calls,
+            drain_store.COUNT_OPEN: self.count_open,
+            drain_store.SELECT_LEAVING: self.select_leaving,
+            drain_store.RESERVED: self.reserved,
+            drain_store.SELECT_MOVE: self.select_move,
+            drain_store.SELECT_MOVES: self.select_granted,
+            drain_store.PROGRESS: self.select_progress,
+            moves.SELECT_MODES: self.select_modes,
+            SELECT_CALLS: self.select_calls,
             fleet_store.SELECT_EDGE_BY_ID: self.select_edge,
             fleet_store.SELECT_COMMANDS: self.select_commands,
             overdue.SELECT_OVER: self.select_over,

@@ -44,7 +44,7 @@ class Tables:
             name: {}
             for name in (
                 "calls", "events", "by_origin", "by_key", "late", "deliveries", "idempotency", "edges", "desired", "horizon",
-                "webhooks", "regions", "attempts", "overdue", "denials",
+                "webhooks", "regions", "attempts", "overdue", "denials", "drains", "moves",
             )
         }  # fmt: skip
         self.feed: list[tuple[int, int, int]] = []

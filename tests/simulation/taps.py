@@ -12,10 +12,13 @@ from unittest import mock
 
 import structlog
 
+from app.calls.moves import Moves
+from app.fleet import drain_worker, view
 from app.fleet import uplink as api_uplink
-from app.fleet import view
+from app.fleet.view import FleetView
 from app.log import feeds
 from app.log import spool as app_spool
+from app.placement import service as placement
 from app.webhooks import delivery
 from regions.edge import outbox
 from regions.edge import spool as edge_spool
@@ -36,6 +39,7 @@ PACE: tuple[tuple[Any, str, Any], ...] = (
     (client_caller, "TICK_S", 0.05),
     (view, "REFRESH_S", 1.0),
     (api_uplink, "POLL_S", 2.0),
+    (drain_worker, "POLL_S", 2.0),
     (delivery, "POLL_S", 1.0),
     (feeds, "POLL_S", 2.0),
     (app_spool, "EVERY_S", 1.5),
@@ -50,6 +54,8 @@ def production(world: World, mutation: str) -> Iterator[None]:
     ledger, loop = world.ledger, world.loop
     add, fill, acknowledge = Outbox.add, Outbox.fill, Outbox.acknowledge
     attach, take = Session.attach, Session.take
+    refresh, place = FleetView._refresh, placement.Placer.place
+    plan_drain, place_move = drain_worker.plan_drain, Moves._place
 
     def owner() -> str:
         edge = world.edges[loop.current.machine.region]
@@ -74,11 +80,34 @@ def production(world: World, mutation: str) -> Iterator[None]:
     def attached(self: Session, *args: Any) -> None:
         ledger.renews(ids.decode(ids.CALL, self.call), self.epoch)
         attach(self, *args)
+        world.fleet.owns(loop.current.machine.region)
 
     def taken(self: Session, *args: Any) -> None:
         ledger.renews(ids.decode(ids.CALL, self.call), self.epoch)
         ledger.say(owner(), f"takes {ledger.name_of(ids.decode(ids.CALL, self.call))} at e{self.epoch}")
+        world.fleet.takes(self, args[3].from_epoch, args[4])
         take(self, *args)
+        world.fleet.owns(loop.current.machine.region)
+
+    async def refreshed(self: FleetView) -> None:
+        held = world.fleet.held()
+        await refresh(self)
+        world.fleet.saw(self.now, held & world.fleet.held())
+
+    def placed(self: Any, project: Any, body: Any, fleet: Any, *args: Any, **more: Any) -> Any:
+        found = place(self, project, body, fleet, *args, **more)
+        world.fleet.placed(fleet, found.edges)
+        return found
+
+    def planned(fleet: Any, calls: Any, **more: Any) -> Any:
+        found = plan_drain(fleet, calls, **more)
+        world.fleet.planned(fleet, more["reserved"], [*found.ask, *found.force])
+        return found
+
+    def move_placed(self: Any, call: Any, wanted: Any, reserved: Any) -> Any:
+        found = place_move(self, call, wanted, reserved)
+        world.fleet.placed(self._calls.fleet.now, found)
+        return found
 
     patches = [
         mock.patch.object(Outbox, "add", added),
@@ -87,6 +116,10 @@ def production(world: World, mutation: str) -> Iterator[None]:
         mock.patch.object(outbox, "EVENTS_MAX", world.plan.outbox_max),
         mock.patch.object(Session, "attach", attached),
         mock.patch.object(Session, "take", taken),
+        mock.patch.object(FleetView, "_refresh", refreshed),
+        mock.patch.object(placement.Placer, "place", placed),
+        mock.patch.object(drain_worker, "plan_drain", planned),
+        mock.patch.object(Moves, "_place", move_placed),
         *(mock.patch.object(*pace) for pace in PACE),
     ]
     if mutation:

@@ -20,11 +20,12 @@ from regions.wire.ids import uuid7
 from tests.simulation import checks
 from tests.simulation.clocks import WALL_BASE_S, Machine
 from tests.simulation.customers import Backend, CallerNode
+from tests.simulation.fleet_ledger import FleetLedger
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import RUNNING, Life, SimLoop
 from tests.simulation.network import Network
 from tests.simulation.nodes import Api, Edge
-from tests.simulation.plan import Fault, Plan
+from tests.simulation.plan import COMMANDS, LEAVES_S, Fault, Plan
 from tests.simulation.postgres import Cluster
 from tests.simulation.valkey import Valkeys
 from voxplane.watch import State
@@ -58,13 +59,22 @@ class World:
     struck_faults: set[int] = field(default_factory=set)
     hooks: Any = None
     reader: Any = None
+    operator: Any = None
     strange: int = 0
+    troubled_until_s: float = 0.0
+    fleet: FleetLedger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fleet = FleetLedger(self)
 
     # -------------------------------------------------------------------------------------------------- faults
 
     def struck(self, fault: Fault) -> None:
         self.ledger.say("FAULT", str(fault))
         self.struck_faults.add(fault.number)
+        if fault.kind not in COMMANDS:
+            lasts_s = max(fault.for_s, LEAVES_S) if fault.kind == "edge.leave" else fault.for_s
+            self.troubled_until_s = max(self.troubled_until_s, self.loop.now + lasts_s)
         for name in (f"caller-{c.number}" for c in self.plan.calls):
             self.covered[(fault.kind, self.state_of(name))] += 1
 
@@ -79,6 +89,10 @@ class World:
         self.troubles[name] -= 1
         if self.troubles[name] <= 0:
             self.disturbed_s[name] = self.loop.now
+
+    def calm_s(self) -> float:
+        """For how long nothing has been wrong anywhere; below zero while something is."""
+        return self.loop.now - self.troubled_until_s
 
     def sound_since(self, name: str) -> float:
         return self.disturbed_s.get(name, 0.0)
@@ -128,6 +142,7 @@ class World:
         """What can be seen at any time: who is without an edge, and for how long."""
         now = self.loop.now
         self.loop.world_at(now + MONITOR_EVERY_S, self.monitor)
+        self.fleet.monitor()
         for node in self.callers.values():
             caller = node.caller
             unserved = (
@@ -162,6 +177,7 @@ class World:
 
     def committed(self, commit: Any) -> None:
         self.ledger.committed(commit)
+        self.fleet.committed(commit)
         for table, _, row in commit.writes:
             if table == "events" and row["source_key"] == "reconcile":
                 owners = [
@@ -184,6 +200,7 @@ class World:
         return (
             len(self.struck_faults) == len(self.plan.faults)
             and not any(self.troubles.values())
+            and not self.operator.busy
             and all(node.done for node in self.callers.values())
         )
 
@@ -193,6 +210,8 @@ class World:
     def waiting(self) -> list[str]:
         """What is not done yet, in words."""
         found = [f"{n.machine.name} is at work" for n in self.callers.values() if not n.done]
+        if self.operator.busy:
+            found.append("the operator has commands to take back")
         for edge in self.edges.values():
             if not edge.life.alive or not hasattr(edge, "calls"):
                 found.append(f"{edge.machine.name} is away")
