@@ -114,3 +114,10 @@ def test_no_history_takes_an_epoch_twice_or_goes_back(history: list[tuple[str, i
             elif isinstance(action, AskTicket):
                 asked += 1
     assert taken == sorted(taken)
+
+
+def test_the_reason_why_the_owner_was_left_outlives_a_standby_that_is_gone_as_well() -> None:
+    watch = Watch([1, 2, 3], 1, 0.0)
+    assert watch.closed(10.0) == [Take(2, "closed")]
+    assert watch.failed(2, 20.0) == [Take(3, "refused")]
+    assert watch.left_for == "closed"

@@ -225,7 +225,7 @@ class AsyncCaller:
             self._links.spawn(prepared.tell(self._standing.take(reason)))
             return
         self._links.drop(prepared)
-        self._standbys[epoch] = self._link(epoch, "take", "closed" if reason == "planned" else reason)
+        self._standbys[epoch] = self._link(epoch, "take", self._watch.left_for)
 
     def _let_go(self, epoch: int) -> None:
         self._links.drop(self._standbys.pop(epoch, None))

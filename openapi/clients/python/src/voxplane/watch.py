@@ -85,7 +85,9 @@ class Watch:
     def __init__(
         self, epochs: list[int], epoch: int, now_ms: float, draw: Callable[[], float] = lambda: 0.0
     ) -> None:
-        """`draw`: a number from 0 to 1, another one each time."""
+        """`draw`: a number from 0 to 1, another one each time. `left_for`: why the last owner was left, whatever has become of the
+        takes since."""
+        self.left_for = "closed"
         self._epochs = sorted(epochs)
         self._draw = draw
         self.state = State.ATTACHED
@@ -228,6 +230,7 @@ class Watch:
 
     def _take(self, reason: str, now_ms: float) -> list[Action]:
         self.state = State.TAKING
+        self.left_for = reason
         self._lost_ms = now_ms
         prepared, answered = self._prepared, self._answered
         self._prepared, self._answered = None, False
