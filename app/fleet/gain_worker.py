@@ -66,6 +66,7 @@ class GainWorker:
         self._moves = moves
         self._fleet = fleet
         self._learning = learning
+        self._lately = learning.listen()
         self._hints = hints
         self._clock = clock
         self._sought = sought
@@ -84,7 +85,7 @@ class GainWorker:
 
     async def round(self) -> int:
         """One window. How many calls have been asked to move."""
-        heard = self._learning.lately.take()
+        heard = self._lately.take()
         rows: dict[tuple[UUID, int], Rows] = {}
         moved = 0
         regions = sorted({region for _, region in heard})

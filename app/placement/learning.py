@@ -62,7 +62,7 @@ class Learning:
     history: History = field(default_factory=History)
     whole: History = field(default_factory=lambda: History(LOOKED_AT_MAX, WHOLE_REGIONS))
     profiles: Profiles = NONE
-    lately: Lately = field(default_factory=Lately)
+    _listeners: list[Lately] = field(default_factory=list)
     _witness: Witness = field(default_factory=Witness)
     _legs: dict[tuple[str, str, str], Leg] = field(default_factory=dict)
     _legs_at_s: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -128,6 +128,11 @@ class Learning:
             if leg.kind == "mesh" and leg.region in regions and leg.target in regions
         ]  # fmt: skip
 
+    def listen(self) -> Lately:
+        """What is heard of networks from now on, for one reader that takes it every now and then."""
+        self._listeners.append(Lately())
+        return self._listeners[-1]
+
     def serves(self, target: BackendTarget) -> None:
         """A call has named this backend: its distance matters. The `HOSTS_MAX` newest do."""
         self._hosts[target.host] = target
@@ -153,7 +158,8 @@ class Learning:
                 self._witness.dropped += 1
                 continue
             if 0.0 < seen.rtt_ms <= RTT_MS_MAX:
-                self.lately.report(network.number, region, seen.rtt_ms)
+                for lately in self._listeners:
+                    lately.report(network.number, region, seen.rtt_ms)
             for number in (network.number, *network.wider):
                 self._witness.report(number, region, seen.rtt_ms, now_s)
         for way in measured.mesh:
