@@ -19,7 +19,7 @@ from tests.simulation.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
 CLEAN = range(1, 21)
-TRIES = 3
+TRIES = 4
 
 
 @pytest.mark.parametrize("seed", CLEAN)

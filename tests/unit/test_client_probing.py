@@ -112,7 +112,8 @@ async def test_the_nearest_come_first_and_no_round_trip_is_less_than_it_is(tmp_p
         assert measured is not None
         # the edge has seen each nonce come back, over the same ways
         assert measured.callers[0].rtt_ms >= 10.0
-        assert measured.callers[0].samples == 3 * SAMPLES
+        # the last one of each socket may end with it
+        assert 3 * (SAMPLES - 1) <= measured.callers[0].samples <= 3 * SAMPLES
         assert probing.gate.refused.total() == 0
 
 
