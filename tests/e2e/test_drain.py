@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -210,7 +211,7 @@ async def test_everything_is_restarted_one_after_the_other_and_nobody_notices(de
                     failed.append(error)
                 await asyncio.sleep(0.05)
 
-        async with talking(client, backend, "us-east") as talks:
+        async with talking(client, backend, "us-east") as talks, stalled() as stall:
             asking = asyncio.create_task(customer())
             for name, region in deployment.regions.items():
                 region.edge.send_signal(signal.SIGTERM)
@@ -226,11 +227,35 @@ async def test_everything_is_restarted_one_after_the_other_and_nobody_notices(de
             for talk in talks:
                 assert not talk.caller.lost and talk.caller.gaps
                 assert {g.reason for g in talk.caller.gaps} == {"planned"}
-                moves = len(talk.caller.gaps)
-                assert len(talk.ends.lost_up) <= moves and len(talk.ends.lost_down) <= moves
+                # a frame for each move; on a machine that kept this very loop waiting, as many as were due meanwhile
+                most = len(talk.caller.gaps) * (1 + int(stall.worst_s / 0.02))
+                assert len(talk.ends.lost_up) <= most and len(talk.ends.lost_down) <= most
         for talk in talks:
             events = await told(client, talk.id)
             assert check_events(await client.get_call(talk.id), events) == []
+
+
+@dataclass(slots=True)
+class Stall:
+    """The longest that this process was kept from running when it was due."""
+
+    worst_s: float = 0.0
+
+
+@asynccontextmanager
+async def stalled() -> AsyncIterator[Stall]:
+    stall, loop = Stall(), asyncio.get_running_loop()
+
+    def look(due_s: float) -> None:
+        nonlocal handle
+        stall.worst_s = max(stall.worst_s, loop.time() - due_s)
+        handle = loop.call_at(loop.time() + 0.02, look, loop.time() + 0.02)
+
+    handle = loop.call_soon(look, loop.time())
+    try:
+        yield stall
+    finally:
+        handle.cancel()
 
 
 async def restored(deployment: Deployment) -> None:
