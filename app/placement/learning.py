@@ -69,6 +69,7 @@ class Learning:
     _new_legs: dict[tuple[str, str, str], Leg] = field(default_factory=dict)
     _hosts: OrderedDict[str, BackendTarget] = field(default_factory=OrderedDict)
     _rich: int = 0
+    _has_read: bool = False
 
     # ------------------------------------------------------------------------------------------------ what is asked
 
@@ -230,8 +231,10 @@ class Learning:
     async def _read(self, since: datetime) -> datetime:
         assert self.store is not None
         now = await self.store.now()
-        recent = max(since, now - timedelta(seconds=OVERLAP_S + 2 * FLUSH_S))
+        # the first time all values have just been loaded; afterwards none may be passed over, however long the database was away
+        recent = since if self._has_read else max(since, now - timedelta(seconds=OVERLAP_S + 2 * FLUSH_S))
         self._learn(await self.store.new_values(recent))
+        self._has_read = True
         for leg in await self.store.new_legs(since):
             self._keep(leg)
         return now - timedelta(seconds=OVERLAP_S)
