@@ -47,12 +47,17 @@ EVENT_TYPES: dict[str, EventType] = {
         EventType(name="call.reconnected", sources=_E),
         EventType(name="call.moved", sources=_E),
         EventType(name="call.drilled", sources=_C),
+        EventType(name="call.quality", sources=_E),
         EventType(name="call.ended", sources=_EC),
         EventType(name="agent.connected", sources=_E),
         EventType(name="agent.disconnected", sources=_E),
+        EventType(name="agent.hung_up", sources=_E, content=True),
         EventType(name="turn.started", sources=_E),
         EventType(name="turn.ended", sources=_EP, content=True),
         EventType(name="turn.interrupted", sources=_E, content=True),
+        EventType(name="turn.false_interruption", sources=_E),
+        EventType(name="turn.answered", sources=_E),
+        EventType(name="turn.budget_exceeded", sources=_E),
         EventType(name="speech.started", sources=_E),
         EventType(name="speech.stopped", sources=_E),
         EventType(name="playback.started", sources=_E),
@@ -86,6 +91,11 @@ class EndReason(StrEnum):
     EDGE_LOST = "edge_lost"
     CANCELED = "canceled"
     EDGE_SHUTDOWN = "edge_shutdown"
+    RESOLVED = "resolved"
+    IDLE = "idle"
+    CALLER_SILENT = "caller_silent"
+    MONOLOGUE = "monologue"
+    ERASED = "erased"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

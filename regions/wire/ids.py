@@ -14,11 +14,14 @@ from functools import lru_cache
 from uuid import UUID
 
 __all__ = [
+    "AUDIT",
     "CALL",
     "DRILL",
     "EDGE",
+    "ERASURE",
     "EVENT",
     "KEY",
+    "PERSON",
     "PROJECT",
     "REPLAY",
     "WEBHOOK",
@@ -31,11 +34,14 @@ __all__ = [
     "uuid7",
 ]
 
+AUDIT = "aud"
 CALL = "call"
 EVENT = "evt"
 DRILL = "drill"
+ERASURE = "era"
 EDGE = "edge"
 KEY = "key"
+PERSON = "person"
 PROJECT = "prj"
 REPLAY = "rpl"
 WEBHOOK = "whk"

@@ -25,11 +25,17 @@ import msgspec
 SUBPROTOCOL = "voxplane.media.v1"
 PROBE_SUBPROTOCOL = "voxplane.probe.v1"
 MEDIA_PATH = "/v1/media"
+WEBRTC_PATH = "/v1/webrtc"
+TWILIO_PATH = "/v1/twilio"
+"""Of the media listener, for callers that speak Twilio Media Streams; the ticket may follow."""
 HEADER = struct.Struct("!BBHQII")
 HEADER_BYTES = HEADER.size
 AUDIO = 1
 FLAG_FILLER = 0x01
 """Not the agent's: the sound that a caller hears while there is no backend. It has no utterance."""
+
+FLAG_SILENCE = 0x02
+"""20 ms of silence, without samples: between those who have agreed on it (`Attach.dtx`)."""
 
 FRAME_MS = 20
 TICK_MS = 100
@@ -41,6 +47,13 @@ LEASE_MS = 3_000
 TEXT_BYTES_MAX = 128 * 1024
 BINARY_BYTES_MAX = HEADER_BYTES + 48_000 * 2 // 5
 SNAPSHOT_BYTES_MAX = 64 * 1024
+
+
+def attach_url(listener: str) -> str:
+    """Where a caller attaches at an edge. A grant names the listener by the kind of its caller: ``ws(s)://`` for one over WebSocket,
+    ``http(s)://`` for one over WebRTC."""
+    return listener + (WEBRTC_PATH if listener.startswith("http") else MEDIA_PATH)
+
 
 Encoding = Literal["pcm16", "mulaw"]
 SAMPLE_RATES = (8_000, 16_000, 24_000, 48_000)
@@ -71,6 +84,7 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `mode`: ``attach`` (the first time, epoch of the primary), ``prepare`` (load the call, do nothing else; a `Take`
     follows on this socket, or it is closed), ``take`` (prepare and take at once), ``resume`` (same owner and epoch
     after a broken socket). Another socket that attaches at the same epoch replaces this one. `reason`: of a ``take``, as in `Take`.
+    `dtx`: silence goes without samples, both ways (`FLAG_SILENCE`).
     """
 
     ticket: str
@@ -80,6 +94,7 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sample_rate: int = 16_000
     resume: Resume | None = None
     reason: Literal["silent", "closed", "refused"] = "closed"
+    dtx: bool = False
 
 
 class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="take"):
@@ -99,6 +114,12 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Dtmf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="dtmf"):
     digit: str
     stamp: int = 0
+
+
+class Talk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="talk"):
+    """The button of a caller whose turns are ``push_to_talk``: pressed, or let go. A socket that closes lets it go."""
+
+    on: bool
 
 
 class Hangup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="hangup"):
@@ -145,14 +166,17 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True, tag="attached"):
     lease_ms: int = LEASE_MS
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
-    """Sent when nothing else was for `TICK_MS`."""
+class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
+    """Sent when nothing else was for `TICK_MS`; over WebRTC also beside the audio, which carries neither. `at`: what of the agent's
+    was sent last."""
 
     stamp: int
+    at: Position | None = None
 
 
 class Clear(msgspec.Struct, frozen=True, kw_only=True, tag="clear"):
-    """Drop what is buffered and not played yet. `at` is the exact position that the edge had sent to."""
+    """Drop what is buffered and not played yet. `at` is the exact position that the edge had sent to. The same utterance may go on
+    afterwards, from what the caller says that it has played: it was no interruption."""
 
     stamp: int
     at: Position
@@ -219,7 +243,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     next_epoch: int | None = None
 
 
-FromCaller = Attach | Take | Alive | Dtmf | Hangup | Ready | Moved
+FromCaller = Attach | Take | Alive | Dtmf | Talk | Hangup | Ready | Moved
 ToCaller = (
     Prepared | Attached | Tick | Clear | Snapshot | Acked | Notice | Ticket | Move | Go | Ended | Refused
 )

@@ -68,8 +68,9 @@ class CallSnapshot(msgspec.Struct, kw_only=True):
     """Everything a standby needs. `epoch`/`acked_n`: up to where the log was known to be durable.
 
     `turns` already contain what `unacked` says. `playing`: the agent utterance in progress and the text announced for it,
-    with the places of its words, so that the successor can write what was heard. `answered_at_ms`: 0 until answered.
-    `elapsed_ms`: how long the call had lasted when this was sealed; its maximum duration is counted by it.
+    with the places of its words, so that the successor can write what was heard; `playing_id`: the backend's own name for it.
+    `answered_at_ms`: 0 until answered. `elapsed_ms`: how long the call had lasted when this was sealed; its maximum duration is
+    counted by it.
     """
 
     call: str
@@ -81,6 +82,7 @@ class CallSnapshot(msgspec.Struct, kw_only=True):
     playing: Position = Position()
     playing_text: str = ""
     playing_words: list[Word] = []
+    playing_id: str = ""
     utterance: int = 0
     answered_at_ms: int = 0
     elapsed_ms: int = 0

@@ -11,6 +11,8 @@ a fleet key with AES-256-GCM, bound to the call's id.
 from __future__ import annotations
 
 import base64
+import binascii
+from functools import lru_cache
 
 import jwt
 import msgspec
@@ -19,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 TICKET_TYP = "vx-ticket+jwt"
-_jws = jwt.PyJWS(algorithms=["EdDSA"])
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 TICKET_AUDIENCE = "voxplane.edge"
 TICKET_ISSUER = "voxplane"
 TICKET_BYTES_MAX = 32 * 1024
@@ -37,7 +39,8 @@ class TicketError(Exception):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, rename={"epoch": "e", "incarnation": "i"}):
-    """One epoch for one (edge, incarnation). `url` is the edge's media listener, ``ws(s)://host:port``."""
+    """One epoch for one (edge, incarnation). `url` is the listener of the edge that the call's kind of
+    caller attaches to: ``ws(s)://host:port``, over WebRTC ``http(s)://host:port``."""
 
     epoch: int
     edge: str
@@ -55,14 +58,56 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent_s: float = 20.0
 
 
+DIALECT_RATES_HZ: dict[str, tuple[int, ...]] = {
+    "twilio": (8_000,),
+    "teler": (8_000, 16_000),
+    "exotel": (8_000, 16_000, 24_000),
+    "native": (16_000, 8_000, 24_000, 48_000),
+}
+"""The dialects, and the rates of audio in each, the default first."""
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The customer's AI backend, as the call asked for it. `parameters` reach it as `start.customParameters`."""
+    """The customer's AI backend, as the call asked for it. `parameters` reach it as `start.customParameters`. `sample_rate` in Hz;
+    0: the dialect's own."""
 
     url: str
     dialect: str = "twilio"
+    sample_rate: int = 0
     parameters: dict[str, str] = {}
     fallback_url: str | None = None
     reconnect: Reconnect = Reconnect()
+
+
+class EndWhen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """After how many seconds a call ends by itself; 0: never. See `regions.edge.endings`."""
+
+    idle_s: float = 0.0
+    silence_s: float = 0.0
+    monologue_s: float = 0.0
+
+
+class Turns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the caller's turns are found, and what its voice does to the agent's. `docs/reference/turns.md` has the bounds.
+
+    `mode`: ``auto``, ``push_to_talk`` or ``off``. `start_ms`: so much voice is speech; `end_ms`: so much silence ends a turn, up to
+    `end_ms_max` for a speaker who needs it. `barge_in`: ``two_step``, ``immediate`` or ``off``; `barge_in_ms`: so much speech over
+    the agent cancels it, in two steps.
+    """
+
+    mode: str = "auto"
+    start_ms: int = 60
+    end_ms: int = 320
+    end_ms_max: int = 1_000
+    barge_in: str = "two_step"
+    barge_in_ms: int = 200
+
+
+class AgentSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """With which the upgrade of the backend's socket is signed. `until_s`: until when, in Unix seconds; 0: there is no end."""
+
+    secret: str
+    until_s: int = 0
 
 
 class MovedFor(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +125,8 @@ class MovedFor(msgspec.Struct, frozen=True, kw_only=True):
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only edges read. `snapshot_key`: 32 bytes, base64url. `local_targets`: the backend may be on loopback or `ws://`.
     `from_number`, `to_number`: who calls whom, as the create said; the backend is told. `moved_for`: in a
-    ticket for a move."""
+    ticket for a move. `end_when` and `turns`: left out where all is by default. `latency_budget`: milliseconds by stage, and
+    ``total``. `secrets`: the newest first. `trace`: the call's `traceparent`, where it is traced."""
 
     agent: Agent
     snapshot_key: str
@@ -88,6 +134,11 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_number: str = ""
     to_number: str = ""
     moved_for: MovedFor | None = None
+    end_when: EndWhen = EndWhen()
+    latency_budget: dict[str, float] = {}
+    turns: Turns = Turns()
+    secrets: list[AgentSecret] = []
+    trace: str = ""
 
 
 class Claims(
@@ -121,7 +172,11 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return _b64(data).decode()
+
+
+def _b64(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_URL_SAFE)
 
 
 def unb64(text: str) -> bytes:
@@ -152,9 +207,18 @@ def unseal(text: str, *, keys: dict[str, bytes], bound_to: str) -> bytes:
 
 def sign(claims: Claims, *, kid: str, key: Ed25519PrivateKey) -> str:
     """A compact JWS (RFC 7515) over the claims."""
-    return _jws.encode(
-        msgspec.json.encode(claims), key, algorithm="EdDSA", headers={"kid": kid, "typ": TICKET_TYP}
-    )
+    signed = _header(kid) + b"." + _b64(msgspec.json.encode(claims))
+    return (signed + b"." + _b64(key.sign(signed))).decode()
+
+
+@lru_cache(maxsize=16)
+def _header(kid: str) -> bytes:
+    """The same for every ticket that a key signs."""
+    return _b64(msgspec.json.encode({"alg": "EdDSA", "kid": kid, "typ": TICKET_TYP}))
+
+
+UNREADABLE = (jwt.PyJWTError, RecursionError, UnicodeError)
+"""What the library raises for what is no token; JSON may be nested deeper than it can read."""
 
 
 def read(token: str, *, keys: dict[str, Ed25519PublicKey]) -> Claims:
@@ -165,7 +229,7 @@ def read(token: str, *, keys: dict[str, Ed25519PublicKey]) -> Claims:
         )
     try:
         header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError:
+    except UNREADABLE:
         raise TicketError(
             "malformed", "this is not a ticket", "send the ticket as POST /v1/calls returned it"
         ) from None
@@ -188,7 +252,7 @@ def read(token: str, *, keys: dict[str, Ed25519PublicKey]) -> Claims:
             options={"verify_exp": False, "verify_iat": False, "require": ["exp", "iat", "sub", "jti"]},
         )
         return msgspec.convert(payload, Claims)
-    except (jwt.PyJWTError, msgspec.ValidationError):
+    except (*UNREADABLE, msgspec.ValidationError):
         raise TicketError(
             "forged", "the ticket's signature or claims are not ours", "use the ticket as it was issued"
         ) from None

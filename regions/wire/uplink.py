@@ -29,14 +29,22 @@ REGISTER_TYP = "vx-enrol+jwt"
 """`typ` of the enrolment token: signed by the control plane, for one region, single use, at most 5 minutes."""
 EDGE_TOKEN_TYP = "vx-edge+jwt"
 """`typ` of the tokens an enrolled edge signs itself (EdDSA), at most 60 s, single use."""
+EDGE_REVOKED = "edge_revoked"
+"""The code of the problem that such an edge is answered with: it will not be let in again, whatever it holds."""
+EDGE_KEY_RETIRED = "edge_key_retired"
+"""The code of the problem that a token is answered with whose key was replaced, and holds no more."""
+EDGE_KEY_TYP = "vx-edge-key+jwt"
+"""`typ` of what proves that an edge has the new key it names: the claims of an edge token, signed with that key."""
 EDGE_TOKEN_AUDIENCE = "voxplane.control"
 
 
 class EdgeListeners(msgspec.Struct, frozen=True, kw_only=True):
-    """The two listeners of an edge, as callers reach them: ``ws(s)://host:port`` and ``http(s)://host:port``, no path."""
+    """The two listeners of an edge, as callers reach them: ``ws(s)://host:port`` and ``http(s)://host:port``, no path. `webrtc`: the
+    second one takes callers over WebRTC."""
 
     media_url: str
     http_url: str
+    webrtc: bool = False
 
 
 class RegisterRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +102,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit_defaults=True):
     """`lapsed`: calls of which this edge has let go because their caller was not heard any more; said for some minutes.
+    `not_taken`: calls that were to be moved and have stayed, for none of the grants could be had; by the first epoch of the move,
+    and said for as long as it is so.
     `draining`: it was told to stop, and hands over by closing what is still here in `drain_left_s`. `stopped`: nothing is left
     here, and this is the last."""
 
@@ -103,14 +113,16 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", omit
     drain_left_s: float = 0.0
     stopped: bool = False
     lapsed: list[Held] = []
+    not_taken: list[Held] = []
 
 
-class CallEvents(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of one owner's events, `n` ascending without a gap."""
+class CallEvents(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of one owner's events, `n` ascending without a gap. `trace`: the `traceparent` of the ownership, where it is traced."""
 
     call: str
     epoch: int
     events: list[EdgeEvent]
+    trace: str = ""
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True, tag="events"):
@@ -152,6 +164,14 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     cut: list[Cut] = []
 
 
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, tag="new_key"):
+    """From now on this is the edge's key (raw Ed25519, base64url): said where `Welcome.new_keys` allows it, again until it is
+    answered, and the same after a reconnect. `proof`: a token of the type `EDGE_KEY_TYP`, signed with it."""
+
+    public_key: str
+    proof: str
+
+
 # --- control plane to edge -------------------------------------------------------------------------------------
 
 
@@ -170,13 +190,31 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
-    """The answer to `Hello`. `alive_s`: the control plane will say something at least this often; 0: it promises nothing."""
+    """The answer to `Hello`. `alive_s`: the control plane will say something at least this often; 0: it promises nothing.
+    `new_keys`: it knows what to do with a `NewKey`."""
 
     generation: int
     heartbeat_s: float
     keys: Keys
     redis_url: str | None = None
     alive_s: float = 0.0
+    new_keys: bool = False
+
+
+class KeyWanted(msgspec.Struct, frozen=True, kw_only=True, tag="key_wanted"):
+    """An operator wants this edge to have another key. Said when the uplink opens and when it is asked, until there is one.
+    `asked_at_ms`: by the control plane's clock; who hears the same again has heard it."""
+
+    asked_at_ms: int
+
+
+class KeyTaken(msgspec.Struct, frozen=True, kw_only=True, tag="key_taken"):
+    """The answer to a `NewKey`. `taken`: it is the edge's key, in the log's database; sign with it. Else nothing has changed, and
+    `detail` says why."""
+
+    public_key: str
+    taken: bool
+    detail: str = ""
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
@@ -215,7 +253,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     end of a turn, in `body.within_ms` at the latest), ``ticket`` (a call: hand its caller `body.ticket`, whose standbys are better
     than those it has; nothing where it is missing), ``stay`` (a call: the move that began with `body.epoch` is off; without it,
     any is), ``cut`` (a call: if you own it at `body.epoch`, treat it as if you had died; `body.how`: ``closed`` or ``silent``),
-    ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
+    ``hangup`` (a call: its backend has ended it over REST; end it if you own it at `body.epoch`, the socket numbered `body.socket` is
+    the one that you have with the backend, and your clock does not show more than `body.until_ms`; empty where it has come too
+    late), ``drain`` (send who attaches first to its standby), ``undrain``. Idempotent."""
 
     version: int
     kind: str
@@ -238,8 +278,8 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     fix: str = ""
 
 
-FromEdge = Hello | Heartbeat | Events | Volatile | Done | Observed | Measured
-ToEdge = Welcome | Keys | Ack | Desired | Alive | Neighbours | Measure | Goodbye
+FromEdge = Hello | Heartbeat | Events | Volatile | Done | Observed | Measured | NewKey
+ToEdge = Welcome | Keys | Ack | Desired | Alive | Neighbours | Measure | KeyWanted | KeyTaken | Goodbye
 
 from_edge_decoder = msgspec.json.Decoder(FromEdge)
 to_edge_decoder = msgspec.json.Decoder(ToEdge)
