@@ -1,43 +1,45 @@
-"""Hears when the caller starts and stops to speak: WebRTC's detector behind an energy floor, with a short memory. No I/O."""
+"""Whether 20 ms of the caller's are a voice: the port, and WebRTC's detector behind it. No I/O.
+
+What speaks for how long, and what follows from it, is decided in `turns`.
+"""
 
 from __future__ import annotations
 
 import audioop
+from typing import Protocol
 
 import webrtcvad
 
-from regions.media.codecs import FRAME_MS, RATE_HZ
+from regions.media.codecs import RATE_HZ
+from regions.media.level import BOUND_MIN
+from regions.media.turns import Sound
 
-FLOOR_RMS = 220
-AGGRESSIVENESS = 3
+AGGRESSIVENESS = 2
+"""Of 0 to 3. At 3 it takes up to 60 ms longer to hear that a voice has begun, and Silero is there for what is none."""
+PROBABILITY = 0.7
+"""What its word counts for."""
+
+
+class VoiceDetector(Protocol):
+    """One call's. `feed` takes the frames of its audio in order, each once, 20 ms of PCM16 at 8 kHz, and answers at once; what it
+    knows may be some milliseconds old. `close`: nothing is fed any more; may be said twice."""
+
+    def feed(self, pcm: bytes) -> Sound: ...
+    def close(self) -> None: ...
 
 
 class VoiceGate:
-    """`feed` one 20 ms frame of PCM16 at 8 kHz; it answers ``started`` after `start_ms` of voice, ``stopped`` after
-    `stop_ms` without. A frame counts as voice when both the energy and the detector say so."""
+    """WebRTC's detector, behind an energy floor. It says yes or no, and is never quite sure."""
 
-    __slots__ = ("_quiet", "_start", "_stop", "_vad", "_voiced", "speaking")
+    __slots__ = ("_vad",)
 
-    def __init__(self, *, start_ms: int = 60, stop_ms: int = 300) -> None:
+    def __init__(self) -> None:
         self._vad = webrtcvad.Vad(AGGRESSIVENESS)
-        self._start = max(1, start_ms // FRAME_MS)
-        self._stop = max(1, stop_ms // FRAME_MS)
-        self._voiced = 0
-        self._quiet = 0
-        self.speaking = False
 
-    def feed(self, pcm: bytes) -> str | None:
-        if audioop.rms(pcm, 2) >= FLOOR_RMS and self._vad.is_speech(pcm, RATE_HZ):
-            self._voiced += 1
-            self._quiet = 0
-        else:
-            self._quiet += 1
-            if self._quiet > 1:
-                self._voiced = 0
-        if not self.speaking and self._voiced >= self._start:
-            self.speaking = True
-            return "started"
-        if self.speaking and self._quiet >= self._stop:
-            self.speaking = False
-            return "stopped"
-        return None
+    def feed(self, pcm: bytes) -> Sound:
+        rms = audioop.rms(pcm, 2)
+        voice = rms >= BOUND_MIN and self._vad.is_speech(pcm, RATE_HZ)
+        return Sound(voice, PROBABILITY if voice else 0.0, rms)
+
+    def close(self) -> None:
+        return
