@@ -7,6 +7,7 @@ hung up; anything else, a lost connection too, is a crash, after which the call 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,19 @@ import structlog
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from regions.agents.dial import Dial, DialError, dial
-from regions.agents.twilio import AgentClear, AgentMark, AgentMedia, AgentText, TwilioDialect, decode
+from regions.agents.dialect import (
+    AgentAudio,
+    AgentClear,
+    AgentHangup,
+    AgentMark,
+    AgentSilence,
+    AgentText,
+    AgentUtterance,
+    Dialect,
+    Start,
+)
+from regions.edge.line import Carried
+from regions.media.silence import SilenceDiscard
 from regions.wire.ticket import Agent
 
 log = structlog.get_logger()
@@ -49,36 +62,63 @@ class AgentEvents(Protocol):
     to the backend but the goodbye: a process that was stopped goes on in the middle of what it did."""
 
     def owns(self) -> bool: ...
-    def on_audio(self, ulaw: bytes) -> None: ...
+    def on_audio(self, samples: bytes) -> None:
+        """In the format of the dialect."""
+        ...
+
     def on_mark(self, name: str) -> None: ...
-    def on_clear(self) -> None: ...
+    def on_clear(self, chunk: bytes | None) -> None:
+        """Takes back what is not played yet; only of one chunk, where it is named."""
+        ...
+
     def on_text(self, type_: str, data: bytes) -> None: ...
+    def on_utterance(self, id_: str, offset_ms: int) -> None:
+        """What follows is another utterance, or the rest of one."""
+        ...
+
+    def on_hangup(self, reason: str) -> None:
+        """The backend ends the call, once what it has said is heard."""
+        ...
+
     def on_closed(self, connection: AgentConnection, ending: Ending) -> None: ...
 
 
 class AgentConnection:
     """`fallback`: whether the second URL was the one that answered. `said`: something has come of it."""
 
-    def __init__(self, events: AgentEvents, dialect: TwilioDialect, *, dial: Dial = dial) -> None:
+    def __init__(
+        self,
+        events: AgentEvents,
+        dialect: Dialect,
+        *,
+        dial: Dial = dial,
+        signed: Callable[[str], Mapping[str, str]] = lambda _url: {},
+        carried: Carried | None = None,
+    ) -> None:
+        """`signed`: the headers with which a URL is dialled. `carried`: counts what goes over it."""
         self._events: AgentEvents | None = events
+        self._signed = signed
+        self._carried = carried or Carried()
         self._dialect = dialect
+        self._audio_kind = WSMsgType.BINARY if dialect.binary else WSMsgType.TEXT
         self._dial = dial
         self._transport: WSTransport | None = None
         self._listener: _Listener | None = None
-        self.speaks_text = False
+        self.speaks_text = dialect.speaks_text
+        self._discard: SilenceDiscard | None = None
         self.fallback = False
         self.said = False
 
     async def open(
         self,
         agent: Agent,
-        parameters: dict[str, str],
+        start: Start,
         *,
         local_targets: bool,
         tls: ssl.SSLContext,
         hurry: bool = False,
     ) -> None:
-        """Dials `url`, then `fallback_url`; sends `connected` and `start`. Raises the `DialError` of the last one tried. `hurry`:
+        """Dials `url`, then `fallback_url`; sends the dialect's opening. Raises the `DialError` of the last one tried. `hurry`:
         somebody waits, and the second URL is not kept waiting for long."""
         urls = [agent.url, agent.fallback_url] if agent.fallback_url else [agent.url]
         for i, url in enumerate(urls):
@@ -101,8 +141,9 @@ class AgentConnection:
                 raise DialError("lapsed", "the call has gone while its backend was dialled")
             self.fallback = i > 0
             self._transport = transport
-            transport.send(WSMsgType.TEXT, self._dialect.connected())
-            transport.send(WSMsgType.TEXT, self._dialect.start(parameters))
+            for message in self._dialect.opening(start):
+                self._carried.out_bytes += len(message)
+                transport.send(WSMsgType.TEXT, message)
             return
 
     async def _connect(
@@ -117,6 +158,7 @@ class AgentConnection:
             deadline_s=deadline_s,
             silent_s=silent_s,
             tls=tls,
+            headers=self._signed(url),
         )
         if listener.over:
             transport.disconnect(False)
@@ -127,8 +169,19 @@ class AgentConnection:
     def up(self) -> bool:
         return self._transport is not None
 
-    def send_media(self, ulaw: bytes) -> None:
-        self._send(self._dialect.media(ulaw))
+    def send_audio(self, frame: bytes, *, voice: bool | None = True) -> None:
+        """20 ms in the format of the dialect. `voice`: the caller is heard to speak; None: nobody listens for that."""
+        discard = self._discard
+        if discard is None:
+            self._send(self._dialect.audio(frame), self._audio_kind)
+            return
+        before = discard.discarded_frames
+        for part in discard.frame(frame, voice=voice):
+            if isinstance(part, int):
+                self._send(self._dialect.text("silence", {"ms": part}))
+            else:
+                self._send(self._dialect.audio(part), self._audio_kind)
+        self._carried.saved_bytes += (discard.discarded_frames - before) * len(frame)
 
     def send_mark(self, name: str) -> None:
         self._send(self._dialect.mark(name))
@@ -147,36 +200,45 @@ class AgentConnection:
         transport, self._transport = self._transport, None
         if transport is not None:
             if stop:
-                transport.send(WSMsgType.TEXT, self._dialect.stop())
+                if last := self._dialect.stop():
+                    transport.send(WSMsgType.TEXT, last)
                 transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
         transport = self._transport
-        if transport is None or self._events is None or not self._events.owns():
+        if not message or transport is None or self._events is None or not self._events.owns():
             return
         if transport.underlying_transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             log.warning("agent.does_not_read")
             self.lost(Ending(clean=False, why="does_not_read"))
             transport.disconnect(False)
             return
-        transport.send(WSMsgType.TEXT, message)
+        self._carried.out_bytes += len(message)
+        transport.send(kind, message)
 
-    def received(self, listener: _Listener, message: bytes) -> None:
+    def received(self, listener: _Listener, message: bytes, *, binary: bool) -> None:
         events = self._events
         if events is None or listener is not self._listener:
             return
         self.said = True
-        match decode(message):
-            case AgentMedia(ulaw):
-                events.on_audio(ulaw)
+        self._carried.in_bytes += len(message)
+        match self._dialect.read(message, binary=binary):
+            case AgentAudio(samples):
+                events.on_audio(samples)
             case AgentText(type_, data):
                 self.speaks_text = True
                 events.on_text(type_, data)
             case AgentMark(name):
                 events.on_mark(name)
-            case AgentClear():
-                events.on_clear()
+            case AgentClear(chunk):
+                events.on_clear(chunk)
+            case AgentUtterance(id_, offset_ms):
+                events.on_utterance(id_, offset_ms)
+            case AgentSilence(discard):
+                self._discard = SilenceDiscard(self._dialect.format) if discard else None
+            case AgentHangup(reason):
+                events.on_hangup(reason)
 
     def closed(self, listener: _Listener, ending: Ending) -> None:
         """A socket is gone. One that was never in use, or is not any more, was seen to where it was dialled."""
@@ -196,14 +258,17 @@ class _Listener(WSListener):
     def __init__(self, connection: AgentConnection) -> None:
         self._connection = connection
         self._parts = bytearray()
+        self._binary = False
         self._ending = LOST
         self.over = False
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            if kind != WSMsgType.CONTINUATION:
+                self._binary = kind == WSMsgType.BINARY
             if frame.fin and not self._parts:
-                self._connection.received(self, frame.get_payload_as_bytes())
+                self._connection.received(self, frame.get_payload_as_bytes(), binary=self._binary)
                 return
             self._parts += frame.get_payload_as_bytes()
             if len(self._parts) > MESSAGE_BYTES_MAX:
@@ -212,7 +277,7 @@ class _Listener(WSListener):
             elif frame.fin:
                 message = bytes(self._parts)
                 self._parts.clear()
-                self._connection.received(self, message)
+                self._connection.received(self, message, binary=self._binary)
         elif kind == WSMsgType.CLOSE:
             self.over = True
             payload = frame.get_payload_as_bytes()

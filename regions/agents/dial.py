@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from picows import WSError, WSListener, WSTransport, ws_connect
@@ -43,9 +44,10 @@ class Dial(Protocol):
         deadline_s: float,
         silent_s: float,
         tls: ssl.SSLContext,
+        headers: Mapping[str, str],
     ) -> WSTransport:
-        """An open WebSocket whose events go to a listener that was made for it. One that sends nothing for half of `silent_s` is
-        asked by a ping, and has the other half to answer: then it is lost. Raises `DialError`."""
+        """An open WebSocket, asked for with these headers, whose events go to a listener that was made for it. One that sends
+        nothing for half of `silent_s` is asked by a ping, and has the other half to answer: then it is lost. Raises `DialError`."""
         ...
 
 
@@ -57,13 +59,20 @@ async def dial(
     deadline_s: float,
     silent_s: float,
     tls: ssl.SSLContext,
+    headers: Mapping[str, str] = MappingProxyType({}),
     connected: Connected = lambda _host, _ms: None,
 ) -> WSTransport:
     """Resolves, filters every address, connects to the first one; no redirects. Raises `DialError`."""
     try:
         async with asyncio.timeout(deadline_s):
             return await _dial(
-                url, listener, local_targets=local_targets, silent_s=silent_s, tls=tls, connected=connected
+                url,
+                listener,
+                local_targets=local_targets,
+                silent_s=silent_s,
+                tls=tls,
+                headers=headers,
+                connected=connected,
             )
     except TimeoutError:
         raise DialError("timeout", f"the backend did not answer within {deadline_s:g} s") from None
@@ -76,6 +85,7 @@ async def _dial(
     local_targets: bool,
     silent_s: float,
     tls: ssl.SSLContext,
+    headers: Mapping[str, str],
     connected: Connected,
 ) -> WSTransport:
     loop = asyncio.get_running_loop()
@@ -101,7 +111,7 @@ async def _dial(
             enable_auto_ping=True,
             auto_ping_idle_timeout=silent_s / 2,
             auto_ping_reply_timeout=silent_s / 2,
-            extra_headers={"Host": target.authority},
+            extra_headers={"Host": target.authority, **headers},
         )
     except (WSError, OSError) as error:
         _hang_up(ready)

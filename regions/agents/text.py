@@ -19,6 +19,7 @@ T = TypeVar("T")
 TEXT_CHARS_MAX = 5_000
 NAME_CHARS_MAX = 256
 WORDS_MAX = 1_000
+STAGES_MAX = 32
 VOLATILE_BYTES_MAX = 8 * 1024
 DEPTH_MAX = 64
 """Of objects and lists in each other. What is read here is read and written again by many, each on a stack of its own."""
@@ -61,6 +62,10 @@ class Said(msgspec.Struct, frozen=True):
     words: list[Word]
 
 
+class _Timing(msgspec.Struct):
+    stages: dict[str, float] = {}
+
+
 class ToolAsked(msgspec.Struct, frozen=True):
     """`tool.called` and `tool.result`. `key`: under which the tool's result is found again, where the backend gave one."""
 
@@ -80,6 +85,7 @@ class Asked(msgspec.Struct, frozen=True):
 _said = msgspec.json.Decoder(_Said)
 _asked = msgspec.json.Decoder(_Asked)
 _tool = msgspec.json.Decoder(_Tool)
+_timing = msgspec.json.Decoder(_Timing)
 
 
 def said(data: bytes) -> Said:
@@ -87,6 +93,12 @@ def said(data: bytes) -> Said:
     read = _read(_said, data)
     words = [Word(_plain(w.word[:NAME_CHARS_MAX]), _offset_ms(w)) for w in read.words[:WORDS_MAX]]
     return Said(read.role, _plain(read.text[:TEXT_CHARS_MAX]), words)
+
+
+def timing(data: bytes) -> dict[str, float]:
+    """`turn.timing`: milliseconds by stage, such as `stt_ms`; the names without their unit. Raises `Unreadable`."""
+    read = _read(_timing, data)
+    return {name.removesuffix("_ms"): ms for name, ms in list(read.stages.items())[:STAGES_MAX]}
 
 
 def tool_asked(data: bytes) -> ToolAsked:
