@@ -19,10 +19,16 @@ import structlog
 
 from regions.agents.connection import AgentConnection, AgentEvents, Ending
 from regions.agents.dial import DialError
+from regions.agents.dialect import Cut, Start
 from regions.agents.redial import Redial
-from regions.agents.twilio import TwilioDialect, conversation_parameter, sid
-from regions.edge.clock import lease_ms
+from regions.agents.signing import upgrade_headers
+from regions.agents.speaking import dialect_of
+from regions.edge.call_trace import handed_on
+from regions.edge.clock import lease_ms, wall_ms
 from regions.edge.context import EdgeContext
+from regions.edge.line import Carried
+from regions.edge.speech import Awaited
+from regions.wire.sids import sid, socket_number
 from regions.wire.snapshot import Turn
 from regions.wire.ticket import Claims, Sealed
 
@@ -47,6 +53,19 @@ class Dialled:
     away_ms: int = 0
     fallback: bool = False
     code: str = ""
+
+    @property
+    def tried(self) -> dict[str, object]:
+        """What the log says of one that came to nothing."""
+        return {"detail": self.code, "attempts": self.attempts, "away_ms": self.away_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The conversation, and the utterance whose rest is awaited."""
+
+    turns: list[Turn]
+    awaited: Awaited | None = None
 
 
 class DialEvents(AgentEvents, Protocol):
@@ -76,31 +95,40 @@ class AgentLeg:
         self._claims = claims
         self._epoch = epoch
         self._sealed = sealed
+        self._trace = handed_on(context.spans, sealed.trace, claims.call, epoch)
         self._connection: AgentConnection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._redial = Redial(round(sealed.agent.reconnect.deadline_s * 1000))
         self._resumed = False
         self._up_ms = 0
         self._curt = 0
+        self._opened = 0
         self._digits: deque[str] = deque(maxlen=DIGITS_MAX)
+        self._presses = context.counts.presses("key", claims.call, epoch)
         self.stream_sid = sid("MZ", os.urandom(16))
+        self.carried = Carried()
 
     @property
     def connection(self) -> AgentConnection | None:
         """None while there is no backend to talk to."""
         return self._connection
 
-    def dial(self, turns: Callable[[], list[Turn]], *, resumed: bool) -> None:
-        """The call's first backend, or the first of this owner. `turns`: the conversation at the moment of each attempt."""
+    @property
+    def socket(self) -> int | None:
+        """The number of the socket in use, which stands in the call sid that it was given."""
+        return socket_number(self._epoch, self._opened - 1) if self._connection is not None else None
+
+    def dial(self, known: Callable[[], Known], *, resumed: bool) -> None:
+        """The call's first backend, or the first of this owner. `known`: what it is told, at the moment of each attempt."""
         if resumed:
             self._redial.lost(lease_ms(), sure=1)
-        work = self._dial_until_up(turns) if resumed else self._dial_once()
+        work = self._dial_until_up(known) if resumed else self._dial_once()
         self._dialling = asyncio.create_task(work, name=f"dial {self._claims.call}")
 
-    def again(self, turns: Callable[[], list[Turn]]) -> None:
+    def again(self, known: Callable[[], Known]) -> None:
         """After `lost`."""
         self._redial.lost(lease_ms())
-        self._dialling = asyncio.create_task(self._dial_until_up(turns), name=f"dial {self._claims.call}")
+        self._dialling = asyncio.create_task(self._dial_until_up(known), name=f"dial {self._claims.call}")
 
     def lost(self, connection: AgentConnection, ending: Ending) -> Ending | None:
         """The backend's socket has closed: how that is to be taken; None where it was not the one in use."""
@@ -115,12 +143,15 @@ class AgentLeg:
                 return Ending(clean=False, why="hung_up_at_once", code=ending.code)
         return ending
 
-    def dtmf(self, digit: str) -> None:
-        """Sent, or kept for the backend that is being dialled; the newest `DIGITS_MAX`."""
+    def dtmf(self, digit: str) -> bool:
+        """Sent, or kept for the backend that is being dialled; the newest `DIGITS_MAX`. False for one key too many."""
+        if not self._presses.count(lease_ms()):
+            return False
         if self._connection is not None:
             self._connection.send_dtmf(digit)
         else:
             self._digits.append(digit)
+        return True
 
     def close(self, *, stop: bool) -> None:
         connection, self._connection = self._connection, None
@@ -138,13 +169,13 @@ class AgentLeg:
         elif code is not None:
             self._connected(Dialled(resumed=False, fallback=self._fallback))
 
-    async def _dial_until_up(self, turns: Callable[[], list[Turn]]) -> None:
+    async def _dial_until_up(self, known: Callable[[], Known]) -> None:
         redial, code = self._redial, BROKE_OFF
         while (pause_ms := redial.pause_ms(lease_ms(), random.random())) is not None:
             await asyncio.sleep(pause_ms / 1000)
             if not await self._stays():
                 return
-            failed = await self._attempt(turns(), hurry=True)
+            failed = await self._attempt(known(), hurry=True)
             if failed is None:
                 return
             if not failed:
@@ -171,19 +202,21 @@ class AgentLeg:
             await asyncio.sleep(LEAVING_LOOK_S)
         return False
 
-    async def _attempt(self, turns: list[Turn] | None, *, hurry: bool) -> str | None:
+    async def _attempt(self, known: Known | None, *, hurry: bool) -> str | None:
         """Empty where the backend is there; else the code of what has failed. None: the call is not here any more."""
         call = self._claims.call
-        dialect = TwilioDialect(
-            stream_sid=self.stream_sid,
-            account_sid=sid("AC", self._claims.project.encode()[-16:]),
-            call_sid=sid("CA", call.encode()[-16:]),
+        agent = self._sealed.agent
+        socket = socket_number(self._epoch, self._opened)
+        dialect = dialect_of(
+            agent, stream_sid=self.stream_sid, project=self._claims.project, call=call, socket=socket
         )
-        connection = AgentConnection(self._events, dialect, dial=self._context.dial)
+        connection = AgentConnection(
+            self._events, dialect, dial=self._context.dial, signed=self._signed, carried=self.carried
+        )
         try:
             await connection.open(
-                self._sealed.agent,
-                self._parameters(turns),
+                agent,
+                self._start(known),
                 local_targets=self._sealed.local_targets and self._context.settings.local_targets,
                 tls=self._context.tls,
                 hurry=hurry,
@@ -194,8 +227,17 @@ class AgentLeg:
         if not self._events.owns():
             connection.close(stop=False)
             return None
+        self._opened += 1
         self._connection = connection
         return ""
+
+    def _signed(self, url: str) -> dict[str, str]:
+        sealed, call = self._sealed, self._claims.call
+        now_s = wall_ms() // 1000
+        headers = upgrade_headers(
+            sealed.secrets, url=url, call=call, dialect=sealed.agent.dialect, now_s=now_s
+        )
+        return headers | ({"traceparent": self._trace} if self._trace else {})
 
     @property
     def _fallback(self) -> bool:
@@ -205,18 +247,19 @@ class AgentLeg:
         self._up_ms, self._resumed = lease_ms(), dialled.resumed
         self._events.on_connected(dialled)
         digits, self._digits = list(self._digits), deque(maxlen=DIGITS_MAX)
-        for digit in digits:
-            self.dtmf(digit)
+        if self._connection is not None:
+            for digit in digits:
+                self._connection.send_dtmf(digit)  # they were counted when they were pressed
 
-    def _parameters(self, resumed_with: list[Turn] | None) -> dict[str, str]:
-        """Who calls, then what the customer gave, then what is ours: the later wins."""
-        own = {
-            "voxplane_call": self._claims.call,
-            "voxplane_epoch": str(self._epoch),
-            "voxplane_resumed": "true" if resumed_with is not None else "false",
-        }
-        if resumed_with is not None:
-            own["voxplane_conversation"] = conversation_parameter(resumed_with)
-        sealed = self._sealed
-        caller = {"from_number": sealed.from_number, "to_number": sealed.to_number}
-        return {k: v for k, v in caller.items() if v} | sealed.agent.parameters | own
+    def _start(self, known: Known | None) -> Start:
+        sealed, awaited = self._sealed, known.awaited if known is not None else None
+        return Start(
+            call=self._claims.call,
+            epoch=self._epoch,
+            from_number=sealed.from_number,
+            to_number=sealed.to_number,
+            parameters=sealed.agent.parameters,
+            turns=known.turns if known is not None else None,
+            cut=Cut(id=awaited.id, offset_ms=awaited.at.offset_ms) if awaited is not None else None,
+            trace=self._trace,
+        )

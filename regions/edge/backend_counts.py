@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate
 
+from regions.wire.edge_metrics import head
+
 AWAY_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets; one more takes the rest."""
 LOST_BY = ("closed", "lost", "does_not_read", "too_large", "hung_up_at_once")
@@ -33,11 +35,11 @@ class BackendCounts:
         bounds = [*map(str, AWAY_S), "+Inf"]
         return "".join(
             (
-                f"# TYPE {lost} counter\n",
+                head(lost),
                 *(f'{lost}{{why="{why}"}} {count}\n' for why, count in sorted(self.lost.items())),
-                f"# TYPE {over} counter\n",
+                head(over),
                 *(f'{over}{{outcome="{what}"}} {count}\n' for what, count in sorted(self.came_to.items())),
-                f"# TYPE {away} histogram\n",
+                head(away),
                 *(
                     f'{away}_bucket{{le="{bound}"}} {count}\n'
                     for bound, count in zip(bounds, accumulate(self._away), strict=True)

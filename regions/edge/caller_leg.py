@@ -11,11 +11,13 @@ from typing import Protocol
 
 import msgspec
 
-from regions.edge.clock import wall_ms
+from regions.edge.clock import precise_ms, wall_ms
 from regions.edge.journal import Journal
+from regions.edge.line import CallerLine, Connection
 from regions.media.caller_buffer import CallerBuffer
-from regions.media.codecs import Transcoder
+from regions.media.codecs import ULAW_8K, Format, Transcoder
 from regions.media.playout import Popped
+from regions.media.silence import is_silent
 from regions.wire import media as wire
 from regions.wire.ticket import Grant
 
@@ -35,11 +37,18 @@ MessageOut = (
 )
 
 
-class CallerPort(Protocol):
-    """The caller's socket. Sending to one that has closed does nothing."""
+class CallerPort(Connection, Protocol):
+    """The caller's socket. Sending to one that has closed does nothing. `dtx`: silence goes without samples, both ways."""
+
+    @property
+    def dtx(self) -> bool: ...
 
     def send_text(self, message: bytes) -> None: ...
     def send_audio(self, frame: bytes) -> None: ...
+    def silent(self) -> None:
+        """20 ms in which there is nothing to send. Where audio must not stop, silence goes out."""
+        ...
+
     def close(self) -> None: ...
     def cut(self, *, silent: bool) -> None:
         """Without a word: the connection is gone, or stays and nothing comes any more."""
@@ -49,11 +58,14 @@ class CallerPort(Protocol):
 class CallerLeg:
     """`owns` is asked at each frame: a process that was stopped goes on in the middle of a turn."""
 
-    def __init__(self, owns: Callable[[], bool]) -> None:
+    def __init__(self, owns: Callable[[], bool], inner: Format = ULAW_8K) -> None:
         self._owns = owns
-        self.buffer = CallerBuffer()
+        self._inner = inner
+        self.buffer = CallerBuffer(inner)
+        self.line = CallerLine()
         self._port: CallerPort | None = None
-        self._transcoder = Transcoder("pcm16", 16_000)
+        self._transcoder = Transcoder("pcm16", 16_000, inner)
+        self._bytes_per_ms = 32
         self._sequence = 0
         self._sent_ms = 0
         self._acked_ms = 0
@@ -63,11 +75,17 @@ class CallerLeg:
         if self._port is not None and self._port is not port:
             self._port.close()
         self._port = port
-        self._transcoder = Transcoder(encoding, sample_rate)
+        self._transcoder = Transcoder(encoding, sample_rate, self._inner)
+        self._bytes_per_ms = Format(encoding, sample_rate).bytes_per_ms
+        self.line.connected(port)
 
-    def leave(self, port: CallerPort) -> None:
-        if self._port is port:
+    def leave(self, port: CallerPort) -> bool:
+        """False where it was not the newest."""
+        newest = self._port is port
+        if newest:
             self._port = None
+            self.line.left()
+        return newest
 
     def close(self) -> None:
         port, self._port = self._port, None
@@ -79,8 +97,19 @@ class CallerLeg:
         if port is not None:
             port.cut(silent=silent)
 
-    def heard(self, samples: bytes) -> None:
-        self.buffer.push(self._transcoder.to_agent(samples))
+    def heard(self, samples: bytes, sequence: int) -> None:
+        """Without samples: 20 ms of silence, and perhaps more that is not told."""
+        quiet, port = not samples, self._port
+        media_ms = wire.FRAME_MS if quiet else len(samples) / self._bytes_per_ms
+        left_out = self.line.arrivals.came(precise_ms(), sequence, media_ms, quiet=quiet)
+        if port is not None and (quiet or left_out):
+            frame_bytes = wire.FRAME_MS * self._bytes_per_ms
+            port.carried.saved_bytes += left_out * (wire.HEADER_BYTES + frame_bytes) + quiet * frame_bytes
+        self.buffer.push(self._inner.silence if quiet else self._transcoder.to_agent(samples))
+
+    def too_late(self) -> int:
+        """Frames that had come, and were thrown away."""
+        return self.buffer.dropped_bytes // self._inner.frame_bytes
 
     def tell(self, message: MessageOut) -> None:
         if self._port is not None:
@@ -106,21 +135,27 @@ class CallerLeg:
         """One 20 ms frame of the agent's; False where there is nobody to hear it."""
         if self._port is None or popped.frame is None or not self._owns():
             return False
-        self._send(popped.frame, popped.utterance, popped.offset_ms, 0, stamp=stamp, now=now)
+        audio, flags = self._transcoder.to_caller(popped.frame), 0
+        if self._port.dtx and is_silent(popped.frame, self._inner):
+            self._port.carried.saved_bytes += len(audio)
+            audio, flags = b"", wire.FLAG_SILENCE
+        self._send(audio, popped.utterance, popped.offset_ms, flags, stamp=stamp, now=now)
         return True
 
     def fill(self, ulaw: bytes, *, stamp: int, now: int) -> None:
         """20 ms that are nobody's words."""
         if self._owns():
-            self._send(ulaw, 0, 0, wire.FLAG_FILLER, stamp=stamp, now=now)
+            self._send(self._transcoder.fill(ulaw), 0, 0, wire.FLAG_FILLER, stamp=stamp, now=now)
 
-    def _send(self, ulaw: bytes, utterance: int, offset_ms: int, flags: int, *, stamp: int, now: int) -> None:
+    def _send(
+        self, samples: bytes, utterance: int, offset_ms: int, flags: int, *, stamp: int, now: int
+    ) -> None:
         if self._port is None:
             return
         self._sequence += 1
         self._port.send_audio(
             wire.pack(
-                self._transcoder.to_caller(ulaw),
+                samples,
                 sequence=self._sequence,
                 stamp=stamp,
                 utterance=utterance,
@@ -142,6 +177,8 @@ class CallerLeg:
                 self.tell(wire.Acked(epoch=outbox.epoch, n=outbox.acked_n))
                 self._acked_ms = now
             journal.changed = journal.news = False
+        if now != self._sent_ms:
+            self._port.silent()
         if now - self._sent_ms >= wire.TICK_MS - wire.FRAME_MS:
             self.tell(wire.Tick(stamp=stamp))
             self._sent_ms = now

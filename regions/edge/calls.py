@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from regions.edge.clock import lease_ms
+from regions.edge.clock import lease_ms, wall_ms
 from regions.edge.context import EdgeContext
 from regions.edge.cutting import Cuts
 from regions.edge.keyring import Keyring
@@ -38,6 +38,7 @@ CALLS_KEPT = 20_000
 EVERY_EPOCH = 1 << 31
 LAPSED_KEPT_MS = 3_600_000
 LAPSED_SAID_MAX = 200
+NOT_TAKEN_SAID_MAX = 200
 
 
 class Refusal(Exception):
@@ -109,6 +110,28 @@ class Calls:
             if following is not None:
                 raise Refusal("draining", "this edge takes no new calls", "take the next standby", following)
         return claims, grant, sealed
+
+    def granted(self, ticket: str, *, alone: bool = False) -> Grant:
+        """The newest grant that a genuine ticket gives to this life of this edge. `alone`: of a caller that cannot go elsewhere, so
+        that nobody else may be granted the call. Raises `Refusal`."""
+        edge, incarnation = self.identity
+        try:
+            claims = read(ticket, keys=self._keyring.public)
+        except TicketError as error:
+            raise Refusal(error.code, error.detail, error.fix) from None
+        if alone and len(claims.grants) > 1:
+            raise Refusal(
+                "has_standbys",
+                "the ticket names standbys, which this caller cannot go to",
+                "create the call with caller.kind twilio",
+            )
+        grants = [g for g in claims.grants if (g.edge, g.incarnation) == (edge, incarnation)]
+        if not grants:
+            raise Refusal(
+                "wrong_edge", "the ticket grants nothing to this edge", "attach where its grants say"
+            )
+        self._check_alive(claims.call, grants[-1].epoch)
+        return max(grants, key=lambda g: g.epoch)
 
     def _check_room(self, claims: Claims, epoch: int) -> None:
         """Asked again when a call is taken: while it was prepared others may have come. A call that is owned here has its place,
@@ -206,6 +229,16 @@ class Calls:
         """A drill: the call is treated as if this edge had died."""
         return self._cuts.cut(call, epoch, how, self._owning(call))
 
+    def hang_up(self, call: str, epoch: int, socket: int, until_ms: int) -> None:
+        """The backend ends the call over REST. Only while it is awaited, and only at the word of the very socket that is in use:
+        a backend also hangs up because its socket has died, and then the call lives on with another."""
+        if wall_ms() > until_ms:
+            log.info("call.hung_up_late", call=call, epoch=epoch)
+            return
+        for session in self._owning(call):
+            if session.epoch == epoch:
+                session.hang_up(socket)
+
     def _owning(self, call: str) -> list[Session]:
         return [s for (held, _), s in self._sessions.items() if held == call and s.phase is Phase.OWNING]
 
@@ -240,6 +273,13 @@ class Calls:
             self._lapsed.popitem(last=False)
         return [h for h in self._lapsed if h.call not in self._ended and h.call not in self._denied][
             :LAPSED_SAID_MAX
+        ]
+
+    def not_taken(self) -> list[Held]:
+        """Calls that were to be moved and have stayed, by the first epoch of the move."""
+        first = ((s.call, s.moving.not_taken) for s in self._sessions.values() if s.phase is Phase.OWNING)
+        return [Held(call=call, epoch=epoch) for call, epoch in first if epoch is not None][
+            :NOT_TAKEN_SAID_MAX
         ]
 
     def session(self, call: str, epoch: int) -> Session | None:

@@ -13,6 +13,7 @@ import msgspec
 from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted, TakeoverPlan
+from regions.edge.watch import Nobody, Seen
 from regions.wire.conversation import FOLDED_TYPES, fold
 from regions.wire.events import FINAL_TYPE, LOST_TYPE, EndReason, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Tail, Turn, Unacked, bounded
@@ -25,6 +26,7 @@ SNAPSHOT_TYPES = (
 )
 WRITTEN_ALWAYS = frozenset({"call.ended"})
 UNACKED_MAX = 200
+NOBODY = Nobody()
 """Of a log that has been out of reach for long, a snapshot carries the oldest: a history without holes."""
 
 
@@ -34,9 +36,16 @@ class Journal:
     `known_seq`: up to where `turns` hold all that the log has; `behind`: the log has more, which others wrote."""
 
     def __init__(
-        self, call: str, epoch: int, new_event_id: Callable[[], str], notify: Callable[[], None]
+        self,
+        call: str,
+        epoch: int,
+        new_event_id: Callable[[], str],
+        notify: Callable[[], None],
+        seen: Seen = NOBODY,
     ) -> None:
+        """`seen`: told of each event of the edge's own, before it is on its way."""
         self.outbox = Outbox(call, epoch)
+        self.outbox.trace = seen.traceparent
         self.turns: list[Turn] = []
         self.changed = False
         self.news = False
@@ -44,16 +53,29 @@ class Journal:
         self.behind = epoch != 1
         self._new_event_id = new_event_id
         self._notify = notify
+        self._seen = seen
         self._lost_from = 0
         self._tools: dict[int, str] = {}
 
+    def record_all(self, facts: list[tuple[str, dict[str, object]]]) -> None:
+        for type_, data in facts:
+            self.record(type_, data)
+
     def record(self, type_: str, data: dict[str, object]) -> None:
         """One durable event of the edge's own."""
+        self._seen(type_, data)
         self._put(type_, msgspec.json.encode(data), at_ms=wall_ms())
 
     def end(self, reason: EndReason, why: Mapping[str, object]) -> None:
         """The final event. `why`: what says more, where there is something."""
         self.record(FINAL_TYPE, {"end_reason": reason.value, **why})
+
+    def last_word(self, data: dict[str, object]) -> None:
+        """What this owner has carried, once it carries no more. Where another has the call by now, or it has ended, the log
+        keeps it as late; what else was waiting is void then."""
+        if self.outbox.open_for_last_word():
+            self._lost_from = 0
+            self.record("call.quality", {**data, "final": True})
 
     def tool(self, type_: str, tool_id: str, data: bytes) -> None:
         """`tool.called` or `tool.result`, as the backend said it."""

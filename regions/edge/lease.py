@@ -33,6 +33,10 @@ class Lease:
             self._newest_ms = max(self._newest_ms, at_ms)
         return True
 
+    def age_ms(self, stamp: int, now_ms: int) -> int:
+        """How long ago a stamp of ours went out."""
+        return now_ms - (stamp - self._base + self._started_ms)
+
     def holds(self, now_ms: int) -> bool:
         if not self._ended and now_ms - self._newest_ms > LEASE_MS:
             self._ended = True

@@ -1,9 +1,9 @@
 """The caller's side of the conversation: what it says on its way to the agent, who speaks, when a turn has ended. Pure.
 
-Decides what is given to the agent in one turn of 20 ms. While there is no backend, what the caller says waits, the newest five
-seconds of it, and is given four frames at a time afterwards, so that a lost backend costs no word and the call no delay. The
-same holds for the turn that the lost one had heard and not answered: its successor hears that turn from its beginning. A turn
-that was answered is not given again: the conversation has it.
+Decides what is given to the agent in one turn of 20 ms; who speaks is the `Floor`'s to say (`voice`). While there is no backend,
+what the caller says waits, the newest five seconds of it, and is given four frames at a time afterwards, so that a lost backend
+costs no word and the call no delay. The same holds for the turn that the lost one had heard and not answered: its successor hears
+that turn from its beginning. A turn that was answered is not given again: the conversation has it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from collections import deque
 
 from regions.edge.handover import Boundary
 from regions.media.caller_buffer import CallerBuffer
-from regions.media.codecs import FRAME_MS, to_pcm
-from regions.media.voice_activity import VoiceGate
+from regions.media.codecs import FRAME_MS
 
 HELD_FRAMES_MAX = 250
 CATCH_UP_FRAMES = 4
 EARLY_FRAMES_MAX = 5
 """What has piled up beyond this is a delay, and no jitter: an edge that was held up hands it on."""
 BEFORE_FRAMES = 15
-"""Given again before the first frame in which a voice was noticed."""
+"""Given again before the first frame in which a voice was noticed, but for what was answered before it."""
 
 
 class Listening:
     def __init__(self, buffer: CallerBuffer) -> None:
         self._buffer = buffer
-        self._voice = VoiceGate()
+        self._speaking = self._begun = False
         self._boundary = Boundary()
         self._held: deque[bytes] = deque()
         self._given: deque[bytes] = deque(maxlen=HELD_FRAMES_MAX)
@@ -51,17 +50,20 @@ class Listening:
             frames.append(frame)
         return frames
 
-    def hear(self, frame: bytes) -> str | None:
-        """``started`` or ``stopped`` where the caller's voice has."""
+    def voice(self, speaking: bool) -> None:
+        """The caller's turn has begun, or is over."""
+        self._begun = self._begun or (speaking and not self._speaking)
+        self._speaking = speaking
+
+    def hear(self, frame: bytes) -> None:
+        """The next frame of the caller's, on its way to the agent."""
         self._hold(frame)
-        heard = self._voice.feed(to_pcm(frame))
-        self._quiet = 0 if self._voice.speaking else self._quiet + 1
+        self._quiet = 0 if self._speaking else self._quiet + 1
         self._since_start += 1
-        if heard == "started":
-            self._unanswered, self._since_start = True, 1
+        if self._begun:
+            self._begun, self._unanswered, self._since_start = False, True, 1
         elif self._unanswered and self._quiet >= HELD_FRAMES_MAX:
             self.answered()
-        return heard
 
     def due(self) -> list[bytes]:
         """The frames to give to the agent in this turn."""
@@ -73,8 +75,8 @@ class Listening:
 
     def answered(self) -> None:
         """The agent has answered, or has written down what the caller said: that is not given again. What has begun since is."""
-        self._unanswered = self._voice.speaking
-        kept = BEFORE_FRAMES + (max(0, self._since_start - len(self._held)) if self._unanswered else 0)
+        self._unanswered = self._speaking
+        kept = BEFORE_FRAMES + max(0, self._since_start - len(self._held)) if self._unanswered else 0
         while len(self._given) > kept:
             self._given.popleft()
 
@@ -88,7 +90,7 @@ class Listening:
 
     def turn(self, now_ms: int, *, agent: bool) -> None:
         """Call once in 20 ms. `agent`: something of the agent's is being played, or waits to be."""
-        self.turn_over = self._boundary.at(now_ms, agent=agent, caller=self._voice.speaking)
+        self.turn_over = self._boundary.at(now_ms, agent=agent, caller=self._speaking)
 
     def _hold(self, frame: bytes) -> None:
         self._held.append(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from ipaddress import ip_address
 
 import structlog
 import uvicorn
@@ -20,23 +22,29 @@ from picows import ws_create_server
 
 from regions.agents.dial import dial
 from regions.callers.websocket import FRAME_BYTES_MAX, route
+from regions.callers.whip import Signalling
 from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
 from regions.edge.context import EdgeContext
 from regions.edge.http import make_app
 from regions.edge.identity import Identity
+from regions.edge.key_change import KeyChange
 from regions.edge.keyring import Keyring
 from regions.edge.measurer import Measurer
 from regions.edge.neighbours import NeighbourWatch
 from regions.edge.probing import PINGS_EVERY_S, Probing
-from regions.edge.registration import Refused, register
+from regions.edge.registration import Refused, Revoked, register
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings, SettingsError
+from regions.edge.span_sender import send_spans, spans_of
 from regions.edge.spool import Spool
 from regions.edge.tails import TailReader
+from regions.edge.talk_page import TalkPage
+from regions.edge.tls import connect_trusting, tls_of, trusting
 from regions.edge.uplink import Uplink
 from regions.edge.valkey import RegionValkey
 from regions.media.pacer import Pacer, Turn
+from regions.media.silero import Model, Silero, Unavailable
 from regions.wire import ids
 from regions.wire.keeping import opening, sealing
 from regions.wire.uplink import UPLINK_PATH, EdgeListeners
@@ -68,18 +76,21 @@ class Edge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.identity = Identity(settings.data)
+        self.key_change = KeyChange(self.identity, settings.region, settings.key_days)
+        self.trusts = trusting(settings.ca_file)
         self.valkey = RegionValkey(settings.redis_url)
         self.pacer = Pacer(_on_turn_error)
         keyring = Keyring(settings.data / "keys.json")
         tails = TailReader(self.valkey, opening(lambda: keyring.fleet))
         self.calls = Calls(keyring, tails, self.pacer)
         self.spool = Spool(self.valkey, self.calls, wall_ms, sealing(lambda: keyring.newest))
-        self.neighbours = NeighbourWatch(lambda observed: self.uplink.tell(observed))
+        self.neighbours = NeighbourWatch(lambda observed: self.uplink.tell(observed), self.trusts)
         probing = Probing(PINGS_EVERY_S, settings.trusted_proxies)
         self.measurer = Measurer(
             lambda measured: self.uplink.tell(measured),
             probing.witnesses,
             local_targets=settings.local_targets,
+            tls=self.trusts,
         )
         self.uplink = Uplink(
             [],
@@ -90,12 +101,14 @@ class Edge:
             self.valkey.use,
             self.neighbours.use,
             self.measurer.use,
+            connect=partial(connect_trusting, self.trusts),
+            key_change=self.key_change,
         )
         self.uplink.calls = self.calls
         self.calls.context = EdgeContext(
             settings,
             self.uplink,
-            ssl.create_default_context(),
+            self.trusts,
             new_event_id,
             self._release,
             tails,
@@ -103,25 +116,31 @@ class Edge:
             failed=self.neighbours.failed,
             dial=partial(dial, connected=probing.witnesses.backend),
             probing=probing,
+            spans=spans_of(settings),
         )
+        self.silero = _silero(settings)
+        if self.silero is not None:
+            self.calls.context.voice = self.silero.voice
         self.listeners: EdgeListeners
         self._urls: list[str] = []
         self._know(self.identity.edge_id)
 
     async def register(self) -> list[str]:
         """The uplink's URLs. Raises `Refused`."""
-        answer = await register(self.settings, self.identity, self.listeners)
+        tls = self.trusts if self.settings.ca_file else None
+        answer = await register(self.settings, self.identity, self.listeners, tls)
         self._know(answer.edge_id)
         self._urls = [u + UPLINK_PATH for u in self.settings.uplink_urls] or answer.uplink_urls
         return self._urls
 
     async def register_again(self) -> list[str]:
-        """The same for an edge that serves: while it holds calls a refusal ends nothing. Its clock may be off, and is set again."""
+        """The same for an edge that serves: while it holds calls a refusal ends nothing, unless it was revoked. Its
+        clock may be off, and is set again."""
         try:
             return await self.register()
         except Refused as refused:
-            if not self.calls.held():
-                raise
+            if isinstance(refused, Revoked) or not self.calls.held():
+                raise  # its callers find it gone, and go to their standbys
             log.warning("registration.refused", why=str(refused), calls=len(self.calls.held()))
             return self._urls
 
@@ -170,7 +189,10 @@ async def serve(settings: EdgeSettings) -> None:
     control plane will not have this edge."""
     stop, hurry = _stop_on_signals()
     async with AsyncExitStack() as stack:
+        tls = tls_of(settings)
+        shown, s = (tls.context, "s") if tls is not None else (None, "")
         edge = Edge(settings)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, edge.key_change.want)
         stack.push_async_callback(edge.valkey.close)
         media = await ws_create_server(
             lambda request: route(edge.calls, request),
@@ -178,36 +200,65 @@ async def serve(settings: EdgeSettings) -> None:
             settings.media_port,
             max_frame_size=FRAME_BYTES_MAX,
             websocket_handshake_timeout=5,
+            ssl=shown,
         )
         stack.callback(media.close)
         media_port = media.sockets[0].getsockname()[1]
-        http, http_task, http_port = await _serve_http(settings, edge.calls, edge.uplink)
+        signalling = _webrtc(settings, edge.calls, stack)
+        http, http_task, http_port = await _serve_http(settings, edge.calls, edge.uplink, signalling, shown)
         edge.listeners = EdgeListeners(
-            media_url=settings.public_media_url or f"ws://{settings.media_host}:{media_port}",
-            http_url=settings.public_http_url or f"http://{settings.http_host}:{http_port}",
+            media_url=settings.public_media_url or f"ws{s}://{settings.media_host}:{media_port}",
+            http_url=settings.public_http_url or f"http{s}://{settings.http_host}:{http_port}",
+            webrtc=signalling is not None,
         )
         _spare_the_collector()
         edge.pacer.start()
         stack.callback(edge.pacer.stop)
+        if edge.silero is not None:
+            edge.silero.start()
+            stack.push_async_callback(edge.silero.stop)
         connecting = asyncio.create_task(edge.keep_connected())
         spooling = asyncio.create_task(edge.spool.run())
         looking = asyncio.create_task(edge.neighbours.run())
         measuring = asyncio.create_task(edge.measurer.run())
+        if tls is not None:
+            tls.start(stack, edge.calls.context)
+        left = asyncio.Event()
+        tracing = asyncio.create_task(send_spans(edge.calls.context.spans, left))
         log.info(
             "edge.ready",
             region=settings.region,
             edge=settings.name,
             media_port=media_port,
             http_port=http_port,
+            certificate=tls.served.certificate.fingerprint if tls is not None else None,
         )
         await _until_stopped(stop, connecting)
         await edge.drain(hurry)
         await edge.leave()
+        left.set()
         for task in (connecting, spooling, looking, measuring):
             task.cancel()
         http.should_exit = True
-        await asyncio.gather(connecting, spooling, looking, measuring, http_task, return_exceptions=True)
+        await asyncio.gather(
+            connecting, spooling, looking, measuring, tracing, http_task, return_exceptions=True
+        )
         log.info("edge.stopped", region=settings.region, edge=settings.name)
+
+
+def _silero(settings: EdgeSettings) -> Silero | None:
+    """Says once what hears the callers; None where it is the gate alone."""
+    if settings.voice_detector == "webrtc":
+        log.info("edge.voice_detector", detector="webrtc")
+        return None
+    try:
+        silero = Silero(Model())
+    except Unavailable as error:
+        say = log.warning if settings.voice_detector == "silero" else log.info
+        say("edge.voice_detector", detector="webrtc", why=str(error))
+        return None
+    log.info("edge.voice_detector", detector="silero")
+    return silero
 
 
 def _stop_on_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -229,14 +280,48 @@ async def _until_stopped(stop: asyncio.Event, registering: asyncio.Task[None]) -
         registering.result()
 
 
+def _webrtc(settings: EdgeSettings, calls: Calls, stack: AsyncExitStack) -> Signalling | None:
+    """None where it is not wanted. Raises `SettingsError` where it cannot be had."""
+    if not settings.webrtc:
+        return None
+    try:
+        found = importlib.import_module("regions.callers.webrtc")
+    except ImportError:
+        raise SettingsError("VOXPLANE_WEBRTC=1 needs the package wrtc: install the extra `webrtc`") from None
+    if _is_loopback(settings.http_host):
+        found.allow_loopback()
+    callers: Signalling = found.WebRtcCallers(
+        calls, ice_servers=settings.ice_servers, ports=settings.rtc_ports
+    )
+    stack.callback(callers.close)
+    return callers
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 async def _serve_http(
-    settings: EdgeSettings, calls: Calls, uplink: Uplink
+    settings: EdgeSettings,
+    calls: Calls,
+    uplink: Uplink,
+    signalling: Signalling | None,
+    tls: ssl.SSLContext | None,
 ) -> tuple[uvicorn.Server, asyncio.Task[None], int]:
     """Listening on the port returned. Raises `OSError` where it cannot."""
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
     listener = socket.create_server((settings.http_host, settings.http_port), family=family)
+    talk = TalkPage() if settings.talk_page else None
     config = uvicorn.Config(
-        make_app(calls, uplink), log_level="critical", lifespan="off", access_log=False, proxy_headers=False
+        make_app(calls, uplink, signalling, talk),
+        log_level="critical",
+        lifespan="off",
+        access_log=False,
+        proxy_headers=False,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     http = _HttpServer(config)
     task = asyncio.create_task(http.serve(sockets=[listener]))

@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import socket
+import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -56,8 +57,14 @@ class Measurer:
     """`tell`: sends a report, or drops it where the uplink is down. `use`: whom to measure; nobody, until told."""
 
     def __init__(
-        self, tell: Callable[[Measured], None], witnesses: Witnesses, *, local_targets: bool
+        self,
+        tell: Callable[[Measured], None],
+        witnesses: Witnesses,
+        *,
+        local_targets: bool,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._tell = tell
         self._witnesses = witnesses
         self._local_targets = local_targets
@@ -119,10 +126,11 @@ class Measurer:
     async def region(self, target: MeshTarget) -> None:
         """An edge that says that it is probed too much is not measured, and not counted as lost."""
         trips, sent = Trips(), 0
+        secured: Any = {"ssl": self._tls} if self._tls and target.media_url.startswith("wss") else {}
         try:
             async with connect(
                 target.media_url + "/probe", open_timeout=OPEN_WITHIN_S, close_timeout=0.5, ping_interval=None,
-                compression=None, proxy=None, max_size=4_096,
+                compression=None, proxy=None, max_size=4_096, **secured,
             ) as echo:  # fmt: skip
                 for _ in range(ECHOES):
                     frame = os.urandom(ECHO_BYTES)

@@ -37,6 +37,11 @@ class Moving:
         """There is a grant that the caller may still be sent to."""
         return self._handover is not None and not self._handover.failed
 
+    @property
+    def not_taken(self) -> int | None:
+        """The first epoch of a move that has come to nothing: none of its grants can be had."""
+        return self._first if self._handover is not None and self._handover.failed else None
+
     def start(
         self, ticket: str, epochs: list[int], within_ms: int, now_ms: int, *, first: int | None = None,
         forced: bool = True,

@@ -198,7 +198,7 @@ class NeighbourWatch:
         host, port = await _address(url, 443 if url.startswith("wss") else 80)
         async with connect(
             url + "/probe", host=host, port=port, open_timeout=DEADLINE_S, close_timeout=0.1, ping_interval=None,
-            compression=None, proxy=None, max_size=ANSWER_BYTES_MAX,
+            compression=None, proxy=None, max_size=ANSWER_BYTES_MAX, ssl=self._tls if url.startswith("wss") else None,
         ) as echo:  # fmt: skip
             frame = os.urandom(ECHO_BYTES)
             try:

@@ -53,6 +53,10 @@ def _obey(calls: Calls, command: Command) -> bool:
         case "stay" if call is not None:
             epoch = body.get("epoch", "")
             calls.stay(call, int(epoch) if epoch.isdecimal() else None)
+        case "hangup" if call is not None:
+            epoch, socket, until_ms = (body.get(name, "") for name in ("epoch", "socket", "until_ms"))
+            if epoch.isdecimal() and socket.isdecimal() and until_ms.isdecimal():
+                calls.hang_up(call, int(epoch), int(socket), int(until_ms))
         case "drain" | "undrain":
             calls.drain(on=command.kind == "drain")
     return True

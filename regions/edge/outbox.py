@@ -22,12 +22,15 @@ class Outbox:
     def __init__(self, call: str, epoch: int) -> None:
         self.call = call
         self.epoch = epoch
+        self.trace = ""
+        """The `traceparent` that goes with what is sent; empty where it is not traced."""
         self.acked_n = 0
         self.acked_seq = 0
         self.last_n = 0
         self.sent_n = 0
         self.in_flight = False
         self.closed = False
+        self.fenced = False
         self._events: deque[EdgeEvent] = deque()
         self._bytes = 0
 
@@ -47,12 +50,17 @@ class Outbox:
 
     def fill(self, *, id: str, type: str, at_ms: int, data: bytes) -> None:
         """The event that stands for all numbers skipped since the last one that was kept; it has the newest of them."""
-        self._events.append(EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data)))
-        self._bytes += len(data)
+        if not self.closed:
+            self._events.append(
+                EdgeEvent(n=self.last_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data))
+            )
+            self._bytes += len(data)
 
     def reopen(self, durable_n: int, *, id: str, at_ms: int, data: bytes, type: str) -> None:
         """The log has lost what it had acknowledged above `durable_n`, and nobody has it any more: the event stands for these
         numbers and goes first."""
+        if self.closed:
+            return
         self._events.appendleft(
             EdgeEvent(n=self.acked_n, id=id, type=type, at_ms=at_ms, data=msgspec.Raw(data))
         )
@@ -98,9 +106,17 @@ class Outbox:
         self.in_flight = False
         self.sent_n = self.acked_n if after_n is None else max(self.acked_n, after_n)
 
-    def close(self) -> None:
-        """Another owner has the call: nothing more is sent."""
-        self.closed = True
+    def close(self, *, fenced: bool = False) -> None:
+        """Nothing more is sent. `fenced`: because another owner has the call, or it has ended."""
+        self.closed, self.fenced = True, fenced
         self.in_flight = False
         self._events.clear()
         self._bytes = 0
+
+    def open_for_last_word(self) -> bool:
+        """After `close`: one more event may be added where the log keeps it as late, and for that alone."""
+        if self.closed and not self.fenced:
+            return False
+        if self.closed:
+            self.closed, self.sent_n = False, self.last_n
+        return True

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
+from regions.wire.edge_metrics import head
+
 SOCKETS_PER_NETWORK_MAX = 64
 SOCKETS_MAX = 512
 MESSAGES_PER_NETWORK_S = 400.0
@@ -117,10 +119,10 @@ class ProbeGate:
         name = "voxplane_edge_probes"
         return "".join(
             (
-                f"# TYPE {name}_total counter\n{name}_total {self.taken}\n",
-                f"# TYPE {name}_refused_total counter\n",
+                f"{head(name + '_total')}{name}_total {self.taken}\n",
+                head(f"{name}_refused_total"),
                 *(f'{name}_refused_total{{why="{why}"}} {n}\n' for why, n in sorted(self.refused.items())),
-                f"# TYPE voxplane_edge_probe_sockets gauge\nvoxplane_edge_probe_sockets {self.sockets}\n",
+                f"{head('voxplane_edge_probe_sockets')}voxplane_edge_probe_sockets {self.sockets}\n",
             )
         )
 

@@ -1,17 +1,23 @@
-"""Registers the edge: with the enrolment token the first time, with a token of its own later. Tries until it is let in."""
+"""Registers the edge: with the enrolment token the first time, with a token of its own later. Tries until it is let in.
+
+An edge that does not know whether the control plane has taken its next key asks with that one first: it may be the only one that
+still holds. Where it is unknown there, the present one is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import ssl
+from typing import Protocol
 
 import httpx
 import msgspec
 import structlog
 
-from regions.edge.identity import Identity
+from regions.edge.identity import Identity, public_text
 from regions.edge.settings import EdgeSettings
-from regions.wire.uplink import EdgeListeners, RegisterRequest, RegisterResponse
+from regions.wire.uplink import EDGE_REVOKED, EdgeListeners, RegisterRequest, RegisterResponse
 
 log = structlog.get_logger()
 
@@ -20,14 +26,47 @@ PAUSE_MAX_S = 5.0
 VERSION = "0.1.0"
 
 
+class Registrar(Protocol):
+    async def __call__(self) -> list[str]:
+        """Registers this incarnation again; the uplink URLs."""
+        ...
+
+
 class Refused(Exception):
     """The control plane will not have this edge; the text says why and what to do. Trying again would not help."""
 
 
-async def register(settings: EdgeSettings, identity: Identity, listeners: EdgeListeners) -> RegisterResponse:
-    """Raises `Refused` for an answer that will not change; waits out everything else."""
-    body = msgspec.json.encode(
-        RegisterRequest(
+class Revoked(Refused):
+    """For good: an operator has cut this edge off."""
+
+
+async def register(
+    settings: EdgeSettings, identity: Identity, listeners: EdgeListeners, tls: ssl.SSLContext | None = None
+) -> RegisterResponse:
+    """`tls`: whom it trusts, where that is not what the library does.
+
+    Raises `Refused` for an answer that will not change; waits out everything else."""
+    ask = _Asking(settings, identity, listeners)
+    pause_s = 0.2
+    async with httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False, verify=tls or True) as client:
+        while True:
+            for url in settings.control_urls:
+                answer = await ask.at(client, url)
+                if answer is not None:
+                    identity.registered(answer.edge_id)
+                    log.info("edge.registered", edge=answer.edge_id, region=answer.region)
+                    return answer
+            await asyncio.sleep(pause_s * (0.5 + random.random()))
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+
+class _Asking:
+    """Of one registration."""
+
+    def __init__(self, settings: EdgeSettings, identity: Identity, listeners: EdgeListeners) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._body = RegisterRequest(
             name=settings.name,
             region=settings.region,
             incarnation=identity.incarnation,
@@ -36,18 +75,25 @@ async def register(settings: EdgeSettings, identity: Identity, listeners: EdgeLi
             public_key=identity.public_key,
             version=VERSION,
         )
-    )
-    pause_s = 0.2
-    async with httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False) as client:
-        while True:
-            for url in settings.control_urls:
-                answer = await _ask(client, url, body, _token(settings, identity))
+
+    async def at(self, client: httpx.AsyncClient, url: str) -> RegisterResponse | None:
+        """None where this one has no answer. Raises `Refused`."""
+        identity = self._identity
+        if identity.next_key is not None and identity.edge_id:
+            body = msgspec.structs.replace(self._body, public_key=public_text(identity.next_key))
+            token = identity.token(self._settings.region, identity.next_key)
+            try:
+                answer = await _ask(client, url, msgspec.json.encode(body), token)
+            except Revoked:
+                raise
+            except Refused:
+                log.info("registration.next_key_unknown")
+            else:
                 if answer is not None:
-                    identity.registered(answer.edge_id)
-                    log.info("edge.registered", edge=answer.edge_id, region=answer.region)
-                    return answer
-            await asyncio.sleep(pause_s * (0.5 + random.random()))
-            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                    identity.settled()
+                return answer
+        body = msgspec.structs.replace(self._body, public_key=identity.public_key)
+        return await _ask(client, url, msgspec.json.encode(body), _token(self._settings, identity))
 
 
 def _token(settings: EdgeSettings, identity: Identity) -> str:
@@ -77,6 +123,7 @@ async def _ask(client: httpx.AsyncClient, url: str, body: bytes, token: str) -> 
             problem = msgspec.json.decode(response.content, type=dict[str, object])
         except msgspec.MsgspecError:
             problem = {}
-        raise Refused(f"{problem.get('detail', response.status_code)} {problem.get('fix', '')}".strip())
+        why = f"{problem.get('detail', response.status_code)} {problem.get('fix', '')}".strip()
+        raise Revoked(why) if problem.get("code") == EDGE_REVOKED else Refused(why)
     log.info("registration.unavailable", url=url, status=response.status_code)
     return None

@@ -1,47 +1,46 @@
 """One call on this edge: the caller on one side, the backend on the other, the log behind.
 
-Decides when audio may flow, when the agent falls silent and when the call is over. Leaves sockets to its two legs, what is
-written to the `Journal`, the right to speak to the `Lease`, positions to the `Playout`. Runs on the event loop and never
-waits; every 20 ms the pacer calls `turn`.
+Decides when audio may flow and when the call is over. Leaves sockets to its two legs, what is written to the `Journal`, the right
+to speak to the `Lease`, who speaks and who is silenced to the `Floor`. Runs on the event loop and never waits; every 20 ms the
+pacer calls `turn`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import structlog
 
 from regions.agents.connection import AgentConnection, Ending
-from regions.edge.agent_leg import AgentLeg, Dialled
+from regions.agents.speaking import format_of
+from regions.edge.agent_leg import AgentLeg, Dialled, Known
+from regions.edge.answers import Answers
 from regions.edge.call_time import CallTime
 from regions.edge.caller_leg import CallerLeg, CallerPort
 from regions.edge.clock import lease_ms, wall_ms
+from regions.edge.closing import Closing
 from regions.edge.context import EdgeContext
+from regions.edge.floor import Floor
 from regions.edge.journal import Journal
 from regions.edge.kept import Kept
-from regions.edge.lease import Lease
-from regions.edge.listening import Listening
+from regions.edge.leases import lease_from_now
+from regions.edge.line import CallLine
 from regions.edge.machine import Phase, step
 from regions.edge.moving import Moving
 from regions.edge.outbox import Outbox
 from regions.edge.recall import Recall
 from regions.edge.returning import Returning
 from regions.edge.snapshots import seal_snapshot, snapshot_key
-from regions.edge.speech import AgentSpeech, Fact
+from regions.edge.speech import AgentSpeech
 from regions.edge.takeover import TakeoverPlan, taken
 from regions.edge.told import Told
-from regions.media.codecs import SILENCE
 from regions.media.playout import Popped
 from regions.wire import media as wire
 from regions.wire.events import EndReason
-from regions.wire.snapshot import Turn
 from regions.wire.ticket import Claims, Grant, Sealed
 from regions.wire.uplink import AppendStatus
 
 log = structlog.get_logger()
-
-NOTHING_MORE: Mapping[str, object] = {}
 
 
 class Session:
@@ -57,21 +56,28 @@ class Session:
         self._key = snapshot_key(sealed.snapshot_key)
         self._moved_for = sealed.moved_for
         self._journal = Journal(
-            claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self)
-        )
-        self._caller = CallerLeg(self.owns)
+            claims.call, grant.epoch, context.new_event_id, lambda: context.uplink.notify(self), context.watch(claims, grant, sealed)
+        )  # fmt: skip
+        self._format = format_of(sealed.agent)
+        self._caller = CallerLeg(self.owns, self._format)
         self._agent = AgentLeg(self, context, claims, grant.epoch, sealed)
         self._recall = Recall(self._journal, self.call, context.tails, self._agent, self.owns)
-        self._lease = _new_lease()
-        self._speech = AgentSpeech()
-        self._listening = Listening(self._caller.buffer)
-        self._told = Told(self._journal, self._recall, self._listening, self._live)
+        self._lease = lease_from_now()
+        self._speech = AgentSpeech(inner=self._format)
+        self._answers = Answers(sealed.latency_budget, self._journal, context.answers, lease_ms)
+        self._floor = Floor(
+            sealed.turns, context.voice, self._journal, self._caller, self._agent, self._speech, lambda: self.stamp,
+            lambda: self._time.elapsed_ms(lease_ms()), self._answers,
+            context.counts.presses("button", claims.call, grant.epoch), self._format,
+        )  # fmt: skip
+        self._listening = self._floor.listening
+        self._told = Told(self._journal, self._recall, self._floor, self._live)
         self._returning = Returning(
             self._journal, self._caller, grant, sealed.agent.reconnect, context.backends
         )
         self.moving = Moving(claims.call, self._caller)
         self._time = CallTime(lease_ms(), 0)
-        self._hanging_up: tuple[EndReason, dict[str, object]] | None = None
+        self._closing = Closing(claims.max_s, sealed.end_when, lease_ms())
         self._kept = Kept()
 
     @property
@@ -89,8 +95,7 @@ class Session:
 
     def attach(self, port: CallerPort, encoding: str, sample_rate: int) -> None:
         """Begins the call (the primary's first attach)."""
-        self.phase = step(self.phase, "take")
-        self._caller.take(port, encoding, sample_rate)
+        self._carry(port, encoding, sample_rate)
         self._time = CallTime(lease_ms(), wall_ms())
         self._begin(encoding, sample_rate)
 
@@ -99,20 +104,27 @@ class Session:
     ) -> None:
         """Goes on where the owner before left off: the takeover event first, then what was not durable. Where nobody has
         carried the call before, it begins here."""
-        self.phase = step(self.phase, "take")
-        self._lease = _new_lease()
-        self._caller.take(port, encoding, sample_rate)
+        self._lease = lease_from_now()
+        self._carry(port, encoding, sample_rate)
         self._time = CallTime(lease_ms(), plan.answered_at_ms or wall_ms(), plan.elapsed_ms)
-        self._speech = AgentSpeech(plan.utterance)
+        self._speech.follow(plan.utterance)
         if plan.fresh:
             self._begin(encoding, sample_rate)
             return
         self._returning.taken(plan.from_epoch, lease_ms(), planned=reason == "planned")
         self._journal.record(*taken(plan, self.epoch, reason, self._moved_for))
         self._journal.take_over(plan)
-        self._record(self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words))
+        self._journal.record_all(
+            self._speech.cut_before(plan.cut, plan.cut_text, plan.cut_words, plan.cut_id)
+        )
         self._greet(resumed=True)
         self._agent.dial(self._known, resumed=True)
+
+    def _carry(self, port: CallerPort, encoding: str, sample_rate: int) -> None:
+        self.phase = step(self.phase, "take")
+        caller, answers = self._caller, self._answers
+        caller.take(port, encoding, sample_rate)
+        self._line = CallLine(caller.line, caller.too_late, lambda: answers.rtt_ms, self._agent, lease_ms())
 
     def _begin(self, encoding: str, sample_rate: int) -> None:
         self._journal.record("call.answered", {"encoding": encoding, "sample_rate": sample_rate})
@@ -128,21 +140,30 @@ class Session:
 
     def leave(self, port: CallerPort) -> None:
         """The socket has closed. The call is kept while its lease holds: the caller may come back, or may have moved."""
-        self._caller.leave(port)
+        if self._caller.leave(port):
+            self.caller_talks(False)
         if self.phase is Phase.PREPARED:
             self.phase = step(self.phase, "leave")
 
-    def caller_audio(self, stamp: int, samples: bytes) -> None:
+    def caller_audio(self, stamp: int, played: wire.Position, samples: bytes, sequence: int) -> None:
+        """`played`: by the caller, last."""
         if self._echo(stamp):
-            self._caller.heard(samples)
+            self._floor.played.said(stamp, played)
+            self._caller.heard(samples, sequence)
+            if self.owns():
+                self._floor.hear()
 
-    def caller_alive(self, stamp: int) -> None:
-        self._echo(stamp)
+    def caller_alive(self, stamp: int, played: wire.Position) -> None:
+        if self._echo(stamp):
+            self._floor.played.said(stamp, played)
+
+    def caller_talks(self, on: bool) -> None:
+        if self.owns():
+            self._floor.talk(on)
 
     def caller_dtmf(self, digit: str) -> None:
-        if self.owns():
+        if self.owns() and self._agent.dtmf(digit):
             self._journal.record("dtmf.received", {"digit": digit})
-            self._agent.dtmf(digit)
 
     def caller_moved(self, epoch: int) -> None:
         """Another edge serves the caller. What has begun to be played here is heard to its end."""
@@ -150,8 +171,7 @@ class Session:
             self._leave_to_others("lapse")
 
     def caller_hung_up(self) -> None:
-        if self.owns():
-            self.end(EndReason.CALLER_HUNG_UP)
+        self.end(EndReason.CALLER_HUNG_UP)
 
     # ----------------------------------------------------------------------------------------------- the backend
 
@@ -159,6 +179,7 @@ class Session:
         return self.moving.gone
 
     def on_connected(self, dialled: Dialled) -> None:
+        self._floor.agent_up()
         self._returning.agent_up(dialled, self._listening.waited(), lease_ms())
 
     def on_unreached(self) -> None:
@@ -166,23 +187,32 @@ class Session:
 
     def on_unreachable(self, dialled: Dialled) -> None:
         """What the backend before has said is heard out."""
-        why: dict[str, object] = {"detail": dialled.code}
         if not dialled.resumed:
-            self.end(EndReason.AGENT_UNREACHABLE, why)
+            self.end(EndReason.AGENT_UNREACHABLE, {"detail": dialled.code})
             return
         self._returning.over(dialled, lease_ms())
-        why |= {"attempts": dialled.attempts, "away_ms": dialled.away_ms}
-        self._hanging_up = (EndReason.AGENT_LOST, why)
+        self._closing.once_heard(EndReason.AGENT_LOST, dialled.tried)
 
-    def on_audio(self, ulaw: bytes) -> None:
-        if self.owns() and self._hanging_up is None:
-            self._speech.push(ulaw)
+    def on_audio(self, samples: bytes) -> None:
+        if self.owns() and not self._closing.wanted:
+            self._journal.record_all(self._speech.push(samples))
+            self._answers.audio()
+
+    def on_utterance(self, id_: str, offset_ms: int) -> None:
+        self._journal.record_all(self._speech.begin(id_, offset_ms) if self.owns() else [])
+
+    def on_hangup(self, reason: str) -> None:
+        """What it has said is heard out, then the call ends."""
+        if self.owns() and not self._closing.wanted:
+            self._speech.end()
+            self._journal.record_all(self._closing.hung_up(reason))
 
     def on_mark(self, name: str) -> None:
         self._speech.mark(name)
 
-    def on_clear(self) -> None:
-        self._interrupt(by_caller=False)
+    def on_clear(self, chunk: bytes | None) -> None:
+        if self.owns() and not self._speech.cancel(chunk):
+            self._floor.interrupt("agent")
 
     def on_text(self, type_: str, data: bytes) -> None:
         if self.owns():
@@ -194,19 +224,17 @@ class Session:
             return
         self._journal.record("agent.disconnected", taken_as.data())
         if taken_as.clean:
-            # what it has said is heard out, then the call ends
-            self._speech.end()
-            self._hanging_up = (EndReason.AGENT_HUNG_UP, {})
+            self.on_hangup("")
             return
         self._speech.broken_off()
         self._recall.forget()
-        self._listening.again()
+        self._floor.agent_lost()
         self._returning.agent_lost(taken_as, self._speech.last_utterance, lease_ms())
         self._agent.again(self._known)
 
-    def _known(self) -> list[Turn]:
-        """The conversation as a new backend should know it."""
-        return self._journal.turns + self._speech.unheard()
+    def _known(self) -> Known:
+        """What a new backend should know."""
+        return Known(self._journal.turns + self._speech.unheard(), self._speech.awaited)
 
     def _live(self, type_: str, data: bytes) -> None:
         self._context.uplink.volatile(self.call, self.epoch, type_, wall_ms(), data)
@@ -222,10 +250,8 @@ class Session:
                 self._journal.go_on_from(status.durable_n)
             case "busy":
                 self.outbox.send_again()
-            case _:
-                why = {"status": status.status, "detail": status.detail}
-                log.warning("call.fenced", call=self.call, epoch=self.epoch, **why)
-                self._fence(status.status)
+            case code:
+                self._fence(code, status.detail)
 
     def _snapshot(self) -> str:
         snapshot = self._journal.snapshot()
@@ -233,10 +259,6 @@ class Session:
         snapshot.stream_sid = self._agent.stream_sid
         self._speech.into(snapshot)
         return seal_snapshot(snapshot, self._key)
-
-    def _record(self, facts: list[Fact]) -> None:
-        for type_, data in facts:
-            self._journal.record(type_, data)
 
     # ------------------------------------------------------------------------------------------------ the clock
 
@@ -251,96 +273,75 @@ class Session:
             self.lapsed = True
             self._leave_to_others("lapse")
             return
-        if self._time.elapsed_ms(now) > self.claims.max_s * 1000:
-            self.end(EndReason.MAX_DURATION)
-            return
+        self._floor.turn()
         self._to_agent()
         self._to_caller(self._speech.pop(), now)
-        if self._hanging_up is not None and not self._speech.active:
-            self.end(*self._hanging_up)
+        backend, caller, agent = self._agent.connection is not None, self._floor.speaking, self._speech.active
+        over = self._closing.turn(
+            now, self._time.elapsed_ms(now), backend=backend, caller=caller, agent=agent
+        )
+        if over is not None:
+            self.end(*over)
             return
         self._listening.turn(now, agent=self._speech.active)
         boundary = self._listening.turn_over
-        self._journal.changed |= self._time.stale(now) or self.moving.goes(now, boundary=boundary)
+        goes = self.moving.goes(now, boundary=boundary)
+        self._journal.record_all(self._line.turn(now, last=goes))
+        self._journal.changed |= self._time.stale(now) or goes
         self._caller.keep_informed(self._journal, self._snapshot, stamp=self._lease.stamp(now), now=now)
         if self.moving.turn(now, boundary=boundary, silent=not self._speech.active):
             self._leave_to_others("lapse")
 
     def _to_agent(self) -> None:
         for frame in self._listening.next():
-            self._hear(frame)
+            self._listening.hear(self._floor.given(frame))
         if (agent := self._agent.connection) is None:
             return
-        for frame in self._listening.due() or (SILENCE,):
-            agent.send_media(frame)
+        for frame in self._listening.due() or (self._format.silence,):
+            agent.send_audio(frame, voice=self._floor.voiced)
         self._returning.given(lease_ms())
-
-    def _hear(self, frame: bytes) -> None:
-        offset_ms = self._time.elapsed_ms(lease_ms())
-        heard = self._listening.hear(frame)
-        if heard == "started":
-            data: dict[str, object] = {"offset_ms": offset_ms, "barge_in": self._speech.active}
-            self._journal.record("speech.started", data)
-            self._interrupt(by_caller=True)
-        elif heard == "stopped":
-            self._journal.record("speech.stopped", {"offset_ms": offset_ms})
 
     def _to_caller(self, popped: Popped | None, now: int) -> None:
         stamp = self._lease.stamp(now)
         if popped is not None:
-            self._echo_marks(popped.marks)
-            self._record(self._speech.facts(popped))
+            self._floor.echo(popped.marks)
+            if popped.started:
+                self._floor.answered(popped.utterance)
+            self._journal.record_all(self._speech.facts(popped))
             if (tick := self._speech.tick(popped)) is not None:
                 self._live("playback.tick", tick)
-            if popped.started:
-                self._listening.answered()
             if self._caller.play(popped, stamp=stamp, now=now):
                 self._returning.played(popped.utterance, now)
                 return
         if not self._speech.active and (sound := self._returning.sound(now)) is not None:
             self._caller.fill(sound, stamp=stamp, now=now)
 
-    def _interrupt(self, *, by_caller: bool) -> None:
-        """Empties the playout; what of the utterance was heard stays in the conversation."""
-        if not self.owns():
-            return
-        marks, cut = self._speech.clear("caller" if by_caller else "agent")
-        self._echo_marks(marks)
-        if cut is None:
-            return
-        self._caller.tell(wire.Clear(stamp=self.stamp, at=cut.at))
-        self._record(cut.facts)
-        if by_caller and (agent := self._agent.connection) is not None:
-            agent.send_text(
-                "playback.interrupted",
-                {"utterance": cut.at.utterance, "offset_ms": cut.at.offset_ms, "text": cut.heard},
-            )
-
-    def _echo_marks(self, names: tuple[str, ...]) -> None:
-        if (agent := self._agent.connection) is not None:
-            for name in names:
-                agent.send_mark(name)
-
     # -------------------------------------------------------------------------------------------------- the end
 
-    def end(self, reason: EndReason, why: Mapping[str, object] = NOTHING_MORE) -> None:
+    def hang_up(self, socket: int) -> None:
+        """At the word of the backend whose socket has that number: nothing where it is another, or the caller is on its way."""
+        if self._agent.socket == socket and not self.moving.gone:
+            self.end(EndReason.AGENT_HUNG_UP)
+
+    def end(self, reason: EndReason, why: Mapping[str, object] | None = None) -> None:
         """Writes the final event, while the lease holds, and closes both sides. What is not acknowledged yet is still sent."""
         if not self.owns():
             return
-        _, cut = self._speech.clear("end")
-        self._record(cut.facts if cut is not None else [])
-        self._journal.end(reason, why)
+        self._floor.end()
+        self._journal.end(reason, {**(why or {}), **self._line.data(lease_ms())})
         self._finish(reason.value)
 
     def end_by_control(self, reason: str) -> None:
         """The log has the final event already: nothing more is written."""
         if self.phase is Phase.OWNING:
             self._finish(reason)
-            self.outbox.close()
+            self.outbox.close(fenced=True)
+            self._journal.last_word(self._line.data(lease_ms()))
 
     def _finish(self, reason: str) -> None:
         self.phase = step(self.phase, "end")
         self._lease.end()
+        self._floor.close()
         self._returning.over(None, lease_ms())
         self._agent.close(stop=True)
         self._caller.tell(wire.Ended(end_reason=reason))
@@ -348,10 +349,11 @@ class Session:
         self._context.ended(self.call, max(g.epoch for g in self.claims.grants))
         log.info("call.ended", call=self.call, epoch=self.epoch, end_reason=reason, events=self.outbox.last_n)
 
-    def _fence(self, code: str) -> None:
+    def _fence(self, code: str, why: str) -> None:
         """A caller that was told to go is heard out, under what is left of the lease: it says when it has arrived."""
-        self.outbox.close()
+        self.outbox.close(fenced=code == "fenced")
         if self.phase is Phase.OWNING and not self.moving.gone:
+            log.warning("call.fenced", call=self.call, epoch=self.epoch, status=code, detail=why)
             refused = wire.Refused(code=code, detail="another edge has the call", fix="take the next standby")
             self._caller.tell(refused)
             self._leave_to_others("fence")
@@ -360,7 +362,9 @@ class Session:
         """Mute from here on: the caller may be elsewhere. Nothing final is written, for lost contact ends no call."""
         self.phase = step(self.phase, action)
         self._lease.end()
+        self._floor.close()
         self._returning.over(None, lease_ms())
+        self._journal.last_word(self._line.data(lease_ms()))
         self._agent.close(stop=False)
         self._caller.close()
 
@@ -388,10 +392,9 @@ class Session:
         self._journal.changed = True
 
     def _echo(self, stamp: int) -> bool:
-        heard = self.phase is Phase.OWNING and self._lease.echo(stamp, lease_ms())
-        self._returning.caller_heard |= heard
+        now = lease_ms()
+        heard = self.phase is Phase.OWNING and self._lease.echo(stamp, now)
+        if heard:
+            self._returning.caller_heard = True
+            self._answers.echoed(self._lease.age_ms(stamp, now))
         return heard
-
-
-def _new_lease() -> Lease:
-    return Lease(lease_ms(), int.from_bytes(os.urandom(6), "big"))

@@ -36,8 +36,9 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeoverPlan:
-    """`source`: ``snapshot``, ``tail`` or ``none``. `cut`: the utterance that was being played, with the text announced for it.
-    `lost`: what the owner before had written, as its snapshot says, and had no room for there."""
+    """`source`: ``snapshot``, ``tail`` or ``none``. `cut`: the utterance that was being played, with the text announced for it
+    and the name that its backend gave it. `lost`: what the owner before had written, as its snapshot says, and had no room for
+    there."""
 
     source: str
     turns: list[Turn] = field(default_factory=list)
@@ -46,6 +47,7 @@ class TakeoverPlan:
     cut: Position = field(default_factory=Position)
     cut_text: str = ""
     cut_words: list[Word] = field(default_factory=list)
+    cut_id: str = ""
     utterance: int = 0
     lost: Lost | None = None
     answered_at_ms: int = 0
@@ -111,6 +113,7 @@ def plan_takeover(resume: Resume | None, snapshot: CallSnapshot | None, tail: Ta
         cut=cut,
         cut_text=snapshot.playing_text,
         cut_words=snapshot.playing_words,
+        cut_id=snapshot.playing_id,
         utterance=max(snapshot.utterance, played.utterance),
         lost=_lost(snapshot, max(acked_n, tail.n if tail and tail.epoch == snapshot.epoch else 0)),
         answered_at_ms=snapshot.answered_at_ms,

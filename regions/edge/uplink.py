@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Protocol
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -20,10 +19,14 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
 from regions.edge.identity import Identity
+from regions.edge.key_change import KeyChange
 from regions.edge.keyring import Keyring
 from regions.edge.obeying import Obeying
+from regions.edge.pacing import Pace
+from regions.edge.registration import Registrar
 from regions.edge.retry import Retry
 from regions.edge.session import Session
+from regions.edge.tls import Connect
 from regions.wire.measuring import Measure, Measured
 from regions.wire.observations import Neighbours, Observed
 from regions.wire.uplink import (
@@ -39,6 +42,8 @@ from regions.wire.uplink import (
     Heartbeat,
     Hello,
     Keys,
+    KeyTaken,
+    KeyWanted,
     Volatile,
     Welcome,
     to_edge_decoder,
@@ -50,24 +55,12 @@ CONNECT_DEADLINE_S = 5.0
 SILENCE_MAX_S = 3.0
 """A control plane that has promised to say something (`Welcome.alive_s`) and is silent for so long is not there."""
 ACK_DEADLINE_S = 8.0
-WATCH_EVERY_S = 0.25
-LAST_WORD_S = 1.0
+WATCH_EVERY_S, LAST_WORD_S = 0.25, 1.0
 BATCH_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
-VOLATILE_MAX = 1_000
-VOLATILE_ROUND = 50
+VOLATILE_MAX, VOLATILE_ROUND = 1_000, 50
 BUSY_PAUSE_S = 0.05
 AGAIN_LATER = frozenset({"busy", "gap"})
 """Answers after which the same call is sent again: not at once, or a log that says it for ever is asked without pause."""
-
-
-class Registrar(Protocol):
-    async def __call__(self) -> list[str]:
-        """Registers this incarnation again; the uplink URLs."""
-        ...
-
-
-Connect = Callable[..., AbstractAsyncContextManager[ClientConnection]]
-"""Opens a WebSocket as `websockets.connect` does, and raises what it raises."""
 
 
 class Uplink:
@@ -83,6 +76,7 @@ class Uplink:
         use_measure: Callable[[Measure | None], None] = lambda _: None,
         *,
         connect: Connect = connect,
+        key_change: KeyChange | None = None,
     ) -> None:
         self._urls = urls
         self._region = region
@@ -93,11 +87,14 @@ class Uplink:
         self._use_neighbours = use_neighbours
         self._use_measure = use_measure
         self._connect = connect
+        self._key_change = key_change
         self._dirty: dict[Session, None] = {}
         self._wake = asyncio.Event()
         self._volatile: list[bytes] = []
         self._in_flight: dict[int, float] = {}
         """Batches that wait for their answer, and when each was sent, by the loop's clock; the oldest first."""
+        self._pace = Pace()
+        self._pausing = False
         self._heard_s = 0.0
         self._silence_max_s: float | None = None
         self._served_s = 0.0
@@ -153,6 +150,8 @@ class Uplink:
         while not self._stopped.is_set():
             url, self._served_s = retry.url(self._urls), 0.0
             try:
+                if self._key_change is not None and self._key_change.unsettled:
+                    self._urls = await self._register()
                 headers = {"Authorization": f"Bearer {self._identity.token(self._region)}"}
                 async with self._connect(
                     url,
@@ -204,6 +203,8 @@ class Uplink:
             asyncio.create_task(self._send(socket)),
             asyncio.create_task(self._beat(socket)),
         }
+        if self._key_change is not None and welcome.new_keys:
+            tasks.add(asyncio.create_task(self._key_change.run(socket.send)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -254,6 +255,7 @@ class Uplink:
                 drain_left_s=max(0.0, self._stop_at_s - asyncio.get_running_loop().time()),
                 stopped=self._stopped.is_set(),
                 lapsed=self.calls.lapsed(),
+                not_taken=self.calls.not_taken(),
             )
             await socket.send(msgspec.json.encode(beat).decode())
             await self._next_beat()
@@ -271,10 +273,25 @@ class Uplink:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while len(self._in_flight) < BATCHES_IN_FLIGHT_MAX and (batch := self._next_batch()) is not None:
+            while self._may_go() and (batch := self._next_batch()) is not None:
                 await socket.send(msgspec.json.encode(batch).decode())
             for message in self._take_volatile():
                 await socket.send(message.decode())
+
+    def _may_go(self) -> bool:
+        """Where it may not yet, the sender is woken when it may."""
+        if not self._dirty or len(self._in_flight) >= BATCHES_IN_FLIGHT_MAX:
+            return False
+        loop = asyncio.get_running_loop()
+        wait_s = self._pace.wait_s(loop.time(), len(self._in_flight))
+        if wait_s > 0.0 and not self._pausing:
+            self._pausing = True
+            loop.call_later(wait_s, self._go_on)
+        return wait_s <= 0.0
+
+    def _go_on(self) -> None:
+        self._pausing = False
+        self._wake.set()
 
     def _take_volatile(self) -> list[bytes]:
         """A few at a time: what is durable never waits behind all of them."""
@@ -306,7 +323,9 @@ class Uplink:
                 continue
             chosen = run[:room]
             session.outbox.sent(chosen)
-            runs.append(CallEvents(call=session.call, epoch=session.epoch, events=chosen))
+            runs.append(
+                CallEvents(call=session.call, epoch=session.epoch, events=chosen, trace=session.outbox.trace)
+            )
             calls.add(session.call)
             if len(chosen) == len(run):
                 del self._dirty[session]
@@ -315,7 +334,8 @@ class Uplink:
         if not runs:
             return None
         self._batch += 1
-        self._in_flight[self._batch] = asyncio.get_running_loop().time()
+        now_s = self._in_flight[self._batch] = asyncio.get_running_loop().time()
+        self._pace.sent(now_s, full=bool(self._dirty))
         return Events(batch=self._batch, calls=runs)
 
     # ------------------------------------------------------------------------------------------------ receiving
@@ -341,6 +361,8 @@ class Uplink:
                     self._use_neighbours(message)
                 case Measure():
                     self._use_measure(message)
+                case KeyWanted() | KeyTaken() if self._key_change is not None:
+                    self._key_change.heard(message)
                 case Goodbye():
                     log.info("uplink.goodbye", code=message.code, detail=message.detail)
                     if message.code == "unauthorized":
@@ -348,7 +370,9 @@ class Uplink:
                     return
 
     async def _acknowledged(self, ack: Ack) -> None:
-        self._in_flight.pop(ack.batch, None)
+        sent_s = self._in_flight.pop(ack.batch, None)
+        if sent_s is not None:
+            self._pace.answered(asyncio.get_running_loop().time() - sent_s)
         later: list[Session] = []
         for status in ack.results:
             session = self.calls.session(status.call, status.epoch)

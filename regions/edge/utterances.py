@@ -18,12 +18,13 @@ WORDS_MAX = 1_000
 
 @dataclass(slots=True)
 class Said:
-    """`length_ms`: of the audio, once all of it has come; 0 before."""
+    """`length_ms`: of the audio, once all of it has come; 0 before. `id`: the backend's own name for it."""
 
     texts: list[str] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     length_ms: int = 0
     over: bool = False
+    id: str = ""
 
     @property
     def text(self) -> str:
@@ -53,6 +54,13 @@ class Utterances:
         said.words += words[: max(0, WORDS_MAX - len(said.words))]
         while len(self._said) > KEPT_MAX:
             self._said.popitem(last=False)
+
+    def name(self, utterance: int, id_: str) -> None:
+        """What the backend calls it."""
+        if id_:
+            self._said.setdefault(utterance, Said()).id = id_
+            while len(self._said) > KEPT_MAX:
+                self._said.popitem(last=False)
 
     def of(self, utterance: int) -> Said | None:
         return self._said.get(utterance)
