@@ -22,11 +22,14 @@ create table vx.api_keys (
   created_at    timestamptz not null default now(),
   expires_at    timestamptz,
   revoked_at    timestamptz,
-  last_used_at  timestamptz
+  last_used_at  timestamptz,
+  rotated_at    timestamptz,
+  allow_from    text[] not null default '{}'        -- addresses and networks that it may be used from; none: any
 );
 create index on vx.api_keys (project_id, id);
 
--- Keys under which content is stored; each is wrapped by the key provider's master key.
+-- A project's key, wrapped by the key provider's master key. It wraps the keys of its calls (vx.calls.wrapped), under which their
+-- content is stored.
 create table vx.content_keys (
   id          uuid primary key,
   project_id  uuid not null references vx.projects,
@@ -77,6 +80,7 @@ create table vx.regions (
   proximity    text not null default '',            -- regions with the same word are as near as each other
   price_ms     real not null default 0 check (price_ms between 0 and 1000), -- so much nearer it has to be
   version       integer not null default 1,
+  enrol_version integer not null default 0,         -- of its enrolment tokens: those of another are void
   created_at    timestamptz not null default now()
 );
 
@@ -88,6 +92,7 @@ create table vx.edges (
   public_key       bytea not null,
   media_url        text not null,
   http_url         text not null,
+  webrtc           boolean not null default false,  -- callers over WebRTC are taken there
   capacity_calls   integer not null,
   admin_state      text not null default 'active' check (admin_state in ('active', 'cordoned', 'draining')),
   generation       bigint not null default 0,       -- of its uplink: an older one's word is void
@@ -97,11 +102,28 @@ create table vx.edges (
   load             jsonb not null default '{}',
   software         text not null default '',
   stopped          uuid,                            -- the incarnation that said it stops: nobody waits for its heartbeats
+  revoked_at       timestamptz,                     -- cut off for good by an operator; its name has its id behind it
+  key_since        timestamptz not null default now(),  -- since when public_key is its key
+  key_asked_at     timestamptz,                     -- an operator wants another key, and none has come yet
+  key_overlap_s    integer,                         -- and so long the one before is to hold then; null: as usual
+  key_before_until timestamptz,                     -- until when one before holds, where one does
+  key_misuses      integer not null default 0,      -- tokens that came signed with a key that holds no more
+  key_misused_at   timestamptz,
   version          integer not null default 1,
   registered_at    timestamptz not null default now(),
   seen_at          timestamptz not null default now(),
   unique (region, name)
 );
+
+-- Keys that an edge had before the present one. A key stands here for ever: none comes back, and who shows one is known.
+create table vx.edge_keys (
+  public_key   bytea primary key,
+  edge_id      uuid not null references vx.edges,
+  since        timestamptz not null,
+  retired_at   timestamptz not null default clock_timestamp(),
+  valid_until  timestamptz not null
+);
+create index edge_keys_edge on vx.edge_keys (edge_id, retired_at desc);
 
 -- What the detector holds of edges and regions (see docs/explanation/detector.md). No row: healthy, and never anything else.
 create table vx.health (
@@ -250,14 +272,16 @@ create table vx.signing_keys (
   public_key  bytea not null,
   wrapped     bytea not null,
   created_at  timestamptz not null default now(),
-  retired_at  timestamptz
+  used_from   timestamptz not null default now(),
+  drops_at    timestamptz                           -- then it verifies nothing any more
 );
 
 create table vx.fleet_keys (
   id          text primary key,
   wrapped     bytea not null,
   created_at  timestamptz not null default now(),
-  retired_at  timestamptz
+  used_from   timestamptz not null default now(),   -- to seal with; it opens from the beginning
+  drops_at    timestamptz                           -- then it is destroyed, and what it sealed opens nowhere
 );
 
 -- One row per writer of the durable horizon (see docs/explanation/log.md).
@@ -300,11 +324,18 @@ create table vx.calls (
   created_at          timestamptz not null,
   answered_at         timestamptz,
   ended_at            timestamptz,
-  end_reason          text
+  end_reason          text,
+  key_id              uuid,                         -- that created it
+  wrapped             bytea,                        -- the key of its content, wrapped by its project's; null once destroyed
+  subject             bytea,                        -- whom it is about, as a keyed hash: to be found when that person is erased
+  erased_at           timestamptz
 ) partition by range (id);
 create index on vx.calls (project_id, id desc);
 create index on vx.calls (attach_by) where ended_at is null;
+create index on vx.calls (project_id, id desc) where ended_at is null;
+create index on vx.calls (project_id, subject) where subject is not null;
 create index on vx.calls (edge_id) where ended_at is null;
+create index on vx.calls (webhook_id) where webhook_id is not null and erased_at is null;
 create index on vx.calls (id) where ended_at is null and request #> '{regions,move_for_gain}' = 'true';
 
 create table vx.events (
@@ -322,7 +353,6 @@ create table vx.events (
   at            timestamptz not null,
   data          jsonb,                              -- null where the data are content
   content       bytea,                              -- ciphertext
-  content_key   uuid,
   hash          bytea not null,                     -- keyed: tells a duplicate from a conflict
   feed_xid      bigint not null,
   stored_at     timestamptz not null default now(),
@@ -345,7 +375,6 @@ create table vx.late_events (
   at            timestamptz not null,
   data          jsonb,
   content       bytea,
-  content_key   uuid,
   hash          bytea not null,
   stored_at     timestamptz not null default now(),
   primary key (call_id, origin_epoch, origin_n)
@@ -403,6 +432,7 @@ create table vx.webhooks (
   version          integer not null default 1,
   created_at       timestamptz not null default now(),
   named_at         timestamptz,                     -- of a call's: when a create named it, to the hour
+  unnamed_at       timestamptz,                     -- of a call's: since then every call that named it is erased; its URL is to go
   deleted_at       timestamptz,
   takes            boolean not null generated always as (enabled and deleted_at is null and full_since is null) stored
 );
@@ -410,6 +440,7 @@ create index on vx.webhooks (project_id) where deleted_at is null;
 create index on vx.webhooks (project_id) where takes and scope = 'project';
 create unique index on vx.webhooks (project_id, url) where scope = 'call' and deleted_at is null;
 create index on vx.webhooks (named_at) where scope = 'call' and deleted_at is null;
+create index on vx.webhooks (unnamed_at) where unnamed_at is not null;
 
 -- Whether an endpoint wants events of a type; `call.*` stands for all that begin so.
 create function vx.wants(p_types text[], p_type text) returns boolean language sql immutable as $$
@@ -419,6 +450,17 @@ $$;
 -- Whether the call has the metadata an endpoint asks for.
 create function vx.of_call(p_metadata jsonb, p_call uuid) returns boolean language sql stable as $$
   select exists (select from vx.calls c where c.id = p_call and c.metadata @> p_metadata)
+$$;
+
+-- The jurisdictions that a create names, in one order; none where it names none.
+create function vx.jurisdictions_of(p_request jsonb) returns text[] language sql immutable as $$
+  select case when p_request #> '{regions,jurisdictions}' is null then '{}'
+              else array(select distinct j from jsonb_array_elements_text(p_request #> '{regions,jurisdictions}') j order by j) end
+$$;
+
+-- The same of a call that is stored.
+create function vx.sent_from(p_call uuid) returns text[] language sql stable as $$
+  select coalesce((select vx.jurisdictions_of(c.request) from vx.calls c where c.id = p_call), '{}')
 $$;
 
 create table vx.deliveries (
@@ -439,10 +481,12 @@ create table vx.deliveries (
   overtook       boolean not null default false,
   last_status    integer,
   last_error     text,
+  jurisdictions  text[] not null default '{}',      -- that its call allows: it is sent from there alone; none: from anywhere
   created_at     timestamptz not null default now(),
   primary key (call_id, webhook_id, seq)
 ) partition by range (call_id);
-create index on vx.deliveries (webhook_id, next_at) where state in ('pending', 'parked');
+-- A claim goes from pair to pair of the first two, so that what must be sent from elsewhere is passed over at once, however much it is.
+create index on vx.deliveries (webhook_id, jurisdictions, next_at) where state in ('pending', 'parked');
 create index on vx.deliveries (webhook_id) where replay and state in ('pending', 'parked', 'in_flight');
 create index on vx.deliveries (webhook_id, call_id, seq) where state = 'failed';
 create index on vx.deliveries (claimed_until) where state = 'in_flight';
@@ -459,6 +503,8 @@ create table vx.delivery_attempts (
   status       integer,
   error        text,
   excerpt      text,
+  url          text,                                -- asked, whatever the endpoint's is by now
+  next_at      timestamptz,                         -- of the next try; null: there is none
   primary key (call_id, webhook_id, seq, attempt)
 ) partition by range (call_id);
 create index on vx.delivery_attempts (webhook_id, at);
@@ -489,7 +535,7 @@ declare
   t text; week timestamptz; made integer := 0; part text;
 begin
   perform pg_advisory_xact_lock(7423001);
-  foreach t in array array['calls', 'events', 'late_events', 'deliveries', 'delivery_attempts'] loop
+  foreach t in array array['calls', 'call_labels', 'events', 'late_events', 'deliveries', 'delivery_attempts'] loop
     for i in 0 .. p_weeks - 1 loop
       week := date_trunc('week', p_from at time zone 'UTC') at time zone 'UTC' + make_interval(weeks => i);
       part := t || to_char(week at time zone 'UTC', '_IYYY"w"IW');
@@ -558,7 +604,8 @@ begin
        events as (delete from vx.events_default e using old where e.call_id = old.id),
        late as (delete from vx.late_events_default e using old where e.call_id = old.id),
        deliveries as (delete from vx.deliveries_default e using old where e.call_id = old.id),
-       attempts as (delete from vx.delivery_attempts_default e using old where e.call_id = old.id)
+       attempts as (delete from vx.delivery_attempts_default e using old where e.call_id = old.id),
+       labels as (delete from vx.call_labels_default l using old where l.call_id = old.id)
   delete from vx.calls_default c using old where c.id = old.id;
   select c.relname, to_timestamp(right(c.relname, 7), 'IYYY"w"IW') into part, week
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -574,6 +621,7 @@ begin
   end if;
   perform set_config('lock_timeout', '500ms', true);
   execute format('drop table vx.%I', part);
+  execute format('drop table if exists vx.%I', replace(part, 'calls_', 'call_labels_'));
   return true;
 end $$;
 

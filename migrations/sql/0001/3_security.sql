@@ -59,8 +59,8 @@ grant select, insert, delete on vx.overdue to vx_worker;
 grant select, insert, update, delete on vx.denials to vx_worker;
 
 grant select, insert, update on vx.projects, vx.api_keys, vx.content_keys, vx.regions, vx.edges, vx.desired,
-  vx.used_tokens, vx.signing_keys, vx.fleet_keys to vx_admin;
-grant delete on vx.desired, vx.used_tokens to vx_admin;
+  vx.used_tokens, vx.signing_keys, vx.fleet_keys, vx.edge_keys to vx_admin;
+grant delete on vx.desired, vx.used_tokens, vx.signing_keys, vx.fleet_keys to vx_admin;
 grant select, insert, update on vx.drains, vx.moves to vx_admin;
 grant select, update on vx.drains to vx_worker;
 grant select, update, delete on vx.moves to vx_worker;
@@ -71,21 +71,6 @@ grant select, delete on vx.probes to vx_worker;
 grant select, insert, update, delete on vx.round_trips, vx.legs to vx_worker;
 grant select, delete on vx.fleet_events to vx_worker;
 
--- The key look-up: one row for one hash, so that a leak of this role lists nothing.
-create function vx.find_key(p_hash bytea)
-returns table (id uuid, project_id uuid, mode text, role text, scopes text[], expires_at timestamptz, revoked_at timestamptz,
-               settings jsonb)
-language sql stable security definer set search_path = vx, pg_temp as $$
-  select k.id, k.project_id, p.mode, k.role, k.scopes, k.expires_at, k.revoked_at, p.settings
-    from vx.api_keys k join vx.projects p on p.id = k.project_id
-   where k.secret_hash = p_hash
-$$;
-
-create function vx.touch_keys(p_keys uuid[], p_at timestamptz) returns void
-language sql security definer set search_path = vx, pg_temp as $$
-  update vx.api_keys set last_used_at = p_at where id = any(p_keys) and (last_used_at is null or last_used_at < p_at)
-$$;
-
 -- Functions are executable by public unless said otherwise: say otherwise.
 revoke execute on all functions in schema vx from public;
 -- (Per schema, a default cannot take away what the built-in default gives to everybody: this one has no schema.)
@@ -94,7 +79,7 @@ grant execute on function vx.current_project() to vx_api, vx_owner;
 grant execute on function vx.first_uuid_at(timestamptz) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.wants(text[], text) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.of_call(jsonb, uuid) to vx_owner, vx_worker;
-grant execute on function vx.find_key(bytea), vx.touch_keys(uuid[], timestamptz) to vx_keys;
+grant execute on function vx.jurisdictions_of(jsonb), vx.sent_from(uuid) to vx_owner, vx_api, vx_worker;
 grant execute on function vx.ensure_partitions(timestamptz, integer), vx.drop_events(timestamptz),
   vx.drop_calls(timestamptz, integer), vx.turn_requests(timestamptz, integer) to vx_worker;
 

@@ -10,8 +10,10 @@ create function vx.state_after(p_type text, p_reason text, p_answered boolean) r
     when 'call.moved' then 'in_progress'
     when 'call.ended' then case
       when p_reason in ('no_answer', 'busy') then p_reason
-      when p_reason = 'canceled' or (p_reason = 'ended_by_api' and not p_answered) then 'canceled'
-      when p_reason in ('caller_hung_up', 'agent_hung_up', 'ended_by_api', 'max_duration') then 'completed'
+      when p_reason = 'canceled' or (p_reason in ('ended_by_api', 'erased') and not p_answered) then 'canceled'
+      when p_reason in (
+        'caller_hung_up', 'agent_hung_up', 'ended_by_api', 'max_duration', 'resolved', 'idle', 'caller_silent', 'monologue', 'erased'
+      ) then 'completed'
       else 'failed' end
     end
 $$;
@@ -30,7 +32,7 @@ $$;
 -- One event as `vx.append` takes it; `oe`, `o_n`: its origin, where it was adopted. (One array of these costs the driver and
 -- the server half of what an array per column does.)
 create type vx.given_event as (
-  call_id uuid, epoch integer, n integer, event_id uuid, type text, at_ms bigint, data jsonb, content bytea, content_key uuid,
+  call_id uuid, epoch integer, n integer, event_id uuid, type text, at_ms bigint, data jsonb, content bytea,
   hash bytea, oe integer, o_n integer);
 
 create function vx.time_of(p_ms bigint) returns timestamptz language sql immutable as $$
@@ -60,12 +62,12 @@ create type vx.held_call as (
 --      and a number below the newest that is not stored was given up as lost before: it is kept as late
 -- A higher epoch takes the call over. An adopted event whose origin is stored advances n and stores nothing. The final
 -- event is stored above every grant. Everything is one transaction: the answer is true once its commit is acknowledged.
--- `stored`: how many of the run's events are new; the last of them stands at `seq`.
+-- `stored`: how many of the run's events are new; the last of them stands at `seq`, and `feed_xid` is theirs.
 -- (This is the general way, for whatever may come. `vx.append`, below, takes the runs that only go on where their call stands, which
 -- is nearly all of them, and leaves the others to it: the answers are the same.)
 create function vx.append_any(
   p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[], calls uuid[], locked uuid[])
-returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
+returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer, feed_xid bigint)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -79,7 +81,7 @@ begin
     select g.*, vx.time_of(g.at_ms) as at, coalesce(g.oe, g.epoch) as origin_epoch, coalesce(g.o_n, g.n) as origin_n,
            case when g.type = 'events.lost' then vx.first_n(g.type, g.data, g.epoch, g.n, g.oe is not null) else g.n end as n_from
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
-        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n)
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, hash, oe, o_n)
   ), held as (
     select c.* from vx.calls c where c.id = any(calls)
   ), runs as (
@@ -137,15 +139,15 @@ begin
                                                 and s.origin_n = g.origin_n)
   ), put_events as (
     insert into vx.events (call_id, seq, project_id, id, type, epoch, source, origin_epoch, origin_n, region, at, data,
-                           content, content_key, hash, feed_xid)
+                           content, hash, feed_xid)
     select f.call_id, f.seq, f.project_id, f.event_id, f.type,
            case when f.type = 'call.ended' then f.epoch_granted + 1 else f.epoch end,
-           'edge', f.origin_epoch, f.origin_n, p_region, f.at, f.data, f.content, f.content_key, f.hash,
+           'edge', f.origin_epoch, f.origin_n, p_region, f.at, f.data, f.content, f.hash,
            greatest(xid, f.xid_before)
       from fresh f
   ), put_deliveries as (
-    insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
-    select f.call_id, w.id, f.seq, f.project_id,
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions, state)
+    select f.call_id, w.id, f.seq, f.project_id, vx.sent_from(f.call_id),
            case when row_number() over (partition by f.call_id, w.id order by f.seq) = 1 then vx.first_state(f.call_id, w.id)
                 else 'queued' end
       from fresh f cross join lateral (
@@ -155,9 +157,9 @@ begin
      where vx.wants(w.types, f.type) and (w.metadata is null or vx.of_call(w.metadata, f.call_id))
   ), put_late as (
     insert into vx.late_events (call_id, origin_epoch, origin_n, project_id, id, type, edge_id, region, at, data, content,
-                                content_key, hash)
+                                hash)
     select g.call_id, g.origin_epoch, g.origin_n, v.project_id, g.event_id, g.type, p_edge, p_region, g.at, g.data,
-           g.content, g.content_key, g.hash
+           g.content, g.hash
       from given g join writing v on v.call_id = g.call_id
      where (v.verdict = 'fenced' or v.writes and g.n <= v.n_before)
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
@@ -190,7 +192,7 @@ begin
   select v.call_id, v.verdict,
          case when v.verdict = 'durable' then greatest(v.n_last, case when v.writes then v.n_before end)::integer
               when v.verdict = 'gap' then v.n_before else 0 end,
-         coalesce(p.seq, v.seq_before, 0), v.why, coalesce(d.k, 0)
+         coalesce(p.seq, v.seq_before, 0), v.why, coalesce(d.k, 0), greatest(xid, v.xid_before)
     from writing v left join put_calls p on p.id = v.call_id left join folds d on d.call_id = v.call_id;
 
   -- what was late until its successor brought it stands in the log now
@@ -203,7 +205,7 @@ begin
 end $$;
 
 create function vx.append(p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[])
-returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer)
+returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer, feed_xid bigint)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -219,7 +221,7 @@ begin
                and min(g.n - g.i) = max(g.n - g.i)
                and bool_and(g.oe is null and g.type <> 'events.lost' and not starts_with(g.type, 'call.')))::vx.given_run
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
-        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, hash, oe, o_n, i)
      group by g.call_id);
   -- what locks a row gives its newest version
   held := array(
@@ -245,21 +247,21 @@ begin
     return;
   end if;
   insert into vx.events (call_id, seq, project_id, id, type, epoch, source, origin_epoch, origin_n, region, at, data,
-                         content, content_key, hash, feed_xid)
+                         content, hash, feed_xid)
   select g.call_id, p.seq + g.n - p.n, p.project_id, g.event_id, g.type, g.epoch, 'edge', g.epoch, g.n, p_region,
-         vx.time_of(g.at_ms), g.data, g.content, g.content_key, g.hash, greatest(xid, p.feed_xid)
+         vx.time_of(g.at_ms), g.data, g.content, g.hash, greatest(xid, p.feed_xid)
     from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
-      as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+      as g(call_id, epoch, n, event_id, type, at_ms, data, content, hash, oe, o_n, i)
     join unnest(chosen) p on p.call_id = g.call_id;
   if exists (select from unnest(chosen) p where p.webhook_id is not null) or exists (
        select from vx.webhooks w where w.project_id in (select p.project_id from unnest(chosen) p)
                                    and w.scope = 'project' and w.takes) then
-    insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
-    select g.call_id, w.id, p.seq + g.n - p.n, p.project_id,
+    insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions, state)
+    select g.call_id, w.id, p.seq + g.n - p.n, p.project_id, vx.sent_from(g.call_id),
            case when row_number() over (partition by g.call_id, w.id order by g.n) = 1 then vx.first_state(g.call_id, w.id)
                 else 'queued' end
       from rows from (unnest(p_given), generate_series(1, cardinality(p_given)))
-        as g(call_id, epoch, n, event_id, type, at_ms, data, content, content_key, hash, oe, o_n, i)
+        as g(call_id, epoch, n, event_id, type, at_ms, data, content, hash, oe, o_n, i)
       join unnest(chosen) p on p.call_id = g.call_id
       cross join lateral (
         select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = p.project_id and h.scope = 'project' and h.takes
@@ -271,16 +273,17 @@ begin
      set n = p.n_last, seq = p.seq + p.n_last - p.n, feed_xid = greatest(xid, c.feed_xid), region = p_region, edge_id = p_edge
     from unnest(chosen) p where c.id = p.call_id;
   return query
-  select p.call_id, 'durable', p.n_last, p.seq + p.n_last - p.n, '', p.n_last - p.n from unnest(chosen) p;
+  select p.call_id, 'durable', p.n_last, p.seq + p.n_last - p.n, '', p.n_last - p.n, greatest(xid, p.feed_xid)
+    from unnest(chosen) p;
 end $$;
 
 -- One event that the control plane or the project writes, with a deterministic key: the same key is stored once.
 -- `stored`, `duplicate` (same key), `conflict` (same key, other content), `ended` (the call has its final event),
--- `unknown` (no such call in this project). A final event takes the epoch above every grant.
+-- `unknown` (no such call in this project). A final event takes the epoch above every grant. `feed_xid`: of what was stored.
 create function vx.append_control(
   p_project uuid, p_call uuid, p_source text, p_source_key text, p_event uuid, p_type text, p_at timestamptz, p_data jsonb,
-  p_content bytea, p_content_key uuid, p_hash bytea)
-returns table (status text, seq integer)
+  p_content bytea, p_hash bytea)
+returns table (status text, seq integer, feed_xid bigint)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -291,21 +294,21 @@ declare
 begin
   select * into c from vx.calls k where k.id = p_call and k.project_id = p_project for no key update;
   if not found then
-    return query select 'unknown', 0; return;
+    return query select 'unknown', 0, null::bigint; return;
   end if;
   select * into before from vx.events e where e.call_id = p_call and e.source_key = p_source_key;
   if found then
-    return query select case when before.hash = p_hash then 'duplicate' else 'conflict' end, before.seq; return;
+    return query select case when before.hash = p_hash then 'duplicate' else 'conflict' end, before.seq, null::bigint; return;
   end if;
   if c.ended_at is not null then
-    return query select 'ended', c.seq; return;
+    return query select 'ended', c.seq, null::bigint; return;
   end if;
-  insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, content, content_key,
+  insert into vx.events (call_id, seq, project_id, id, type, epoch, source, source_key, region, at, data, content,
                          hash, feed_xid)
   values (p_call, c.seq + 1, c.project_id, p_event, p_type, case when final then c.epoch_granted + 1 else c.epoch end,
-          p_source, p_source_key, c.region, p_at, p_data, p_content, p_content_key, p_hash, greatest(xid, c.feed_xid));
-  insert into vx.deliveries (call_id, webhook_id, seq, project_id, state)
-  select p_call, w.id, c.seq + 1, c.project_id, vx.first_state(p_call, w.id) from (select) one cross join lateral (
+          p_source, p_source_key, c.region, p_at, p_data, p_content, p_hash, greatest(xid, c.feed_xid));
+  insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions, state)
+  select p_call, w.id, c.seq + 1, c.project_id, vx.jurisdictions_of(c.request), vx.first_state(p_call, w.id) from (select) one cross join lateral (
       select h.id, h.types, h.metadata from vx.webhooks h where h.project_id = c.project_id and h.scope = 'project' and h.takes
       union all
       select h.id, h.types, h.metadata from vx.webhooks h where h.id = c.webhook_id and h.scope = 'call' and h.takes) w
@@ -317,7 +320,7 @@ begin
          end_reason = case when final then p_data ->> 'end_reason' end,
          state = coalesce(vx.state_after(p_type, p_data ->> 'end_reason', c.answered_at is not null), c.state)
    where k.id = p_call;
-  return query select 'stored', c.seq + 1;
+  return query select 'stored', c.seq + 1, greatest(xid, c.feed_xid);
 end $$;
 
 -- A fresh set of epochs above all that were granted before; null where the call has ended or is not the project's.
@@ -338,7 +341,7 @@ grant execute on function vx.time_of(bigint) to vx_owner;
 grant execute on function vx.first_n(text, jsonb, integer, integer, boolean) to vx_owner;
 grant execute on function vx.append_any(uuid, uuid, text, vx.given_event[], uuid[], uuid[]) to vx_owner;
 grant execute on function vx.append(uuid, uuid, text, vx.given_event[]) to vx_append;
-grant execute on function vx.append_control(uuid, uuid, text, text, uuid, text, timestamptz, jsonb, bytea, uuid, bytea)
+grant execute on function vx.append_control(uuid, uuid, text, text, uuid, text, timestamptz, jsonb, bytea, bytea)
   to vx_api, vx_worker;
 grant execute on function vx.grant_epochs(uuid, uuid, uuid[], uuid[], timestamptz) to vx_api;
 

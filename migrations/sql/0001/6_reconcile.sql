@@ -19,19 +19,19 @@ $$;
 -- keeps the call alive (`held`). Else what `append_control` answers.
 create function vx.end_unheld(
   p_call uuid, p_grace interval, p_event uuid, p_at timestamptz, p_data jsonb, p_hash bytea)
-returns table (status text, seq integer)
+returns table (status text, seq integer, feed_xid bigint)
 language plpgsql security definer set search_path = vx, pg_temp as $$
 declare c vx.calls;
 begin
   select * into c from vx.calls k where k.id = p_call for no key update;
   if c.id is null or c.ended_at is not null then
-    return query select 'ended', coalesce(c.seq, 0); return;
+    return query select 'ended', coalesce(c.seq, 0), null::bigint; return;
   end if;
   if not vx.nobody_holds(c, p_grace) then
-    return query select 'held', c.seq; return;
+    return query select 'held', c.seq, null::bigint; return;
   end if;
   return query select * from vx.append_control(
-    c.project_id, p_call, 'control', 'reconcile', p_event, 'call.ended', p_at, p_data, null, null, p_hash);
+    c.project_id, p_call, 'control', 'reconcile', p_event, 'call.ended', p_at, p_data, null, p_hash);
 end $$;
 
 grant execute on function vx.nobody_holds(vx.calls, interval) to vx_owner, vx_worker;

@@ -77,8 +77,8 @@ begin
   if not found then
     return 'none';
   end if;
-  insert into vx.deliveries (call_id, webhook_id, seq, project_id, replay, next_at)
-  values (p_call, p_webhook, p_seq, p_project, true, clock_timestamp()) on conflict do nothing;
+  insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions, replay, next_at)
+  values (p_call, p_webhook, p_seq, p_project, vx.sent_from(p_call), true, clock_timestamp()) on conflict do nothing;
   if found then
     return 'again';
   end if;
@@ -144,8 +144,8 @@ begin
             or d.state = 'delivered' and r.what = 'all')
      order by e.call_id, e.seq limit room
   ), put as (
-    insert into vx.deliveries as d (call_id, webhook_id, seq, project_id, replay, next_at)
-    select n.call_id, r.webhook_id, n.seq, r.project_id, true, clock_timestamp() from wanted n order by n.call_id, n.seq
+    insert into vx.deliveries as d (call_id, webhook_id, seq, project_id, jurisdictions, replay, next_at)
+    select n.call_id, r.webhook_id, n.seq, r.project_id, vx.sent_from(n.call_id), true, clock_timestamp() from wanted n order by n.call_id, n.seq
     on conflict (call_id, webhook_id, seq) do update
        set state = 'pending', replay = true, parked = false, overtook = false, base = d.attempts,
            next_at = clock_timestamp(), first_at = null, done_at = null
