@@ -49,6 +49,14 @@ class Http(HttpToolsProtocol):
 
 
 class WebSocket(WebSocketsSansIOProtocol):
+    def data_received(self, data: bytes) -> None:
+        """The upgrade is read a second time, with narrower limits (8 KiB for a header): without a word of ours its sender would wait
+        for ever for what cannot be read."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(unread(Malformed()))
+            self.transport.close()
+
     async def run_asgi(self) -> None:
         scope: Any = self.scope
         scope[ABORT] = self.transport.abort

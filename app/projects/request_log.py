@@ -27,6 +27,7 @@ from app.ids import new_id
 from app.projects.auth import Principal
 from app.projects.shapes import RequestView
 from app.supervisor import wait_for_stop
+from app.times import unix_ms
 from regions.wire import ids
 
 log = structlog.get_logger()
@@ -138,7 +139,7 @@ class RequestLog:
             async with self._db.pool("worker").acquire() as connection, connection.transaction():
                 await connection.execute("set local synchronous_commit to off")
                 # sorted: those of one millisecond keep their order
-                named = sorted(new_id(self._db.cell, int(r.at.timestamp() * 1000)) for r in batch)
+                named = sorted(new_id(self._db.cell, unix_ms(r.at)) for r in batch)
                 await connection.execute(INSERT, named, *map(list, zip(*batch, strict=True)))
             for _ in batch:
                 self._waiting.popleft()
