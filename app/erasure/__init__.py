@@ -1,0 +1,1 @@
+"""What is to be forgotten, and the keys that make it so: erasure, retention, redaction, the rotation of master keys."""
