@@ -34,6 +34,9 @@ DRAWS = 128
 SEEN_WELL = 5
 """A network that is known at so many regions is placed by what is known, and what is not is far: it was measured where it may be
 near."""
+DOUBT = 0.3
+"""How likely the one hour in which a region was seen was a bad one; both of two, its square. Then it is as near as it is for networks
+that are alike, where that is nearer: it is measured again, and not given up for one bad hour."""
 USUAL_EXCESS_MS = (0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 80.0)
 """How much slower than at its best a region is from one hour to the next, where a network has not shown it by itself."""
 CONFIDENCE = {"wider": 0.5, "alike": 0.4, "geography": 0.2, "prior": 0.0}
@@ -124,22 +127,29 @@ def believe(
     """`regions`: all there are, in any order. For advice on what to measure: costs about a millisecond."""
     columns = {region: i for i, region in enumerate(regions)}
     evidence = _evidence(regions, known)
-    if _by_profiles(regions, known, profiles, evidence):
+    alike = _by_profiles(regions, known, profiles, evidence)
+    if alike:
         scenarios = profiles.given(evidence)
-        rows, weight = scenarios.rtt_ms.copy(), scenarios.weight
-        if len(known.history) >= REGIONS_KEPT:
-            rows = np.maximum(rows, max(min(v) for v in known.history.values()))
+        guessed, weight = scenarios.rtt_ms, scenarios.weight
     else:
         means, _ = _far_or_near(regions, known, distance_km, evidence)
-        rows, weight = np.tile(np.array(means), (DRAWS, 1)), np.full(DRAWS, 1.0 / DRAWS)
+        guessed, weight = np.tile(np.array(means), (DRAWS, 1)), np.full(DRAWS, 1.0 / DRAWS)
     seen = {r: v for r, v in {**known.wider, **known.history}.items() if r in columns and v}
+    if seen and len(weight) != DRAWS:
+        # what is drawn for a region with a history must not be weighed by what the others look like
+        guessed, weight = guessed[_evenly(weight, DRAWS)], np.full(DRAWS, 1.0 / DRAWS)
+    rows = guessed.copy()
+    if len(known.history) >= REGIONS_KEPT:
+        rows = np.maximum(rows, max(min(v) for v in known.history.values()))
     if seen:
-        if len(weight) != DRAWS:
-            # what is drawn for a region with a history must not be weighed by what the others look like
-            rows, weight = rows[_evenly(weight, DRAWS)], np.full(DRAWS, 1.0 / DRAWS)
         pool = np.sort(np.array(_excess(seen.values())))
         for region, values in seen.items():
-            rows[:, columns[region]] = min(values) + _draws(pool, len(rows), columns[region])
+            column = columns[region]
+            told = min(values) + _draws(pool, len(rows), column)
+            if alike:
+                doubted = _ordered(len(rows), column + _ORDERS // 2) < DOUBT ** len(values)
+                told = np.where(doubted, np.minimum(told, guessed[:, column]), told)
+            rows[:, column] = told
     measured = {columns[r]: v for r, v in known.measured.items() if r in columns}
     for column, rtt_ms in measured.items():
         rows[:, column] = rtt_ms
@@ -190,9 +200,13 @@ def _evenly(weight: Floats, count: int) -> NDArray[np.intp]:
 
 def _draws(pool: Floats, count: int, column: int) -> Floats:
     """`count` values of the pool, each as often as the others, in an order of this column's own."""
-    quantiles = np.resize(_quantiles[:, column % _ORDERS], count)
-    drawn: Floats = pool[(quantiles * len(pool)).astype(int)]
+    drawn: Floats = pool[(_ordered(count, column) * len(pool)).astype(int)]
     return drawn
+
+
+def _ordered(count: int, column: int) -> Floats:
+    """Quantiles, in an order of this column's own."""
+    return np.resize(_quantiles[:, column % _ORDERS], count)
 
 
 def far_ms(km: float) -> float:

@@ -9,7 +9,8 @@ The cases, in the order in which a region meets them (the first that applies is 
 1.  ``not_allowed``   the call names regions or jurisdictions, and this is not one of them
 2.  ``not_pinned``    the call pins another region
 3.  ``cordoned`` / ``draining``  by an operator
-4.  ``unhealthy``     the detector holds it suspect, down, or it has no edge that answers
+4.  ``unhealthy``     the detector holds it suspect, down, or it has no edge that answers (of those that take WebRTC, where the
+                      caller needs that)
 5.  ``full``          no healthy edge has a free place
 6.  ``too_far``       its estimate is above the call's `rtt_ms_max`, and above the step of `rtt_ms_relax` that some region meets
 7.  ``ramping``       the operator lets it take a share of the calls (`Policy.weights`), and this is not one of them
@@ -35,8 +36,10 @@ that did not answer in time is a far one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from operator import attrgetter
 
 import msgspec
@@ -44,18 +47,18 @@ import msgspec
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.placement.belief import FARTHER, PRIOR_RTT_MS, Prior
 from app.placement.policy import ANY, Policy, ramped, unreserved
-from app.placement.sites import HEALTHY, Site, lightest, sites_of
+from app.placement.sites import Site, ground_of, lightest, panics, with_webrtc
 
 HALF_LIFE_S = 60.0
 UNMEASURED_WEIGHT = 0.15
 BAND_MS = 10.0
 BAND_SHARE = 0.10
-LOAD_FREE = 0.70
-LOAD_PENALTY_MS = 100.0
 LOAD_STEPS = 10
 STANDBYS_MAX = 2
 MEASURED_AGE_MAX_S = 600.0
-_BY_COST = attrgetter("cost_ms", "region")
+ABLE = frozenset({"costlier", "two_choices", "reserved", "ramping"})
+"""What could take a call and did not get this one."""
+_BY_COST = attrgetter("cost_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,8 @@ class Measured:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What the call asks of its placement; empty means no wish. `rtt_ms_relax`: caps above `rtt_ms_max`, ascending, each for the case
-    that no region meets those before it."""
+    that no region meets those before it. `webrtc`: its caller needs an edge that takes WebRTC. `alone`: its caller cannot go to a
+    standby, and gets none."""
 
     allow: frozenset[str] = frozenset()
     jurisdictions: frozenset[str] = frozenset()
@@ -79,6 +83,8 @@ class Wishes:
     pin: str | None = None
     rtt_ms_max: float | None = None
     rtt_ms_relax: tuple[float, ...] = ()
+    webrtc: bool = False
+    alone: bool = False
 
 
 class Candidate(msgspec.Struct, gc=False, omit_defaults=True):
@@ -133,19 +139,21 @@ def choose(
 ) -> Placement | NoPlacement:
     """`draw`: a random number in [0, 1), the only chance in it. `priors`: what is believed of each region. `backend_ms`: round trip
     from each region to the customer's backend, as far as it is known. `last`: the region that served this network before."""
-    sites = sites_of(fleet)
-    places = _places(sites, measured, priors or {}, backend_ms or {}, policy)
-    allowed = [p for p in places if _allowed(sites[p.region].state, wishes)]
+    ground = ground_of(with_webrtc(fleet) if wishes.webrtc else fleet)
+    sites, panic, reasons = ground.sites, ground.panic, ground.closed
+    bound = bool(wishes.allow or wishes.jurisdictions)
+    if bound or panic or wishes.pin is not None:
+        panic, reasons = _closed(sites, wishes)
+    # by cost from here on, and by name where that is the same: every case below finds the best of what is left first
+    places = _places(sites, reasons, measured, priors or {}, backend_ms or {}, policy)
+    allowed = [p for p in places if p.reason != "not_allowed"] if bound else places
     if not allowed:
-        return NoPlacement(why="residency", allowed=(), candidates=_record(places))
-    panic = panics([sites[p.region].state for p in allowed])
-    for place in allowed:
-        place.reason = _excluded(sites[place.region], wishes, panic=panic)
+        return NoPlacement(why="residency", allowed=(), candidates=tuple(places))
     cap_ms = _cap(allowed, wishes)
     open_places = [p for p in allowed if not p.reason]
     if not open_places:
         return NoPlacement(
-            why=_why_none(allowed), allowed=tuple(p.region for p in allowed), candidates=_record(places)
+            why=_why_none(allowed), allowed=tuple(p.region for p in allowed), candidates=tuple(places)
         )
     best = _pick(unreserved(ramped(open_places, policy, draw), policy, sites), wishes, policy, last, draw)
     best.reason = "chosen"
@@ -154,7 +162,7 @@ def choose(
     return Placement(
         region=best.region,
         edges=(primary, *standbys),
-        candidates=_record(places),
+        candidates=_best_first(places, best),
         protection=("none", "reduced", "full")[len(standbys)]
         if not why
         else ("reduced" if standbys else "none"),
@@ -162,11 +170,6 @@ def choose(
         panic=panic,
         rtt_ms_cap=cap_ms,
     )
-
-
-def panics(regions: Sequence[RegionState]) -> bool:
-    """Less than half of these regions look healthy."""
-    return 2 * sum(r.health in HEALTHY for r in regions) < len(regions)
 
 
 def estimate(
@@ -185,40 +188,46 @@ def estimate(
     return "measured", rtt_ms, measured.jitter_ms + 100.0 * measured.loss
 
 
-def load_penalty_ms(load: float) -> float:
-    return LOAD_PENALTY_MS * max(0.0, load - LOAD_FREE) / (1 - LOAD_FREE)
+def _closed(sites: Mapping[str, Site], wishes: Wishes) -> tuple[bool, dict[str, str]]:
+    """Cases 1 to 5: whether it is a panic, and by region why it takes no call, or an empty text."""
+    allowed = [r for r, site in sites.items() if _allowed(site.state, wishes)]
+    panic = panics([sites[r].state for r in allowed])
+    reasons = dict.fromkeys(sites, "not_allowed")
+    for region in allowed:
+        reasons[region] = _excluded(sites[region], wishes, panic=panic)
+    return panic, reasons
 
 
 def _places(
     sites: Mapping[str, Site],
+    reasons: Mapping[str, str],
     measured: Mapping[str, Measured],
     priors: Mapping[str, Prior],
     backend_ms: Mapping[str, float],
     policy: Policy,
 ) -> list[Candidate]:
-    """Every region, with its cost; none of them is allowed yet."""
+    """Every region with its cost, the least first."""
     prior_ms = max([PRIOR_RTT_MS, *(FARTHER * m.rtt_ms for m in measured.values())])
     # a region from where the backend was never reached is taken to be as far from it as the others are on average
     leg_ms = sum(backend_ms.values()) / len(backend_ms) if backend_ms else 0.0
     price_ms, places = policy.price_ms, []
     for region, site in sites.items():
-        mine, prior = measured.get(region), priors.get(region)
-        if mine is None and prior is not None:
-            source, rtt_ms, jitter_ms, confidence = prior.source, prior.rtt_ms, 0.0, prior.confidence
-        else:
-            source, rtt_ms, jitter_ms = estimate(mine, prior_ms, prior)
+        prior = priors.get(region)
+        if prior is None or region in measured:
+            source, rtt_ms, jitter_ms = estimate(measured.get(region), prior_ms, prior)
             confidence = 1.0 if source == "measured" else 0.0
-        leg, load = backend_ms.get(region), site.load
-        cost_ms = rtt_ms + jitter_ms + (leg_ms if leg is None else leg)
-        if load > LOAD_FREE:
-            cost_ms += load_penalty_ms(load)
+        else:
+            source, rtt_ms, jitter_ms, confidence = prior.source, prior.rtt_ms, 0.0, prior.confidence
+        leg = backend_ms.get(region)
+        cost_ms = rtt_ms + jitter_ms + (leg_ms if leg is None else leg) + site.penalty_ms
         if price_ms:
             cost_ms += price_ms.get(region, 0.0)
         places.append(
             Candidate(
-                region, "not_allowed", source, rtt_ms, jitter_ms, load, cost_ms, site.state.health, confidence, leg
+                region, reasons[region], source, rtt_ms, jitter_ms, site.load, cost_ms, site.health, confidence, leg
             )
         )  # fmt: skip
+    places.sort(key=_BY_COST)
     return places
 
 
@@ -229,15 +238,14 @@ def _allowed(state: RegionState, wishes: Wishes) -> bool:
 
 
 def _excluded(site: Site, wishes: Wishes, *, panic: bool) -> str:
-    """Cases 2 to 5."""
-    state = site.state
-    if wishes.pin is not None and state.id != wishes.pin:
+    """Cases 2 to 5 of a region that is allowed."""
+    if wishes.pin is not None and site.state.id != wishes.pin:
         return "not_pinned"
-    if state.admin_state != "active":
-        return state.admin_state
-    if not (site.serving or (panic and site.suspects_serving)):
+    if not panic or site.state.admin_state != "active":
+        return site.closed
+    if not (site.serving or site.suspects_serving):
         return "unhealthy"
-    return "" if site.open_edges(panic=panic) else "full"
+    return "" if site.open_edges(panic=True) else "full"
 
 
 def _cap(allowed: list[Candidate], wishes: Wishes) -> float | None:
@@ -258,19 +266,20 @@ def _cap(allowed: list[Candidate], wishes: Wishes) -> float | None:
 def _pick(
     places: list[Candidate], wishes: Wishes, policy: Policy, last: str | None, draw: float
 ) -> Candidate:
-    """Cases 9 and 10, over regions that can all take the call."""
-    nearest = min(places, key=_BY_COST)
+    """Cases 9 and 10, over regions that can all take the call, the cheapest first."""
+    nearest = places[0]
     least = nearest.cost_ms
-    band_ms = max(BAND_MS, BAND_SHARE * least)
+    most = least + max(BAND_MS, BAND_SHARE * least)
     group = policy.groups.get(nearest.region)
-    equal = [
-        p for p in places if p.cost_ms <= least + band_ms or (group and policy.groups.get(p.region) == group)
-    ]
+    if group:
+        equal = [p for p in places if p.cost_ms <= most or policy.groups.get(p.region) == group]
+    else:
+        equal = list(takewhile(lambda p: p.cost_ms <= most, places))
     if wishes.prefer:
-        preferred = [p for p in places if p.region in wishes.prefer and p.cost_ms <= least + 2 * band_ms]
+        preferred = [p for p in places if p.region in wishes.prefer and p.cost_ms <= 2 * most - least]
         if preferred:
             equal = [min(preferred, key=lambda p: wishes.prefer.index(p.region))]
-    chosen = next((p for p in equal if p.region == last), None) or min(equal, key=_BY_COST)
+    chosen = next((p for p in equal if p.region == last), equal[0])
     others = [p for p in equal if p is not chosen]
     if others:
         other = others[int(draw * len(others)) % len(others)]
@@ -298,15 +307,19 @@ def _standbys(
     They may use what is kept for the calls of a lost region: this is what it is kept for. A pin binds the primary alone: the loss
     of the pinned region must not end the call.
     """
-    able = ("costlier", "two_choices", "reserved", "ramping")
-    others = [p for p in allowed if p is not best and p.reason in able]
-    if wishes.pin is not None:
+    if wishes.alone:
+        return [], "its caller cannot go to a standby"
+    if wishes.pin is None:
+        others = (p for p in allowed if p is not best and p.reason in ABLE)
+    else:
         free = Wishes(allow=wishes.allow, jurisdictions=wishes.jurisdictions)
-        others = [p for p in allowed if p is not best and not _excluded(sites[p.region], free, panic=panic)]
-        if wishes.rtt_ms_max is not None:
-            others = [p for p in others if p.rtt_ms <= max(wishes.rtt_ms_max, *wishes.rtt_ms_relax, 0.0)]
-    others.sort(key=_BY_COST)
-    chosen = [lightest(sites[p.region].open_edges(panic=panic), draw) for p in others[:STANDBYS_MAX]]
+        most_ms = math.inf if wishes.rtt_ms_max is None else max(wishes.rtt_ms_max, *wishes.rtt_ms_relax, 0.0)
+        others = (
+            p
+            for p in allowed
+            if p is not best and p.rtt_ms <= most_ms and not _excluded(sites[p.region], free, panic=panic)
+        )
+    chosen = [lightest(sites[p.region].open_edges(panic=panic), draw) for p in islice(others, STANDBYS_MAX)]
     why = ""
     if len(chosen) < STANDBYS_MAX:
         why = f"{len(chosen)} other region{'s' if len(chosen) != 1 else ''} can take the call over"
@@ -323,11 +336,7 @@ def _why_none(allowed: list[Candidate]) -> str:
     return "unhealthy"
 
 
-def _record(places: list[Candidate]) -> tuple[Candidate, ...]:
-    """The one that was chosen first, then by cost."""
-    places.sort(key=_BY_COST)
-    for i, place in enumerate(places):
-        if place.reason == "chosen":
-            places.insert(0, places.pop(i))
-            break
-    return tuple(places)
+def _best_first(places: list[Candidate], best: Candidate) -> tuple[Candidate, ...]:
+    if places[0] is best:
+        return tuple(places)
+    return (best, *(p for p in places if p is not best))

@@ -38,21 +38,45 @@ def newest(claims: Iterable[Claim], now: datetime) -> list[Claim]:
 
 
 class Claims:
-    def __init__(self) -> None:
-        self._claims: OrderedDict[tuple[UUID, int], dict[str, Claim]] = OrderedDict()
+    """`networks_max`: of all projects together. Beyond it the project with the most forgets its oldest: whoever reports of more
+    networks than there is room for costs nobody else theirs."""
+
+    def __init__(self, networks_max: int = NETWORKS_MAX) -> None:
+        self._networks_max = networks_max
+        self._projects: dict[UUID, OrderedDict[int, dict[str, Claim]]] = {}
+        self._networks = 0
+
+    def __len__(self) -> int:
+        return self._networks
 
     def learn(self, project_id: UUID, network: int, claims: Iterable[Claim]) -> None:
         """The newest of each region."""
-        key = (project_id, network)
-        known = self._claims.setdefault(key, {})
+        networks = self._projects.setdefault(project_id, OrderedDict())
+        known = networks.get(network)
+        if known is None:
+            known = networks[network] = {}
+            self._networks += 1
         for claim in claims:
             before = known.get(claim.region)
             if before is None or before.at <= claim.at:
                 known[claim.region] = claim
-        self._claims.move_to_end(key)
-        while len(self._claims) > NETWORKS_MAX:
-            self._claims.popitem(last=False)
+        networks.move_to_end(network)
+        while self._networks > self._networks_max:
+            self._forget()
 
     def recall(self, project_id: UUID, network: int, now: datetime) -> list[Claim]:
-        known = self._claims.get((project_id, network), {})
+        networks = self._projects.get(project_id)
+        known = None if networks is None else networks.get(network)
+        if known is None:
+            return []
         return [c for c in known.values() if (now - c.at).total_seconds() <= KEPT_S]
+
+    def _forget(self) -> None:
+        """Several at once, for it looks at every project."""
+        largest = max(self._projects, key=lambda p: len(self._projects[p]))
+        networks = self._projects[largest]
+        for _ in range(max(1, min(len(networks) // 2, self._networks_max // 100))):
+            networks.popitem(last=False)
+            self._networks -= 1
+        if not networks:
+            del self._projects[largest]

@@ -75,6 +75,10 @@ class History:
             if _age(newest, now) <= KEPT_WINDOWS_MAX
         }
 
+    def forget(self, network: int) -> None:
+        """What was known of it, if anything."""
+        self._networks.pop(network, None)
+
     def last_learned(self, network: int, window: int) -> int | None:
         """So many windows ago something was last learned of this network; None: nothing is known of it."""
         kept = self._networks.get(network)

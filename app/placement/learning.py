@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -25,8 +25,10 @@ from app.placement.belief import Coordinates, Known, Prior, kilometres, priors_o
 from app.placement.gain import Lately
 from app.placement.history import KEPT_WINDOWS_MAX, RTT_MS_MAX, History, window_of
 from app.placement.networks import Atlas, Network, network_from
-from app.placement.profiles import NONE, PROFILES_MAX, Floats, Profiles, profiles_of
+from app.placement.panel import Panel
+from app.placement.profiles import NONE, PROFILES_MAX, Profiles, profiles_of
 from app.placement.round_trips import BATCH, OVERLAP_S, Leg, RoundTrips
+from app.placement.scenarios import Floats
 from app.placement.sites import HEALTHY
 from app.placement.witness import Value, Witness
 from app.supervisor import wait_for_stop
@@ -35,6 +37,7 @@ from regions.wire.measuring import LEGS_MAX, MESH_MAX, BackendTarget, Measure, M
 log = structlog.get_logger()
 
 FLUSH_S = 5.0
+LEARNED_AT_ONCE = 250
 PROFILES_EVERY_S = 600.0
 PROFILES_GROWN = 1.25
 FORGET_EVERY_S = 600.0
@@ -42,10 +45,6 @@ LEG_AGE_MAX_S = 86_400.0
 RICH = 4
 """A network that is known at so many regions says something of others."""
 LEGS_KEPT_MAX = 100_000
-LOOKED_AT_MAX = 4_096
-"""So many networks are looked at for profiles: those of which something was learned last."""
-WHOLE_REGIONS = 64
-"""Of those all regions are kept: what is far tells networks apart as well as what is near."""
 HOSTS_MAX = LEGS_MAX
 OWN_RTT_MS = 1.0
 
@@ -60,7 +59,7 @@ class Learning:
     atlas: Atlas | None = None
     kept_windows: int = KEPT_WINDOWS_MAX
     history: History = field(default_factory=History)
-    whole: History = field(default_factory=lambda: History(LOOKED_AT_MAX, WHOLE_REGIONS))
+    panel: Panel = field(default_factory=Panel)
     profiles: Profiles = NONE
     _listeners: list[Lately] = field(default_factory=list)
     _witness: Witness = field(default_factory=Witness)
@@ -191,8 +190,7 @@ class Learning:
         assert self.store is not None
         since = await self.store.now()
         async for values in self.store.all_values(self._oldest()):
-            self._learn(values)
-            await asyncio.sleep(0)
+            await self._take_in(values)
         since -= timedelta(seconds=LEG_AGE_MAX_S)
         forgotten_s = self.clock.monotonic_s()
         while True:
@@ -214,8 +212,8 @@ class Learning:
     async def _flush(self) -> None:
         assert self.store is not None
         while values := self._witness.take(BATCH):
-            self._learn(values)
             try:
+                await self._take_in(values)
                 await self.store.put_values(values)
             except BaseException:
                 self._witness.put_back(values)
@@ -233,16 +231,24 @@ class Learning:
         now = await self.store.now()
         # the first time all values have just been loaded; afterwards none may be passed over, however long the database was away
         recent = since if self._has_read else max(since, now - timedelta(seconds=OVERLAP_S + 2 * FLUSH_S))
-        self._learn(await self.store.new_values(recent))
+        async for values in self.store.new_values(recent, now):
+            await self._take_in(values)
         self._has_read = True
-        for leg in await self.store.new_legs(since):
-            self._keep(leg)
+        async for legs in self.store.new_legs(since, now):
+            for leg in legs:
+                self._keep(leg)
         return now - timedelta(seconds=OVERLAP_S)
+
+    async def _take_in(self, values: Sequence[Value]) -> None:
+        """A few at a time, so that requests wait for milliseconds and not for a page."""
+        for first in range(0, len(values), LEARNED_AT_ONCE):
+            self._learn(values[first : first + LEARNED_AT_ONCE])
+            await asyncio.sleep(0)
 
     def _learn(self, values: Iterable[Value]) -> None:
         for v in values:
             self.history.learn(v.network, v.region, v.window, v.rtt_ms)
-            self.whole.learn(v.network, v.region, v.window, v.rtt_ms)
+            self.panel.learn(v.network, v.region, v.window, v.rtt_ms)
 
     def _oldest(self) -> int:
         return window_of(self.clock.now().timestamp()) - self.kept_windows
@@ -272,10 +278,10 @@ class Learning:
                 own[columns[leg.region], columns[leg.target]] = max(OWN_RTT_MS, leg.rtt_ms)
         window = window_of(self.clock.now().timestamp())
         rows = [row for row in own if np.isfinite(row).sum() >= min(RICH, len(regions))]
-        for network in self.whole.newest(LOOKED_AT_MAX):
+        for network in self.panel.newest():
             if len(rows) >= PROFILES_MAX:
                 break
-            known = self.whole.recall(network, window)
+            known = self.panel.recall(network, window)
             if len(known) >= min(RICH, len(regions)):
                 row = np.full(len(regions), np.nan)
                 for region, values in known.items():

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 import maxminddb
 
 V4_PREFIX, V6_PREFIX = 24, 48
-_V4, _V6, _AS, _METRO = (kind << 60 for kind in range(1, 5))
+V4_ALLOCATED, V6_ALLOCATED = 16, 32
+"""Whoever is given addresses is given about as many: networks within them are not taken for so many independent witnesses."""
+_KIND_BITS = 60
+_V4, _V6, _AS, _METRO = (kind << _KIND_BITS for kind in range(1, 5))
 
 
 _SHARED = [
@@ -97,6 +100,16 @@ def number_of(text: str) -> int | None:
     if network is None or network.text != text or not length:
         return None
     return network.number
+
+
+def allocation_of(number: int) -> int:
+    """The /16 or /32 that a network lies in, as a number of no meaning but this; of a system or a metro itself."""
+    kind = number >> _KIND_BITS << _KIND_BITS
+    if kind == _V4:
+        return kind | (number ^ kind) >> (V4_PREFIX - V4_ALLOCATED)
+    if kind == _V6:
+        return kind | (number ^ kind) >> (V6_PREFIX - V6_ALLOCATED)
+    return number
 
 
 def wider_of(where: Whereabouts) -> tuple[int, ...]:

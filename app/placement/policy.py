@@ -5,11 +5,12 @@ The two cases of `app.placement.choice` that are about it; neither leaves out a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from app.fleet.view import RegionState
+from app.placement.newest import Newest
 from app.placement.sites import Site
 
 RESERVE_MAX = 1 / 3
@@ -31,15 +32,21 @@ ANY = Policy()
 """No wish."""
 
 
-def policy_of(regions: Iterable[RegionState]) -> Policy:
-    """As the regions' own settings say it, for new calls."""
-    regions = list(regions)
+def policy_of(regions: Mapping[str, RegionState]) -> Policy:
+    """As the regions' own settings say it, for new calls. What was made for the very same regions before is given again."""
+    return _policies.of(regions)
+
+
+def _policy(regions: Mapping[str, RegionState]) -> Policy:
     return Policy(
         reserve=True,
-        weights={r.id: r.weight for r in regions if r.weight < 1.0},
-        groups={r.id: r.proximity for r in regions if r.proximity},
-        price_ms={r.id: r.price_ms for r in regions if r.price_ms > 0.0},
+        weights={r.id: r.weight for r in regions.values() if r.weight < 1.0},
+        groups={r.id: r.proximity for r in regions.values() if r.proximity},
+        price_ms={r.id: r.price_ms for r in regions.values() if r.price_ms > 0.0},
     )
+
+
+_policies = Newest(_policy)
 
 
 class Place(Protocol):
@@ -57,10 +64,11 @@ def ramped(places: list[P], policy: Policy, draw: float) -> list[P]:
     """Case 7. Each region's lot is another part of the same random number."""
     if not policy.weights:
         return places
+    numbers = {region: i for i, region in enumerate(sorted(p.region for p in places))}
     kept = [
         p
-        for i, p in enumerate(places)
-        if (draw * 997.0 + i * 0.618_034) % 1.0 < policy.weights.get(p.region, 1.0)
+        for p in places
+        if (draw * 997.0 + numbers[p.region] * 0.618_034) % 1.0 < policy.weights.get(p.region, 1.0)
     ]
     if not kept or len(kept) == len(places):
         return places

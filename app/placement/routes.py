@@ -89,7 +89,7 @@ async def preview_placement(
 ) -> PlacementView:
     principal.require("calls:read")
     check_create(data, local_targets=control.calls.local_targets and principal.mode == "test")
-    check_log_residency(data, control.calls.jurisdiction)
+    check_log_residency(data, control.calls.jurisdiction, control.fleet.now)
     placed = control.calls.placer.place(
         principal.project_id, data, control.fleet.now, control.clock.now(), serve=False
     )

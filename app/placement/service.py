@@ -11,6 +11,7 @@ import random
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import msgspec
 
 from app.buckets import Buckets
 from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, PlacementView, PlaceView
-from app.errors import FieldError, Invalid, ResidencyUnsatisfiable, Unavailable
+from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import REFRESH_S, Fleet
 from app.placement.again import NOTHING, Recorded, surer
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
@@ -28,6 +29,7 @@ from app.placement.countries import whereabouts
 from app.placement.learning import Learning
 from app.placement.networks import Network, is_address
 from app.placement.policy import policy_of
+from app.placement.sites import with_webrtc
 from regions.wire import ids
 from regions.wire.measuring import BackendTarget
 
@@ -87,10 +89,16 @@ class Placer:
                 **before.backend_ms,
                 **({} if backend is None else self.learning.backend_ms(backend.host)),
             },
-            policy=policy_of(fleet.regions.values()),
+            policy=policy_of(fleet.regions),
             last=None if key is None else self.served.get(key),
         )
         if not isinstance(placed, Placement):
+            if wishes.webrtc and not with_webrtc(fleet).edges:
+                raise NotAvailable(
+                    "No edge takes callers over WebRTC.",
+                    errors=[FieldError(pointer="/caller/kind", detail="no edge serves webrtc")],
+                    fix="Start edges with VOXPLANE_WEBRTC=1, or use caller.kind `websocket`.",
+                )
             raise refusal(placed, fleet)
         if serve:
             if backend is not None:
@@ -123,8 +131,9 @@ class Placer:
             self.served.popitem(last=False)
 
 
+@lru_cache(maxsize=1_024)
 def backend_of(url: str) -> BackendTarget | None:
-    """The ``host:port`` of a backend's URL; None where there is none in it."""
+    """The ``host:port`` of a backend's URL; None where there is none in it. Remembered: a project's calls name the same few."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -181,6 +190,8 @@ def wishes_of(body: CreateCall, fleet: Fleet) -> Wishes:
         pin=asked.pin,
         rtt_ms_max=asked.rtt_ms_max,
         rtt_ms_relax=tuple(asked.rtt_ms_relax),
+        webrtc=body.caller.kind == "webrtc",
+        alone=body.caller.kind == "twilio",
     )
 
 
