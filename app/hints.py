@@ -3,6 +3,8 @@
 A wake is delivered to this process at once and to the others through every region's Valkey (publish/subscribe), each with
 its own supervised connection. A Valkey that is away costs nothing; with none at all, hints stay in the process and the
 others find out when they poll. What is woken within 20 ms of the last message goes with the next one.
+
+A wake may carry a note that says all there is to know: who hears it twice, over two Valkeys, or hears its own, is not woken again.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ GATHER_S = 0.02
 DELIVERIES = "deliveries"
 """What is due is sent by the instance that made it so, where that one sends at all; the others look by themselves."""
 TOPICS_WAITING_MAX = 1_000
+Listener = Callable[[str], bool]
+"""Takes a note; whether it is news to this instance. Never raises."""
 
 
 class Subscription:
@@ -49,6 +53,17 @@ class Subscription:
         self._event.clear()
         return True
 
+    async def woken_or(self, other: asyncio.Future[Any]) -> bool:
+        """True when woken, False when `other` is done before."""
+        waiter = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait((waiter, other), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        woken = self._event.is_set()
+        self._event.clear()
+        return woken
+
     def close(self) -> None:
         self._hints.drop(self._topic, self)
 
@@ -57,7 +72,8 @@ class Hints:
     def __init__(self, redis_urls: dict[str, str]) -> None:
         self._redis_urls = redis_urls
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
-        self._waiting: dict[str, set[str]] = {region: set() for region in redis_urls}
+        self._listeners: dict[str, Listener] = {}
+        self._waiting: dict[str, dict[str, None]] = {region: {} for region in redis_urls}
         self._due: dict[str, asyncio.Event] = {region: asyncio.Event() for region in redis_urls}
 
     def add_to(self, supervisor: Supervisor) -> None:
@@ -66,14 +82,20 @@ class Hints:
             supervisor.add(f"hints.send.{region}", self._sender(region, url))
             supervisor.add(f"hints.hear.{region}", self._hearer(region, url))
 
-    def wake(self, topic: str) -> None:
-        """Never blocks, never raises."""
+    def listen(self, kind: str, listener: Listener) -> None:
+        """To the notes of all topics `kind:…` that somebody here has subscribed to."""
+        self._listeners[kind] = listener
+
+    def wake(self, topic: str, note: str = "") -> None:
+        """`note`: one line, all there is to know. Never blocks, never raises."""
         self._local(topic)
         if topic == DELIVERIES and self.subscribers(topic):
             return
         for region, waiting in self._waiting.items():
+            # notes are many and each is another line: half of the room is left to topics alone, a revoked key's among them
+            line = f"{topic} {note}" if note and len(waiting) < TOPICS_WAITING_MAX // 2 else topic
             if len(waiting) < TOPICS_WAITING_MAX:
-                waiting.add(topic)
+                waiting[line] = None
                 self._due[region].set()
 
     def subscribe(self, topic: str) -> Subscription:
@@ -101,6 +123,12 @@ class Hints:
         for subscription in tuple(self._subscriptions.get(topic, ())):
             subscription.notify()
 
+    def _heard(self, line: str) -> None:
+        topic, _, note = line.partition(" ")
+        listener = self._listeners.get(topic.partition(":")[0]) if note else None
+        if topic in self._subscriptions and (listener is None or listener(note)):
+            self._local(topic)
+
     def _sender(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
         async def send(stop: asyncio.Event) -> None:
             client = redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
@@ -113,12 +141,12 @@ class Hints:
                     except TimeoutError:
                         continue
                     due.clear()
-                    topics = sorted(waiting)
+                    lines = list(waiting)
                     waiting.clear()
-                    if not topics:
+                    if not lines:
                         continue
                     try:
-                        await client.publish(CHANNEL, "\n".join(topics))
+                        await client.publish(CHANNEL, "\n".join(lines))
                         await asyncio.sleep(GATHER_S)
                     except (RedisError, OSError, TimeoutError):
                         await wait_for_stop(stop, RETRY_S)
@@ -141,8 +169,8 @@ class Hints:
                         while True:
                             message = await channel.get_message(timeout=1.0)
                             if message is not None:
-                                for topic in message["data"].decode().split("\n"):
-                                    self._local(topic)
+                                for line in message["data"].decode().split("\n"):
+                                    self._heard(line)
                 except (RedisError, OSError, TimeoutError):
                     if not away:
                         log.warning("hints.away", region=region)

@@ -1,24 +1,18 @@
-"""What a reader asks for, read from its request: the filter, the place to begin, the key. The same for HTTP and the WebSocket."""
+"""What a reader asks for, read from its request: the filter, and the place to begin. The same for HTTP and the WebSocket."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
-
-from litestar.datastructures import MultiDict
 
 from app.control import Control
-from app.errors import BadRequest, FieldError, Invalid
+from app.errors import BadRequest, Invalid
 from app.ids import parse
 from app.log.filters import FIX, EventFilter, filter_of
 from app.log.positions import BEGINNING, Position, Scope, scope_of
-from app.pointers import escaped
 from app.projects.auth import Principal
 from app.times import read_window
 from regions.wire import ids
-
-METADATA = "metadata."
 
 
 async def asked_filter(
@@ -86,26 +80,3 @@ def _window(control: Control, since: str | None, until: str | None) -> tuple[dat
     if faults:
         raise Invalid("There is no such time here.", errors=faults)
     return first, last
-
-
-def metadata_of(params: MultiDict[str]) -> dict[str, str]:
-    """Raises `BadRequest` where a name is given twice: no call has two values for it."""
-    found: dict[str, str] = {}
-    for name, value in params.multi_items():
-        if not name.startswith(METADATA):
-            continue
-        key = name.removeprefix(METADATA)
-        if key in found:
-            raise BadRequest(
-                "A filter asks for one value of each name.",
-                code="bad_filter",
-                errors=[FieldError(pointer=f"/{escaped(name)}", detail="is given twice")],
-                fix="Ask for each value by itself, or choose among the events yourself.",
-            )
-        found[key] = value
-    return found
-
-
-def credential_of(connection: Any) -> str | None:
-    credential: str | None = connection.headers.get("authorization")
-    return credential

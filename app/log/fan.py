@@ -25,6 +25,7 @@ from app.log.feeds import Feeds, Found
 from app.log.filters import EventFilter
 from app.log.live import Live, LiveSeat
 from app.log.positions import Position
+from app.projects.watching import Watch
 from regions.wire.events import PublicEvent, VolatileEvent
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class Entry:
         self.call_id = at.call_id
         self.event = event
         self.json = msgspec.json.encode(event).decode()
-        self.written: dict[tuple[str, bool], str] = {}
+        self.written: dict[tuple[str, bool, bool], str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,18 +187,26 @@ class Fan:
             )
 
     async def read(
-        self, project_id: UUID, after: Position, wanted: EventFilter, *, look_every_s: float
+        self,
+        project_id: UUID,
+        after: Position,
+        wanted: EventFilter,
+        *,
+        look_every_s: float,
+        watch: Watch | None = None,
     ) -> AsyncGenerator[Step, None]:
         """Every event behind `after` that is wanted, once and in order; without one at least every `look_every_s`. Ends soon
-        after this instance is told to stop. Raises what `Feeds.page` raises for `after`."""
+        after this instance is told to stop, and with `watch`. Raises what `Feeds.page` raises for `after`."""
         follower = self._follower(project_id)
         seat = Seat(wanted, after)
         live = self._live.subscribe(project_id, wanted, seat.woken) if wanted.live else None
+        watch = watch or Watch()
+        watch.wakes.append(seat.woken)
         follower.seats.add(seat)
         try:
             await follower.started.wait()
             seat.complete_from = max(seat.complete_from, follower.at or after)
-            steps = self._steps(project_id, follower, seat, live, after, look_every_s)
+            steps = self._steps(project_id, follower, seat, live, after, look_every_s, watch.ended)
             async with aclosing(steps):
                 async for step in steps:
                     yield step
@@ -214,9 +223,10 @@ class Fan:
         live: LiveSeat | None,
         after: Position,
         look_every_s: float,
+        ended: asyncio.Event,
     ) -> AsyncGenerator[Step, None]:
         said_s = self._clock.monotonic_s()
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or ended.is_set()):
             seat.woken.clear()
             now = live.take() if live is not None else []
             entries: list[Entry] = []

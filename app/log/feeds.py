@@ -19,10 +19,12 @@ from app.connection import is_away
 from app.db import COMMAND_DEADLINE_S, Database
 from app.errors import Gone
 from app.hints import Hints
+from app.log.acked import Acked
 from app.log.filters import EVERYTHING, EventFilter
 from app.log.horizon import PROVEN, Horizon, StaleServer
+from app.log.looking import Looking
 from app.log.positions import BEGINNING, Position, Scope, before, check_kept, check_reached, scope_of
-from app.log.rows import EVENT_COLUMNS, to_public
+from app.log.rows import EVENT_COLUMNS, WRAPPED, to_public
 from app.vault import Vault
 from regions.wire.events import PublicEvent
 
@@ -30,13 +32,14 @@ PAGE_MAX = 200
 POLL_S = 1.0
 BEHIND_S = 0.02
 
-SELECT_FEED = "select * from vx.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+SELECT_FEED = "select * from vx.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 # No row at all where this server has not seen the horizon; one of nulls where it has, and there is no event.
 SELECT_CALL_EVENTS = f"""
 select e.*, (select calls_from from vx.kept where log = 'events') as kept_from
   from (select where {PROVEN.format(proof="$5", xid="$3")}) proven
   left join lateral (
-    select {EVENT_COLUMNS} from vx.events where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4) e on true
+    select {EVENT_COLUMNS}, {WRAPPED} from vx.events e
+     where call_id = $1 and seq > $2 and feed_xid < $3 order by seq limit $4) e on true
  order by e.seq
 """
 SELECT_KEPT = "select feed_xid from vx.kept where log = 'events'"
@@ -64,8 +67,29 @@ class Place(NamedTuple):
     known: bool
 
 
+class Own(NamedTuple):
+    """What of a feed is known to be durable without the horizon (`Acked`). `whole`: nothing else has been committed that it would
+    show. `below`, `upto`: nothing that began before the one is still running; what had been committed lies below the other."""
+
+    found: Found
+    whole: bool
+    below: int
+    upto: int
+
+
 class Feeds:
-    def __init__(self, db: Database, vault: Vault, clock: Clock, hints: Hints, horizon: Horizon) -> None:
+    """`acked`: what is known to be durable; none where it is not known."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        clock: Clock,
+        hints: Hints,
+        horizon: Horizon,
+        acked: Acked | None = None,
+    ) -> None:
+        self._acked = acked or Acked()
         self._clock = clock
         self._db = db
         self._vault = vault
@@ -105,19 +129,42 @@ class Feeds:
         self, project_id: UUID, after: Position, horizon: int, wanted: EventFilter, limit: int
     ) -> tuple[Found, Position]:
         check_reached(after.feed_xid, horizon)
+        rows, _ = await self._rows(project_id, after, horizon, wanted, limit)
+        found = await self._found(rows)
+        return found, found[-1][0] if len(found) == limit else max(after, before(horizon))
+
+    async def _own(self, project_id: UUID, after: Position, horizon: int, wanted: EventFilter) -> Own:
+        """`horizon`: the last that was read."""
+        rows, first = await self._rows(project_id, after, horizon, wanted, PAGE_MAX, whole=True)
+        sure = self._acked.sure(rows, horizon)
+        return Own(await self._found(rows[:sure]), sure == len(rows), first["below"], first["upto"])
+
+    async def _rows(
+        self,
+        project_id: UUID,
+        after: Position,
+        horizon: int,
+        wanted: EventFilter,
+        limit: int,
+        *,
+        whole: bool = False,
+    ) -> tuple[list[Any], Any]:
+        """The events' rows, and one that says what holds of them all. `whole`: also what lies above the horizon."""
         metadata = msgspec.json.encode(dict(wanted.metadata)).decode() if wanted.metadata else None
         async with asyncio.timeout(COMMAND_DEADLINE_S):
-            found_rows = await self._db.pool("api").fetch(
+            rows = await self._db.pool("api").fetch(
                 SELECT_FEED, project_id, after.feed_xid, after.call_id, after.seq, horizon, wanted.types_list, limit,
-                self._horizon.proof, metadata, wanted.call_id,
+                self._horizon.proof, metadata, wanted.call_id, whole,
             )  # fmt: skip
-        rows = _proven(found_rows)
-        check_kept(after, found_rows[0]["kept_xid"], scope_of(project_id, wanted).cursor(BEGINNING))
+        events = _proven(rows)
+        check_kept(after, rows[0]["kept_xid"], scope_of(project_id, wanted).cursor(BEGINNING))
+        return events, rows[0]
+
+    async def _found(self, rows: list[Any]) -> Found:
         events = await to_public(self._vault, rows)
-        found = [
+        return [
             (Position(r["feed_xid"], r["call_id"], r["seq"]), e) for r, e in zip(rows, events, strict=True)
         ]
-        return found, found[-1][0] if len(found) == limit else max(after, before(horizon))
 
     async def of_call(
         self, project_id: UUID, call_id: UUID, *, after_seq: int, limit: int
@@ -154,33 +201,53 @@ class Feeds:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
         reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
-        pause_s, given_s = BEHIND_S, self._clock.monotonic_s()
-        horizon = reached = wanted_xid = 0
-        woken = True
+        looking, given_s = Looking(self._horizon, self._acked, wakes), self._clock.monotonic_s()
+        horizon = reached = wanted_xid = marked = 0
+        noted, woken, own, pause_s = self._acked.noted, True, False, BEHIND_S
         try:
             while not stop.is_set():
+                found: Found = []
+                again = False
                 try:
-                    # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
-                    if not horizon:
-                        bound = await self._horizon.look()
-                        horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
-                    found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
-                    reached, horizon = horizon, horizon if len(found) == PAGE_MAX else 0
+                    # what was acknowledged to an instance is durable: no marker is waited for
+                    if not horizon and marked and (own or self._acked.noted != noted):
+                        noted = self._acked.noted
+                        found, own, reached, upto = await self._own(project_id, after, marked, wanted)
+                        wanted_xid = max(wanted_xid, upto)
+                        after = found[-1][0] if found else after
+                        again = len(found) == PAGE_MAX or not own
+                        if own:
+                            looking.leave()
+                    if not found and not own:
+                        # what a horizon covers is served page by page: to read the next one may take a commit at a quorum
+                        if not horizon:
+                            bound = await looking.bound(noted if marked else None)
+                            if bound is None:
+                                continue
+                            horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
+                        found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
+                        reached = marked = horizon
+                        again = len(found) == PAGE_MAX
+                        horizon = horizon if again else 0
                 except Exception as error:
                     if not is_away(error):
                         raise
                     # what comes is served when the log is back; the reader is told that we are still here
-                    found, horizon = [], 0
+                    found, horizon, own, again = [], 0, False, False
                 if found:
                     yield after, found
                 if self._clock.monotonic_s() - given_s >= look_every_s:
                     given_s = self._clock.monotonic_s()
                     yield after, []
-                if not horizon:
+                if not again:
                     # a writer that is still running may hold back what we were woken for: look again soon, then less often
-                    woken = await wakes.wait(pause_s if reached < wanted_xid else POLL_S)
+                    behind = reached < wanted_xid
+                    woken = looking.missed or await wakes.wait(pause_s if behind else POLL_S)
+                    looking.missed = False
+                    own = own and behind
                     pause_s = BEHIND_S if woken else min(2 * pause_s, POLL_S)
         finally:
+            looking.leave()
             wakes.close()
 
 

@@ -12,6 +12,7 @@ shows commits that were lost. So who reads below a horizon asks the same server 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from uuid import UUID
 from app.connection import CommitUnknown
 from app.db import Database
 from app.ids import new_id
+from app.telemetry import durable_seconds
 
 DEADLINE_S = 2.0
 ASK_S = 0.4
@@ -59,6 +61,7 @@ class Horizon:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._writer = new_id(db.cell)
+        self._took = durable_seconds.labels(str(db.cell))
         self._running: asyncio.Task[Bound] | None = None
         self._next: asyncio.Task[Bound] | None = None
         self._reached = 0
@@ -104,7 +107,10 @@ class Horizon:
         pool = self._db.pool("worker")
         try:
             async with asyncio.timeout(DEADLINE_S):
+                began_s = time.perf_counter()
                 row = await pool.fetchrow(READ, self._writer, always)
+                if row["marked"]:
+                    self._took.observe(time.perf_counter() - began_s)
                 return Bound(int(row["xid"]), int(row["upto"])), bool(row["marked"])
         except TimeoutError:
             # a server that answers a question and not a commit is waiting for its standbys

@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from app.clock import rfc3339, time_of
 from app.connection import is_away
 from app.log.append import EdgeIdentity
-from app.log.facts import FactsReader
+from app.log.facts import CallFacts, FactsReader
 from app.log.filters import EventFilter
-from app.supervisor import Supervisor, wait_for_stop
+from app.supervisor import Supervisor, until_stop, wait_for_stop
 from app.telemetry import volatile_dropped_total, volatile_events_total
 from regions.wire import ids
-from regions.wire.events import VolatileEvent
+from regions.wire.events import EVENT_TYPES, VolatileEvent
 from regions.wire.keeping import Open, Seal, Unopened
 from regions.wire.uplink import Volatile
 
@@ -132,12 +132,11 @@ class Live:
     # ------------------------------------------------------------------------------------------------- from edges
 
     async def _sort(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(0.5):
-                    await self._came.wait()
-            except TimeoutError:
-                continue
+        await until_stop(stop, self._sort_what_comes())
+
+    async def _sort_what_comes(self) -> None:
+        while True:
+            await self._came.wait()
             self._came.clear()
             heard = list(self._heard)
             self._heard.clear()
@@ -163,7 +162,7 @@ class Live:
                 epoch=message.epoch,
                 region=edge.region,
                 timestamp=rfc3339(time_of(message.at_ms)),
-                data=message.data,
+                data=_shown(known, message),
             )
             volatile_events_total.inc()
             self._hand(known.project_id, event)
@@ -194,11 +193,11 @@ class Live:
         self._hand(project_id, event)
 
     def _sender(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
-        async def send(stop: asyncio.Event) -> None:
+        async def send() -> None:
             client: Any = redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
             due, out = self._due[region], self._out[region]
             try:
-                while not stop.is_set():
+                while True:
                     try:
                         async with asyncio.timeout(0.5):
                             await due.wait()
@@ -215,11 +214,11 @@ class Live:
                         self._away.add(region)
                         volatile_dropped_total.labels("valkey").inc(len(out))
                         out.clear()
-                        await wait_for_stop(stop, RETRY_S)
+                        await asyncio.sleep(RETRY_S)
             finally:
                 await client.aclose()
 
-        return send
+        return lambda stop: until_stop(stop, send())
 
     def _hearer(self, region: str, url: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
         async def hear(stop: asyncio.Event) -> None:
@@ -254,6 +253,12 @@ class Live:
             if message is not None and message["type"] == "message":
                 project_id = UUID(message["channel"].decode().removeprefix(CHANNEL))
                 self._received(project_id, message["data"])
+
+
+def _shown(facts: CallFacts, message: Volatile) -> msgspec.Raw:
+    if facts.redactor is None or not EVENT_TYPES[message.type].content:
+        return message.data
+    return msgspec.Raw(facts.redactor.content(message.type, bytes(message.data)))
 
 
 def _sound(message: Volatile) -> bool:

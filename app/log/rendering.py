@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Literal
-from uuid import UUID
 
 import msgspec
 
 from app.log.cloudevents import cloudevent, volatile_cloudevent
 from app.log.fan import Entry
 from app.log.positions import Scope
+from app.log.withholding import may_hear, withheld, withheld_live
+from app.projects.auth import Principal
 from regions.wire import ids
 from regions.wire.events import VolatileEvent
 
@@ -19,13 +20,16 @@ BLOCK_CHARS_MAX = 64 * 1024
 
 
 class Rendering:
-    def __init__(self, format_: Format, project_id: UUID) -> None:
+    """For one reader: what it may not hear is withheld."""
+
+    def __init__(self, format_: Format, principal: Principal) -> None:
         self._cloud = format_ == "cloudevents"
-        self._project = ids.encode(ids.PROJECT, project_id)
+        self._project = ids.encode(ids.PROJECT, principal.project_id)
+        self._whole = may_hear(principal)
 
     def block(self, entry: Entry, scope: Scope) -> str:
-        """For server-sent events: the same for all readers of a project with one filter and format."""
-        kind = (scope.filter, self._cloud)
+        """For server-sent events: the same for all readers of a project with one filter and format that may hear the same."""
+        kind = (scope.filter, self._cloud, self._whole)
         found = entry.written.get(kind)
         if found is None:
             found = block(self.event(entry), type_=entry.event.type, cursor=scope.cursor(entry.at))
@@ -34,11 +38,13 @@ class Rendering:
 
     def event(self, entry: Entry) -> str:
         """As JSON."""
+        event = entry.event if self._whole else withheld(entry.event)
         if self._cloud:
-            return msgspec.json.encode(cloudevent(entry.event, project=self._project)).decode()
-        return entry.json
+            return msgspec.json.encode(cloudevent(event, project=self._project)).decode()
+        return entry.json if event is entry.event else msgspec.json.encode(event).decode()
 
     def live(self, event: VolatileEvent) -> str:
+        event = event if self._whole else withheld_live(event)
         if self._cloud:
             return msgspec.json.encode(volatile_cloudevent(event, project=self._project)).decode()
         return msgspec.json.encode(event).decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 from litestar import Request, get, websocket
@@ -12,20 +13,25 @@ from litestar.connection import WebSocket
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
-from app.calls.routes import bounded
+from app.audit.asker import Asker, address_of, asking
 from app.control import Control
 from app.dependencies import ControlIn, PrincipalIn
 from app.errors import BadRequest, VoxplaneError
 from app.ids import parse
 from app.log import sse
-from app.log.asking import asked_filter, bounds_of, credential_of, metadata_of, start_of
+from app.log.asking import asked_filter, bounds_of, start_of
 from app.log.cloudevents import CloudEvent, cloudevent
 from app.log.fan import Step
 from app.log.filters import EventFilter
+from app.log.noting import note_page, note_stream
 from app.log.positions import BEGINNING, Position, Scope, scope_of
 from app.log.rendering import Format, Rendering, block
 from app.log.socket import FeedSocket, LitestarSocket
+from app.log.withholding import shown
 from app.projects.auth import Principal
+from app.projects.credentials import authorization_of
+from app.projects.watching import Watch
+from app.queries import PagingIn, bounded, metadata_of
 from app.telemetry import feed_readers
 from regions.wire import ids
 from regions.wire.events import PublicEvent
@@ -62,13 +68,18 @@ class CloudEventPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-@get("/v1/events", operation_id="listEvents", tags=["events"], summary="Events of the project, oldest first")
+@get(
+    "/v1/events",
+    operation_id="listEvents",
+    tags=["events"],
+    summary="Events of the project, oldest first",
+    by_metadata=True,
+)
 async def list_events(
     request: Request[Any, Any, Any],
     control: ControlIn,
     principal: PrincipalIn,
-    cursor: FromQuery[str | None] = None,
-    limit: FromQuery[int] = 50,
+    paging: PagingIn,
     types: Types = None,
     call_id: CallId = None,
     since: Since = None,
@@ -76,22 +87,24 @@ async def list_events(
     shape: Shape = "voxplane",
 ) -> EventPage | CloudEventPage:
     """`metadata.<name>=<value>` limits it to calls with that metadata. A cursor belongs to the filter it was made with; one from
-    before the oldest event that is kept is 410 `cursor_expired`."""
+    before the oldest event that is kept is 410 `cursor_expired`. Without `conversation:read` the data of content are withheld."""
     principal.require("events:read")
     wanted = await asked_filter(control, principal, types, call_id, metadata_of(request.query_params))
     scope = scope_of(principal.project_id, wanted)
-    limit = bounded(limit)
-    after, end = await bounds_of(control, principal, scope, cursor, since, until)
+    limit = paging.limit
+    after, end = await bounds_of(control, principal, scope, paging.cursor, since, until)
     found, reached = await control.feeds.page(principal.project_id, after, wanted=wanted, limit=limit)
     next_cursor = scope.cursor(reached) if end is None or reached < end else None
     if end is not None:
         found = [(at, event) for at, event in found if at <= end]
+    events = shown(principal, [event for _, event in found])
+    await note_page(control, principal, events, call_id)
     if shape == "cloudevents":
         project = ids.encode(ids.PROJECT, principal.project_id)
         return CloudEventPage(
-            data=[cloudevent(event, project=project) for _, event in found], next_cursor=next_cursor
+            data=[cloudevent(event, project=project) for event in events], next_cursor=next_cursor
         )
-    return EventPage(data=[event for _, event in found], next_cursor=next_cursor)
+    return EventPage(data=events, next_cursor=next_cursor)
 
 
 @get(
@@ -114,7 +127,8 @@ async def list_call_events(
     events = await control.feeds.of_call(
         principal.project_id, call.id, after_seq=min(after, (1 << 31) - 1), limit=bounded(limit)
     )
-    return EventPage(data=events, next_cursor=str(events[-1].seq) if events else None)
+    await note_page(control, principal, events, call_id)
+    return EventPage(data=shown(principal, events), next_cursor=str(events[-1].seq) if events else None)
 
 
 @get(
@@ -123,6 +137,7 @@ async def list_call_events(
     tags=["events"],
     summary="Events as they become durable (text/event-stream)",
     media_type="text/event-stream",
+    by_metadata=True,
 )
 async def stream_events(
     request: Request[Any, Any, Any],
@@ -144,8 +159,9 @@ async def stream_events(
     metadata = metadata_of(request.query_params)
     wanted = await asked_filter(control, principal, types, call_id, metadata, volatile=volatile)
     after, scope = await start_of(control, principal, wanted, last_event_id or cursor, since)
-    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal.project_id))
-    return sse.event_stream(control, credential_of(request), scope.cursor(after), heard)
+    await note_stream(control, principal, wanted, call_id)
+    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal))
+    return sse.event_stream(control, request, scope.cursor(after), heard, principal.scopes)
 
 
 @get(
@@ -172,23 +188,29 @@ async def stream_call_events(
     scope = scope_of(principal.project_id, wanted)
     start = last_event_id or cursor
     after, scope = await start_of(control, principal, wanted, start or scope.cursor(BEGINNING))
-    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal.project_id))
-    return sse.event_stream(control, credential_of(request), scope.cursor(after), heard)
+    await note_stream(control, principal, wanted, call_id)
+    heard = _heard(control, principal, after, wanted, scope, Rendering(shape, principal))
+    return sse.event_stream(control, request, scope.cursor(after), heard, principal.scopes)
 
 
-async def _heard(
+def _heard(
     control: Control,
     principal: Principal,
     after: Position,
     wanted: EventFilter,
     scope: Scope,
     rendering: Rendering,
-) -> AsyncIterator[tuple[str, list[str]]]:
-    steps = control.fan.read(principal.project_id, after, wanted, look_every_s=sse.CHECK_EVERY_S)
-    with feed_readers.labels("sse").track_inprogress():
-        async with aclosing(steps):
-            async for step in steps:
-                yield scope.cursor(step.reached), blocks(step, scope, rendering)
+) -> sse.Hearing:
+    async def heard(watch: Watch) -> AsyncIterator[tuple[str, list[str]]]:
+        steps = control.fan.read(
+            principal.project_id, after, wanted, look_every_s=sse.CHECK_EVERY_S, watch=watch
+        )
+        with feed_readers.labels("sse").track_inprogress():
+            async with aclosing(steps):
+                async for step in steps:
+                    yield scope.cursor(step.reached), blocks(step, scope, rendering)
+
+    return heard
 
 
 def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
@@ -201,16 +223,19 @@ def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
 @websocket("/v1/events/ws")
 async def events_socket(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
     """See `app.log.socket`. Refused before it is accepted where the key does not hold."""
-    credential = credential_of(socket)
     try:
-        principal = await control.auth.project(credential)
+        principal = await control.auth.project(authorization_of(socket), socket.scope)
         principal.require("events:read")
     except VoxplaneError as error:
         await socket.close(code=4401 if error.status == 401 else 4403, reason=error.stable_code)
         return
+    asking.set(Asker(address=address_of(socket.scope), request_id=uuid4().hex, actor=principal.actor))
     await socket.accept()
-    with feed_readers.labels("websocket").track_inprogress():
-        await FeedSocket(LitestarSocket(socket), control, principal, credential).run()
+    with (
+        feed_readers.labels("websocket").track_inprogress(),
+        sse.watched(control, socket, principal.scopes) as watch,
+    ):
+        await FeedSocket(LitestarSocket(socket), control, principal, watch).run()
 
 
 ROUTES: list[Any] = [

@@ -36,11 +36,13 @@ from app.log.messages import (
     VolatileMessage,
     decode,
 )
+from app.log.noting import note_stream
 from app.log.positions import Scope
 from app.log.rendering import Rendering
 from app.pointers import invalid_from
 from app.problems import problem_body
 from app.projects.auth import Principal
+from app.projects.watching import Watch
 from app.protocols import abort
 from app.telemetry import feed_readers_cut_total
 
@@ -107,13 +109,11 @@ class LitestarSocket:
 
 
 class FeedSocket:
-    def __init__(
-        self, socket: Socket, control: Control, principal: Principal, credential: str | None
-    ) -> None:
+    def __init__(self, socket: Socket, control: Control, principal: Principal, watch: Watch) -> None:
         self._socket = socket
         self._control = control
         self._principal = principal
-        self._key = sse.KeyCheck(control, credential)
+        self._watch = watch
         self._window = 0
         self._under_way: deque[str] = deque()
         self._acked: str | None = None
@@ -151,17 +151,17 @@ class FeedSocket:
             control, principal, asked.types, asked.call_id, asked.metadata, volatile=asked.volatile
         )
         after, scope = await start_of(control, principal, wanted, asked.cursor, asked.since)
+        await note_stream(control, principal, wanted, asked.call_id)
         self._window = min(asked.window, WINDOW_MAX)
         self._acked = scope.cursor(after)
         await self._send(Subscribed(cursor=self._acked, window=self._window))
-        rendering = Rendering(asked.format, principal.project_id)
+        rendering = Rendering(asked.format, principal)
         steps = control.fan.read(principal.project_id, after, wanted, look_every_s=sse.CHECK_EVERY_S)
 
         async def write() -> None:
             async with aclosing(steps):
                 said_s = control.clock.monotonic_s()
                 async for step in steps:
-                    await self._check_key()
                     if step.entries or step.live:
                         said_s = control.clock.monotonic_s()
                         await self._write(step, scope, rendering)
@@ -169,7 +169,7 @@ class FeedSocket:
                         said_s = control.clock.monotonic_s()
                         await self._send(Ping(cursor=scope.cursor(step.reached)))
 
-        tasks = {asyncio.create_task(write()), asyncio.create_task(self._listen())}
+        tasks = {asyncio.create_task(work) for work in (write(), self._listen(), self._end_with_key())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -194,10 +194,9 @@ class FeedSocket:
         while len(self._under_way) >= self._window:
             self._room.clear()
             try:
-                async with asyncio.timeout(min(sse.CHECK_EVERY_S, ACK_WITHIN_S)):
+                async with asyncio.timeout(ACK_WITHIN_S):
                     await self._room.wait()
             except TimeoutError:
-                await self._check_key()
                 if self._control.clock.monotonic_s() - since_s >= ACK_WITHIN_S:
                     self._slow()
 
@@ -206,9 +205,9 @@ class FeedSocket:
         log.info("feed.cut", kind="websocket", under_way=len(self._under_way))
         raise SlowReader(f"{len(self._under_way)} events were not acknowledged within {ACK_WITHIN_S:g} s.")
 
-    async def _check_key(self) -> None:
-        if not await self._key.holds():
-            raise Unauthenticated("The key that opened this is not valid any more.")
+    async def _end_with_key(self) -> None:
+        await self._watch.ended.wait()
+        raise Unauthenticated("The key that opened this is not valid any more.")
 
     async def _listen(self) -> None:
         while True:

@@ -184,7 +184,8 @@ class SpoolFlusher:
     async def round(self, region: str, client: Client) -> None:
         """Looks once at every edge of the region."""
         edges = [e for e in self._fleet().edges if e.region == region]
-        await self._access.ensure(region, client, [e.id for e in edges])
+        trusted, revoked = [e.id for e in edges if not e.revoked_at], [e.id for e in edges if e.revoked_at]
+        await self._access.ensure(region, client, trusted, revoked)
         for edge in edges:
             name = ids.encode(ids.EDGE, edge.id)
             for raw in await client.smembers(names.incarnations_key(name)):

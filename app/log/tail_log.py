@@ -17,7 +17,7 @@ from app.db import Database
 from app.log.horizon import Horizon
 from app.log.rows import event_data
 from app.log.tail_fold import SaidEvent, empty_tail, extended
-from app.vault import Vault
+from app.vault import CallKey
 from regions.wire import ids
 from regions.wire.conversation import BY_PROJECT, FOLDED_TYPES
 from regions.wire.events import Source
@@ -36,25 +36,31 @@ select epoch, origin_n as n from vx.events
  order by origin_epoch desc, origin_n desc limit 1
 """
 SELECT_SAID = """
-select seq, id, type, source, at, data, content, content_key from vx.events
+select seq, id, type, source, at, data, content from vx.events
  where call_id = $1 and seq > $2 and seq < $3 and type = any($4::text[]) order by seq desc limit $5
 """
 
 
 class TailLog:
-    def __init__(self, db: Database, vault: Vault, horizon: Horizon) -> None:
+    def __init__(self, db: Database, horizon: Horizon) -> None:
         self._db = db
-        self._vault = vault
         self._horizon = horizon
 
     async def horizon(self) -> int:
         return await self._horizon.read()
 
     async def read(
-        self, call: UUID, before: Tail | None, *, up_to_seq: int, horizon: int | None, now_ms: int
+        self,
+        call: UUID,
+        key: CallKey | None,
+        before: Tail | None,
+        *,
+        up_to_seq: int,
+        horizon: int | None,
+        now_ms: int,
     ) -> Tail | None:
         """The tail at `up_to_seq`, which was acknowledged, or, with a `horizon`, at the newest event below it if that is
-        newer. None where there is nothing newer than `before`. Raises what the driver raises."""
+        newer. `key`: the call's. None where there is nothing newer than `before`. Raises what the driver raises."""
         tail = before or empty_tail(ids.encode(ids.CALL, call))
         seq = up_to_seq
         seen = horizon if horizon is not None else await self._horizon.read()
@@ -66,14 +72,15 @@ class TailLog:
                 return None
             owner = await connection.fetchrow(SELECT_OWNER, call, seq)
             rows = await _said(connection, call, tail.seq, seq)
-        events = [(r["seq"], await self._event(r), by_of(r)) for r in rows]
+        events = [(r["seq"], _event(key, r), by_of(r)) for r in rows]
         epoch, n = (owner["epoch"], owner["n"]) if owner is not None else (0, 0)
         return extended(tail, events, seq=seq, epoch=epoch, n=n, at_ms=now_ms)
 
-    async def _event(self, row: Any) -> SaidEvent:
-        data = await event_data(self._vault, row)
-        raw = bytes(data) if isinstance(data, msgspec.Raw) else b""
-        return SaidEvent(row["type"], raw, ms_of(row["at"]))
+
+def _event(key: CallKey | None, row: Any) -> SaidEvent:
+    data = event_data(key, row)
+    raw = bytes(data) if isinstance(data, msgspec.Raw) else b""
+    return SaidEvent(row["type"], raw, ms_of(row["at"]))
 
 
 async def _said(connection: Any, call: UUID, after_seq: int, seq: int) -> list[Any]:

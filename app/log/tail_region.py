@@ -152,6 +152,10 @@ class TailRegion:
             waiting.packed = packed
         self._wake.set()
 
+    def forget(self, call: UUID) -> None:
+        self._due.pop(call, None)
+        self._said.pop(call, None)
+
     @property
     def waiting(self) -> int:
         return len(self._due)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -27,7 +27,7 @@ from app.log.facts import CallFacts, FactsReader
 from app.log.tail_fold import SaidEvent, Step, Write, empty_tail, fold_write, next_step
 from app.log.tail_log import TailLog
 from app.log.tail_region import AWAY, Packed, TailRegion, either, pack
-from app.supervisor import Supervisor, wait_for_stop
+from app.supervisor import Supervisor, until_stop, wait_for_stop
 from app.telemetry import tail_steps_total, tails_dropped_total
 from regions.wire import ids
 from regions.wire.conversation import BY_PROJECT, FOLDED_TYPES
@@ -186,12 +186,11 @@ class Tails:
     # ------------------------------------------------------------------------------------------------------ folding
 
     async def _fold_worker(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(0.5):
-                    write, facts = await self._fed.get()
-            except TimeoutError:
-                continue
+        await until_stop(stop, self._fold())
+
+    async def _fold(self) -> None:
+        while True:
+            write, facts = await self._fed.get()
             self._take(write, facts)
             for _ in range(TOGETHER_MAX):
                 if self._fed.empty():
@@ -291,7 +290,7 @@ class Tails:
 
     async def _read(self, call: UUID, wanted: _Wanted) -> None:
         facts = (await self._facts.of([call])).get(call)
-        if facts is None:
+        if facts is None or facts.key is None:
             return
         kept = self._kept.get(call)
         before = kept.packed.tail if kept is not None else None
@@ -299,7 +298,7 @@ class Tails:
         if not known:
             horizon = None if wanted.seq else wanted.horizon or await self.log.horizon()
             found = await self.log.read(
-                call, before, up_to_seq=wanted.seq, horizon=horizon, now_ms=self._clock.now_ms()
+                call, facts.key, before, up_to_seq=wanted.seq, horizon=horizon, now_ms=self._clock.now_ms()
             )
             if found is not None:
                 newest = max((found.epoch, found.n), (wanted.epoch, wanted.n))
@@ -322,6 +321,19 @@ class Tails:
         now = self._kept.get(call)
         if now is not None:
             self._send(call, now.packed, facts, wanted.since_s, wanted.regions)
+
+    def erase(self, calls: Iterable[UUID]) -> None:
+        """Nothing of them stays in this instance's memory, or goes out from it."""
+        for call in calls:
+            self._forget(call)
+            self._wanted.pop(call, None)
+            self._facts.forget(call)
+            for region in self.regions.values():
+                region.forget(call)
+
+    def erase_all(self) -> None:
+        self.erase([*self._kept, *self._wanted])
+        self._facts.forget_all()
 
     def mend(self, call: UUID, *, seq: int, regions: set[str], horizon: int | None) -> None:
         """These regions lack what the call's log had at `seq`: from memory where it is there, else from the log."""
