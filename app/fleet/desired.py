@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
+from app.fleet import hang_ups
 from app.fleet.store import FleetStore
 from app.hints import Hints
 from regions.wire.events import EndReason
@@ -33,6 +34,11 @@ class Commands:
     async def move(self, call_id: UUID, edge_id: UUID, epoch: int) -> None:
         """Says again that the call is to be moved, with what is left of its time."""
         await self._store.add_command(edge_id, "move", call_id, {"epoch": str(epoch)})
+        self._hints.wake(topic(edge_id))
+
+    async def hang_up(self, call_id: UUID, edge_id: UUID, epoch: int, socket: int) -> None:
+        """The backend behind that socket of that owner's has ended the call. See `app.fleet.hang_ups`."""
+        await self._store.add_command(edge_id, hang_ups.KIND, call_id, hang_ups.body(epoch, socket))
         self._hints.wake(topic(edge_id))
 
     async def deny(self, call_id: UUID, edge_id: UUID, epoch: int) -> None:

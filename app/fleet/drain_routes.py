@@ -7,13 +7,13 @@ from typing import Any
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.calls.routes import bounded
 from app.dependencies import ControlIn, OperatorIn
 from app.errors import NotFound
-from app.fleet.drain_shapes import DrainPage, DrainRequest, DrainView
+from app.fleet.drain_shapes import DrainPage, DrainRequest, DrainView, EvacuateRequest
 from app.fleet.routes import edge_view, region_view
 from app.fleet.shapes import EdgeView, RegionView
 from app.ids import parse
+from app.queries import bounded
 from regions.wire import ids
 
 DEFAULT = DrainRequest()
@@ -22,6 +22,7 @@ DEFAULT = DrainRequest()
 @post(
     "/admin/v1/regions/{region_id:str}/cordon",
     operation_id="adminCordonRegion",
+    audit="region.cordoned",
     tags=["fleet"],
     status_code=200,
 )
@@ -34,6 +35,7 @@ async def cordon_region(region_id: FromPath[str], control: ControlIn, operator: 
 @post(
     "/admin/v1/regions/{region_id:str}/uncordon",
     operation_id="adminUncordonRegion",
+    audit="region.uncordoned",
     tags=["fleet"],
     status_code=200,
 )
@@ -46,6 +48,7 @@ async def uncordon_region(region_id: FromPath[str], control: ControlIn, operator
 @post(
     "/admin/v1/regions/{region_id:str}/drain",
     operation_id="adminDrainRegion",
+    audit="region.drained",
     tags=["fleet"],
     status_code=202,
 )
@@ -62,11 +65,15 @@ async def drain_region(
 @post(
     "/admin/v1/regions/{region_id:str}/evacuate",
     operation_id="adminEvacuateRegion",
+    audit="region.evacuated",
     tags=["fleet"],
     status_code=202,
 )
 async def evacuate_region(
-    region_id: FromPath[str], control: ControlIn, operator: OperatorIn
+    region_id: FromPath[str],
+    control: ControlIn,
+    operator: OperatorIn,
+    data: JSONBody[EvacuateRequest | None] = None,
 ) -> DrainView | None:
     """A drain that waits for nothing."""
     return await control.draining.operators.region("evacuate", region_id, 0)
@@ -78,7 +85,13 @@ async def get_region_drain(region_id: FromPath[str], control: ControlIn, operato
     return await control.draining.operators.of_region(region_id)
 
 
-@post("/admin/v1/edges/{edge_id:str}/cordon", operation_id="adminCordonEdge", tags=["fleet"], status_code=200)
+@post(
+    "/admin/v1/edges/{edge_id:str}/cordon",
+    operation_id="adminCordonEdge",
+    audit="edge.cordoned",
+    tags=["fleet"],
+    status_code=200,
+)
 async def cordon_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeView:
     """No new calls; those that run stay."""
     await control.draining.operators.edge("cordon", edge_id, 0)
@@ -88,6 +101,7 @@ async def cordon_edge(edge_id: FromPath[str], control: ControlIn, operator: Oper
 @post(
     "/admin/v1/edges/{edge_id:str}/uncordon",
     operation_id="adminUncordonEdge",
+    audit="edge.uncordoned",
     tags=["fleet"],
     status_code=200,
 )
@@ -97,7 +111,13 @@ async def uncordon_edge(edge_id: FromPath[str], control: ControlIn, operator: Op
     return _edge(control, edge_id)
 
 
-@post("/admin/v1/edges/{edge_id:str}/drain", operation_id="adminDrainEdge", tags=["fleet"], status_code=202)
+@post(
+    "/admin/v1/edges/{edge_id:str}/drain",
+    operation_id="adminDrainEdge",
+    audit="edge.drained",
+    tags=["fleet"],
+    status_code=202,
+)
 async def drain_edge(
     edge_id: FromPath[str],
     control: ControlIn,
@@ -111,10 +131,16 @@ async def drain_edge(
 @post(
     "/admin/v1/edges/{edge_id:str}/evacuate",
     operation_id="adminEvacuateEdge",
+    audit="edge.evacuated",
     tags=["fleet"],
     status_code=202,
 )
-async def evacuate_edge(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> DrainView | None:
+async def evacuate_edge(
+    edge_id: FromPath[str],
+    control: ControlIn,
+    operator: OperatorIn,
+    data: JSONBody[EvacuateRequest | None] = None,
+) -> DrainView | None:
     """A drain that waits for nothing."""
     return await control.draining.operators.edge("evacuate", edge_id, 0)
 

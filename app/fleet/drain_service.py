@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from app.audit.service import Audit
 from app.clock import rfc3339
 from app.errors import NotFound
 from app.fleet.desired import Commands
@@ -26,6 +27,7 @@ from regions.wire import ids
 
 log = structlog.get_logger()
 
+DONE = {"cordon": "cordoned", "uncordon": "uncordoned", "drain": "drained", "evacuate": "evacuated"}
 FORCED_SHARE = 0.75
 """An edge that stops hands over by closing at its deadline: what can be moved is moved before."""
 
@@ -39,8 +41,10 @@ class Drains:
         hints: Hints,
         cell: int,
         facts: FleetFacts | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._facts = facts
+        self._audit = audit
         self._store = store
         self._fleet = fleet
         self._commands = commands
@@ -104,12 +108,13 @@ class Drains:
                 off = await self._store.end(connection, running.id, "canceled")
             state = {"cordon": "cordoned", "uncordon": "active"}.get(verb, "draining")
             await self._store.set_state(connection, region, edge_id, state)
+            await self._note(connection, verb, target, within_s)
         await self._fleet.refresh()
         log.info("fleet.commanded", verb=verb, region=region, edge=str(edge_id or ""))
         await self._tell(target)
         if verb in ("drain", "evacuate") and running is not None:
             off = await self._store.under_way(running.id)
-        await self._remind(off)
+        await self.remind(off)
         self._hints.wake(DRAINS_TOPIC)
         if verb in ("drain", "evacuate") or running is not None:
             return await self._newest(region, edge_id)
@@ -127,6 +132,15 @@ class Drains:
             connection, new_id(self._cell), target.region, edge_id, None, kind, within_s, total
         )
 
+    async def _note(self, connection: Any, verb: str, target: Target, within_s: float) -> None:
+        if self._audit is None:
+            return
+        kind, name = "region", target.region
+        if target.edge is not None:
+            kind, name = "edge", ids.encode(ids.EDGE, target.edge.id)
+        said = {"region": target.region} | ({"within_s": within_s} if verb == "drain" else {})
+        await self._audit.record(connection, f"{kind}.{DONE[verb]}", name, summary=said)
+
     async def _tell(self, target: Target) -> None:
         """Whether who comes for the first time is to be served, as it is now: an edge that has registered meanwhile reads the
         same (`Registration`), so that one of the two sees what the other has done."""
@@ -136,7 +150,7 @@ class Drains:
             if edge.region == target.region and wanted in (None, edge.id):
                 await self._commands.drain(edge.id, on=not takes_first(fleet, edge))
 
-    async def _remind(self, moves: list[Asked]) -> None:
+    async def remind(self, moves: list[Asked]) -> None:
         """Their edges learn of the new deadline, or that the move is off: which of the two is looked up when it is sent."""
         for call_id, from_edge, epoch in moves:
             await self._commands.move(call_id, from_edge, epoch)
@@ -166,7 +180,7 @@ class Drains:
                     total,
                 )
         if running is not None:
-            await self._remind(await self._store.under_way(running.id))
+            await self.remind(await self._store.under_way(running.id))
         log.info("edge.stopping", region=edge.region, edge=edge.name, calls=total, left_s=round(left_s, 1))
         self._hints.wake(DRAINS_TOPIC)
 

@@ -16,6 +16,10 @@ class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     within_s: Annotated[int, Meta(ge=1, le=86_400)] = WITHIN_S_DEFAULT
 
 
+class EvacuateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing: an evacuation waits for nothing, so who gives it a time is told that it takes none."""
+
+
 class StuckView(msgspec.Struct, frozen=True, kw_only=True):
     """A call that cannot be moved. `why`: ``residency`` (nothing else is allowed), ``unhealthy``, ``full``, ``too_far``, or
     ``not_taken`` (asked several times, and its caller took none of the edges)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,11 @@ DRAINS_TOPIC = "drains"
 CLAIM_S = 5.0
 """A round takes less; an instance that dies in one is succeeded after so long."""
 MOVE_LATE_S = 15.0
-"""A move that is so long past its deadline came to nothing."""
+"""A move that is so long past its deadline came to nothing, where its edge has not said so before."""
+AGAIN_S = 2.0
+"""A call that nobody took is asked again after so long: what refused it has said meanwhile how full it is."""
+FORGIVEN_S = 60.0
+"""Of what failed before, a quarter counts: who was full for a while is asked again, and who never takes a call is not for ever."""
 LEAVING_MAX = 400
 LOCK = "select pg_advisory_xact_lock(7423002)"
 
@@ -84,10 +88,13 @@ select count(m.call_id)::integer as asked, count(*)::integer as live
 # In another order each time: those that cannot go must not stand before those that can.
 SELECT_LEAVING = f"""
 select c.id, c.epoch, c.edge_id, c.request, c.placement -> 'candidates' as candidates,
-       (select count(*) from vx.moves f where f.call_id = c.id and f.drain_id = $2 and f.outcome = 'failed')::integer as failures
+       (select greatest(count(*) filter (where f.done_at > clock_timestamp() - make_interval(secs => {FORGIVEN_S})), count(*) / 4)
+          from vx.moves f where f.call_id = c.id and f.drain_id = $2 and f.outcome = 'failed')::integer as failures
   from vx.calls c
  where c.edge_id = any($1::uuid[]) and c.ended_at is null and c.answered_at is not null
-   and not exists (select from vx.moves m where m.call_id = c.id and m.outcome is null)
+   and not exists (select from vx.moves m where m.call_id = c.id
+                      and (m.outcome is null or m.drain_id = $2 and m.outcome = 'failed'
+                             and m.done_at > clock_timestamp() - make_interval(secs => {AGAIN_S})))
  order by hashtextextended(c.id::text, $3) limit {LEAVING_MAX}
 """
 # What was asked for a gain keeps no drain waiting.
@@ -105,6 +112,22 @@ update vx.moves m set done_at = clock_timestamp(),
            where d.ended_at is null and d.region = e.region and coalesce(d.edge_id, e.id) = e.id)
      or greatest(m.force_at, m.asked_at) < clock_timestamp() - make_interval(secs => {MOVE_LATE_S}))
 """
+# What a project asked for keeps no drain waiting past its deadline: it goes where it was to go, but by then.
+HURRY = """
+update vx.moves m set force_at = d.force_at
+  from vx.drains d join vx.edges e on e.region = d.region and coalesce(d.edge_id, e.id) = e.id
+ where d.id = $1 and d.ended_at is null and m.from_edge = e.id
+   and m.outcome is null and m.drain_id is null and m.why is null and m.force_at > d.force_at
+returning m.call_id, m.from_edge, m.epoch
+"""
+# Said by the edge that has the call: it need not be waited for.
+NOT_TAKEN = """
+update vx.moves m set outcome = 'failed', done_at = clock_timestamp()
+  from unnest($2::uuid[], $3::integer[]) g(call_id, epoch)
+ where m.call_id = g.call_id and m.epoch = g.epoch and m.from_edge = $1 and m.outcome is null
+   and exists (select from vx.calls c where c.id = m.call_id and c.ended_at is null and c.epoch < m.epoch)
+returning m.call_id
+"""
 RESERVED = f"""
 select to_edge, count(*)::integer as calls,
        count(*) filter (where outcome is null and force_at <= clock_timestamp())::integer as hurried
@@ -112,7 +135,9 @@ select to_edge, count(*)::integer as calls,
  where outcome is null or outcome = 'moved' and done_at > clock_timestamp() - make_interval(secs => {COUNTED_S})
  group by to_edge
 """
-MOVE = "select call_id, epoch from vx.move_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+MOVE = f"""
+select call_id, epoch from vx.move_calls($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, make_interval(secs => {COUNTED_S}))
+"""
 SELECT_MOVE = "select call_id, epoch, to_edge, force_at from vx.moves where call_id = $1 and outcome is null"
 SELECT_MOVES = """
 select m.call_id, m.epoch, m.grants, m.why,
@@ -276,6 +301,16 @@ class DrainStore:
         """Moves that have ended, one way or the other."""
         await self._db.pool("worker").execute(SETTLE)
 
+    async def not_taken(self, from_edge: UUID, moves: Sequence[tuple[UUID, int]]) -> int:
+        """How many of these (call, first epoch) have come to nothing by it."""
+        calls, epochs = [c for c, _ in moves], [e for _, e in moves]
+        return len(await self._db.pool("worker").fetch(NOT_TAKEN, from_edge, calls, epochs))
+
+    async def hurry(self, drain_id: UUID) -> list[Asked]:
+        """Moves that others have asked for, and that were to wait for longer than the drain does."""
+        rows = await self._db.pool("worker").fetch(HURRY, drain_id)
+        return [(r["call_id"], r["from_edge"], r["epoch"]) for r in rows]
+
     async def open(self, edges: Sequence[UUID]) -> tuple[int, int]:
         """(calls that are being moved, all that are there)."""
         row = await self._db.pool("worker").fetchrow(COUNT_OPEN, list(edges))
@@ -306,9 +341,11 @@ class DrainStore:
         from_edge: UUID,
         force_at: datetime,
         asks: Sequence[Ask],
+        reserved: Mapping[UUID, int],
         why: MovedFor | None = None,
     ) -> dict[UUID, int]:
-        """Call → its first new epoch, for those that are asked now. `why`: of all of them, where it is for a gain."""
+        """Call → its first new epoch, for those that are asked now. `reserved`: as it was read before it was decided where they go;
+        one whose place somebody else has given away since then is not asked. `why`: of all, where it is for a gain."""
 
         def nth(i: int, part: str) -> list[UUID | None]:
             return [getattr(a.edges[i], part) if i < len(a.edges) else None for a in asks]
@@ -317,6 +354,7 @@ class DrainStore:
             MOVE, drain_id, from_edge, force_at, [a.call.call_id for a in asks], [a.call.epoch for a in asks],
             nth(0, "id"), nth(0, "incarnation"), nth(1, "id"), nth(1, "incarnation"), nth(2, "id"), nth(2, "incarnation"),
             msgspec.json.encode(why).decode() if why is not None else None,
+            [reserved.get(a.edges[0].id, 0) for a in asks],
         )  # fmt: skip
         return {r["call_id"]: r["epoch"] for r in rows}
 

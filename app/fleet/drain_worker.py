@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import groupby
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from app.fleet.desired import topic
-from app.fleet.drain_store import DRAINS_TOPIC, Candidate, Drain, DrainStore
+from app.fleet.drain_store import DRAINS_TOPIC, Asked, Candidate, Drain, DrainStore
 from app.fleet.plan import Ask, DrainPlan, Leaving, Pace, plan_drain
 from app.fleet.view import EdgeState, FleetView
 from app.hints import Hints
@@ -50,16 +51,19 @@ class DrainWorker:
         *,
         sought: SoughtBy,
         granted: Callable[[UUID], None],
+        remind: Callable[[list[Asked]], Awaitable[None]],
         facts: FleetFacts | None = None,
         stopped: Callable[[Drain], Awaitable[None]],
         pace: Pace | None = None,
     ) -> None:
-        """`granted`: told of each call that has new standbys. `stopped`: the edge of this drain has stopped, or lives anew."""
+        """`granted`: told of each call that has new standbys. `remind`: tells edges of moves whose deadline has changed. `stopped`:
+        the edge of this drain has stopped, or lives anew."""
         self._store = store
         self._fleet = fleet
         self._hints = hints
         self._sought = sought
         self._granted = granted
+        self._remind = remind
         self._facts = facts
         self._stopped = stopped
         self._pace = pace or Pace()
@@ -81,14 +85,22 @@ class DrainWorker:
         if drain is None:
             return False
         await self._store.settle()
+        await self._remind(await self._store.hurry(drain.id))
         edges = self._edges(drain)
         stopped = _has_stopped(drain, edges)
         ids_ = [e.id for e in edges]
         asked, live = await self._store.open(ids_)
         # whom no command reaches is asked nothing: its callers leave by themselves
-        heard = [e.id for e in edges if not stopped and not (e.silent and drain.by == "detector")]
-        plan = await self._plan(drain, heard, asked) if live > asked and heard else DrainPlan()
-        moved = await self._ask(drain, [*plan.ask, *plan.force])
+        heard = [
+            e.id
+            for e in edges
+            if not stopped and not e.revoked_at and not (e.silent and drain.by == "detector")
+        ]
+        plan, reserved = DrainPlan(), dict[UUID, int]()
+        if live > asked and heard:
+            reserved, hurried = await self._store.reserved()
+            plan = await self._plan(drain, heard, asked, reserved, hurried)
+        moved = await self._ask(drain, [*plan.ask, *plan.force], reserved)
         drained = live == 0
         pause_s = (DRAINED_S if drained else ROUND_S) * (0.75 + random.random() / 2)
         took_s = await self._store.release(drain.id, pause_s, plan.stuck, drained=drained)
@@ -114,10 +126,16 @@ class DrainWorker:
             e for e in self._fleet.now.edges if e.region == drain.region and drain.edge_id in (None, e.id)
         ]
 
-    async def _plan(self, drain: Drain, edges: list[UUID], asked: int) -> DrainPlan:
+    async def _plan(
+        self,
+        drain: Drain,
+        edges: list[UUID],
+        asked: int,
+        reserved: dict[UUID, int],
+        hurried: dict[UUID, int],
+    ) -> DrainPlan:
         seed = random.getrandbits(62)
         candidates = await self._store.leaving(edges, drain.id, seed)
-        reserved, hurried = await self._store.reserved()
         return plan_drain(
             self._fleet.now,
             [self._leaving(c) for c in candidates],
@@ -142,12 +160,15 @@ class DrainWorker:
             failures=candidate.failures,
         )
 
-    async def _ask(self, drain: Drain, asks: list[Ask]) -> int:
-        """How many are asked now: others may have been quicker."""
+    async def _ask(self, drain: Drain, asks: list[Ask], reserved: dict[UUID, int]) -> int:
+        """How many are asked now: others may have been quicker, with a call or with a place. `reserved`: as the plan saw it."""
         moved = 0
+        given = Counter(reserved)
         by_edge = sorted(asks, key=lambda a: a.call.edge_id)
         for from_edge, group in groupby(by_edge, key=lambda a: a.call.edge_id):
-            done = await self._store.move(drain.id, from_edge, drain.force_at, list(group))
+            ours = list(group)
+            done = await self._store.move(drain.id, from_edge, drain.force_at, ours, given)
+            given.update(a.edges[0].id for a in ours if a.call.call_id in done)
             for call_id in done:
                 self._granted(call_id)
             if done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from app.control import Control
@@ -23,9 +24,16 @@ Cell = Annotated[
 @post(
     "/admin/v1/drills",
     operation_id="adminStartDrill",
+    audit="drill.started",
     tags=["fleet"],
     status_code=202,
     summary="Rehearse the loss of an edge or a region",
+    responses={
+        200: ResponseSpec(
+            DrillPreview, generate_examples=False, description="With `dry_run`: what it would do."
+        ),
+        202: ResponseSpec(DrillView, generate_examples=False, description="Begun."),
+    },
 )
 async def start_drill(
     data: JSONBody[DrillRequest], control: ControlIn, operator: OperatorIn, cell: Cell = None
@@ -47,7 +55,13 @@ async def get_drill(drill_id: FromPath[str], control: ControlIn, operator: Opera
     return await _known(control, drill_id).drilling.operators.show(drill_id)
 
 
-@post("/admin/v1/drills/{drill_id:str}/stop", operation_id="adminStopDrill", tags=["fleet"], status_code=200)
+@post(
+    "/admin/v1/drills/{drill_id:str}/stop",
+    operation_id="adminStopDrill",
+    audit="drill.stopped",
+    tags=["fleet"],
+    status_code=200,
+)
 async def stop_drill(drill_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> DrillView:
     """No more calls are cut; those that were are followed until it is known what became of them."""
     return await _known(control, drill_id).drilling.operators.stop(drill_id)

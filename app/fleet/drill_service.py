@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from app.audit.service import Audit
 from app.errors import Conflict, FieldError, Invalid, NotFound
 from app.fleet import drill_views as views
 from app.fleet.drain_store import DrainStore
@@ -32,7 +33,7 @@ log = structlog.get_logger()
 
 class Drills:
     def __init__(
-        self, store: DrillStore, commands: DrainStore, worker: DrillWorker, fleet: FleetView, hints: Hints, cell: int
+        self, store: DrillStore, commands: DrainStore, worker: DrillWorker, fleet: FleetView, hints: Hints, cell: int, audit: Audit
     ) -> None:  # fmt: skip
         """`commands`: whose lock all commands to the fleet take."""
         self._store = store
@@ -41,6 +42,7 @@ class Drills:
         self._fleet = fleet
         self._hints = hints
         self._cell = cell
+        self._audit = audit
         self._one_at_a_time = asyncio.Lock()
 
     async def begin(self, request: DrillRequest) -> DrillView | DrillPreview:
@@ -59,9 +61,14 @@ class Drills:
             drill_id = new_id(self._cell)
             preview = await self._check(connection, drill_id, request, target)
             if request.dry_run:
+                self._audit.unchanged("drill.started")
                 return preview
             edge_id = target.edge.id if target.edge is not None else None
             await self._store.start(connection, drill_id, target.region, edge_id, request, preview.total)
+            said = {"kind": request.kind, "target": request.target, "calls": preview.total}
+            await self._audit.record(
+                connection, "drill.started", ids.encode(ids.DRILL, drill_id), summary=said
+            )
         log.info(
             "drill.begun", drill=str(drill_id), region=target.region, kind=request.kind, calls=preview.total
         )
@@ -71,7 +78,13 @@ class Drills:
     async def stop(self, text: str) -> DrillView:
         """No more calls are cut; those that were are followed to their end. As good as nothing on one that has ended."""
         drill = await self._known(text)
-        if await self._store.halt(drill.id, Halt("cancelled", "operator")):
+        async with self._store.changing() as connection:
+            halted = await self._store.halt(drill.id, Halt("cancelled", "operator"), connection)
+            if halted:
+                await self._audit.record(connection, "drill.stopped", ids.encode(ids.DRILL, drill.id))
+            else:
+                self._audit.unchanged("drill.stopped")
+        if halted:
             log.info("drill.cancelled", drill=str(drill.id))
             self._hints.wake(TOPIC)
         return await self._view(drill.id)

@@ -5,7 +5,8 @@ Commands to edges work as the admin role, what is read of calls and the log as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -197,9 +198,15 @@ class DrillStore:
         wanted = msgspec.json.encode(request).decode()
         await connection.execute(START, drill_id, region, edge_id, wanted, total, request.time_limit_s)
 
-    async def halt(self, drill_id: UUID, halt: Halt) -> bool:
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[Any]:
+        async with self._db.pool("admin").acquire() as connection, connection.transaction():
+            yield connection
+
+    async def halt(self, drill_id: UUID, halt: Halt, connection: Any = None) -> bool:
         """False where it was halted before, or has ended."""
-        return bool(await self._db.pool("admin").fetchval(HALT, drill_id, halt.verdict, halt.reason))
+        driver = connection or self._db.pool("admin")
+        return bool(await driver.fetchval(HALT, drill_id, halt.verdict, halt.reason))
 
     async def finish(self, drill_id: UUID, halt: Halt) -> bool:
         return bool(await self._db.pool("worker").fetchval(FINISH, drill_id, halt.verdict, halt.reason))

@@ -62,9 +62,24 @@ class EdgeAccess:
         netloc = f"{_user(edge_id)}:{self._password(edge_id)}@{where}"
         return urlunsplit(parsed._replace(netloc=netloc))
 
-    async def ensure(self, region: str, client: Client, edges: list[UUID]) -> None:
-        """Makes the users that the server does not have (any more). Raises what the driver raises."""
-        if region in self._plain or not edges:
+    async def revoke(self, region: str, edge_id: UUID) -> None:
+        """Its user, and the connections that it has open. Where the server is away, `ensure` does it when it is back."""
+        url = self._redis_urls.get(region)
+        if url is None or region in self._plain:
+            return
+        client: Client = redis.from_url(url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
+        try:
+            await client.execute_command("ACL DELUSER", _user(edge_id))
+        except (RedisError, OSError, TimeoutError):
+            log.info("edge_access.later", region=region)
+        finally:
+            with suppress(RedisError, OSError, TimeoutError):
+                await client.aclose()
+
+    async def ensure(self, region: str, client: Client, edges: list[UUID], revoked: list[UUID]) -> None:
+        """Makes the users that the server does not have (any more), and ends those of edges that were revoked. Raises what the
+        driver raises."""
+        if region in self._plain or not (edges or revoked):
             return
         try:
             found = {
@@ -76,6 +91,9 @@ class EdgeAccess:
         for edge_id in edges:
             if _user(edge_id) not in found:
                 await self._make(region, client, edge_id)
+        for edge_id in revoked:
+            if _user(edge_id) in found:
+                await client.execute_command("ACL DELUSER", _user(edge_id))
 
     async def _make(self, region: str, client: Client, edge_id: UUID) -> None:
         keys = (f"~{spool_prefix(_user(edge_id))}*", "%R~tail:*")

@@ -34,7 +34,8 @@ N_MAX = (1 << 62) - 1
 
 FLEET_EVENT_TYPES = (
     "region.suspect", "region.down", "region.recovered", "edge.registered", "edge.suspect", "edge.lost", "edge.recovered",
-    "edge.evacuating", "edge.drained", "edge.stopped",
+    "edge.evacuating", "edge.drained", "edge.stopped", "edge.revoked",
+    "edge.key_rotated", "edge.key_misused",
     "drill.started", "drill.stopped", "drill.finished",
 )  # fmt: skip
 

@@ -87,6 +87,7 @@ def read_frame(frame: str | bytes | None) -> FromEdge:
         case Heartbeat():
             _check_load(message.load)
             _check_held(message.lapsed)
+            _check_held(message.not_taken)
             if not 0 <= message.drain_left_s <= DRAIN_S_MAX:
                 raise BadFrame(f"an edge stops within {DRAIN_S_MAX} s")
         case Done():

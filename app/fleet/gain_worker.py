@@ -125,7 +125,7 @@ class GainWorker:
             draw=call.call_id.int % 997 / 997,
             priors=self._learning.priors(known),
             backend_ms={} if backend is None else self._learning.backend_ms(backend.host),
-            policy=policy_of(fleet.regions.values()),
+            policy=policy_of(fleet.regions),
         )
         if not isinstance(placed, Placement) or placed.panic:
             return []
@@ -158,7 +158,7 @@ class GainWorker:
             windows=WINDOWS,
         )
         force_at = self._clock.now() + timedelta(seconds=WITHIN_S)
-        asked = await self._moves.move(None, call.edge_id, force_at, [Ask(leaving, edges)], why)
+        asked = await self._moves.move(None, call.edge_id, force_at, [Ask(leaving, edges)], reserved, why)
         if not asked:
             return 0
         self._granted(call.call_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -10,22 +11,16 @@ from litestar import Request, get
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
-from app.calls.routes import bounded
 from app.control import Control
 from app.dependencies import ControlIn, OperatorIn
-from app.errors import BadRequest, NotFound
-from app.fleet import explain
-from app.fleet.detector import Judgement, Look
+from app.errors import BadRequest
 from app.fleet.events import FLEET_EVENT_TYPES, FleetPosition, FleetScope
-from app.fleet.health_shapes import DetectorView, EdgeHealth, FleetEventPage, RegionHealth, SignalView
-from app.fleet.view import EdgeState
-from app.ids import parse
+from app.fleet.explain_views import edge_evidence, region_evidence
+from app.fleet.health_shapes import EdgeHealth, FleetEventPage, RegionHealth
 from app.log import sse
 from app.log.rendering import block
-from app.placement.choice import panics
-from regions.wire import ids
-
-NEVER_S = 1e8
+from app.projects.watching import Watch
+from app.queries import PagingIn
 
 
 @get(
@@ -35,24 +30,7 @@ NEVER_S = 1e8
     summary="What is held of a region, and why",
 )
 async def region_health(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> RegionHealth:
-    await control.fleet.refresh()
-    fleet, look = control.fleet.now, control.fleet.look
-    region = fleet.regions.get(region_id)
-    if region is None:
-        raise NotFound("There is no such region.")
-    judged = [j for j in look.judgements.values() if j.region == region_id]
-    edges = [await _with_evacuation(control, j) for j in sorted(judged, key=lambda j: j.edge)]
-    edges += [_stopped_view(e) for e in fleet.edges if e.region == region_id and e.stopped]
-    actions = {e.action for e in edges if e.verdict == region.health}
-    return RegionHealth(
-        region=region_id,
-        verdict=region.health,
-        action=next((a for a in ("none", "quarantine", "evacuate") if a in actions), "none"),
-        panic=panics(list(fleet.regions.values())),
-        edges=edges,
-        detector=detector_view(look),
-        transitions=await control.fleet_events.latest(region=region_id),
-    )
+    return await region_evidence(control, region_id)
 
 
 @get(
@@ -62,18 +40,7 @@ async def region_health(region_id: FromPath[str], control: ControlIn, operator: 
     summary="What is held of an edge, and why",
 )
 async def edge_health(edge_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EdgeHealth:
-    await control.fleet.refresh()
-    found = parse(ids.EDGE, edge_id)
-    edge = control.fleet.now.edge(found) if found is not None else None
-    if edge is None or found is None:
-        raise NotFound("There is no such edge.")
-    judged = control.fleet.look.judgements.get(found)
-    if judged is None:
-        return msgspec.structs.replace(
-            _stopped_view(edge), transitions=await control.fleet_events.latest(edge_id=found)
-        )
-    events = await control.fleet_events.latest(edge_id=found)
-    return msgspec.structs.replace(await _with_evacuation(control, judged), transitions=events)
+    return await edge_evidence(control, edge_id)
 
 
 @get(
@@ -85,13 +52,12 @@ async def edge_health(edge_id: FromPath[str], control: ControlIn, operator: Oper
 async def fleet_events(
     control: ControlIn,
     operator: OperatorIn,
-    cursor: FromQuery[str | None] = None,
-    limit: FromQuery[int] = 50,
+    paging: PagingIn,
     types: FromQuery[list[str] | None] = None,
 ) -> FleetEventPage:
     scope = FleetScope(known_types(types))
-    after = scope.position(cursor) if cursor else FleetPosition()
-    found, reached = await control.fleet_events.page(after, types=types, limit=bounded(limit))
+    after = scope.position(paging.cursor) if paging.cursor else FleetPosition()
+    found, reached = await control.fleet_events.page(after, types=types, limit=paging.limit)
     return FleetEventPage(data=[event for _, event in found], next_cursor=scope.cursor(reached))
 
 
@@ -120,23 +86,24 @@ async def stream_fleet_events(
     else:
         after = await control.fleet_events.newest()
     heard = _heard(control, after, types, scope)
-    return sse.event_stream(control, request.headers.get("authorization"), scope.cursor(after), heard)
+    return sse.event_stream(control, request, scope.cursor(after), heard)
 
 
-async def _heard(
-    control: Control, after: FleetPosition, types: list[str] | None, scope: FleetScope
-) -> sse.Heard:
-    feed = control.fleet_events.follow(
-        after, types=types, look_every_s=sse.CHECK_EVERY_S, stop=control.stopping
-    )
-    async with aclosing(feed):
-        async for position, event in feed:
-            cursor = scope.cursor(position)
-            if event is None:
-                yield cursor, []
-            else:
-                text = msgspec.json.encode(event).decode()
-                yield cursor, [block(text, type_=event.type, cursor=cursor)]
+def _heard(control: Control, after: FleetPosition, types: list[str] | None, scope: FleetScope) -> sse.Hearing:
+    async def heard(watch: Watch) -> AsyncIterator[tuple[str, list[str]]]:
+        feed = control.fleet_events.follow(
+            after, types=types, look_every_s=sse.CHECK_EVERY_S, stop=control.stopping
+        )
+        async with aclosing(feed):
+            async for position, event in feed:
+                cursor = scope.cursor(position)
+                if event is None:
+                    yield cursor, []
+                else:
+                    text = msgspec.json.encode(event).decode()
+                    yield cursor, [block(text, type_=event.type, cursor=cursor)]
+
+    return heard
 
 
 def known_types(types: list[str] | None) -> list[str] | None:
@@ -149,49 +116,6 @@ def known_types(types: list[str] | None) -> list[str] | None:
             fix="See docs/reference/fleet-events.md.",
         )
     return types
-
-
-async def _with_evacuation(control: Control, judged: Judgement) -> EdgeHealth:
-    view = edge_health_view(judged)
-    if judged.action != "evacuate":
-        return view
-    return msgspec.structs.replace(view, evacuation=await control.draining.operators.evacuation(judged.edge))
-
-
-def _stopped_view(edge: EdgeState) -> EdgeHealth:
-    return EdgeHealth(
-        edge=ids.encode(ids.EDGE, edge.id),
-        region=edge.region,
-        verdict=edge.health,
-        since_s=None,
-        case="stopped",
-        why="it was told to stop, and has said that it has",
-        action="none",
-        weight=0.0,
-        flaps=0,
-        signals=[],
-        would_change=["as it was before, when it registers again"],
-    )
-
-
-def edge_health_view(judged: Judgement) -> EdgeHealth:
-    return EdgeHealth(
-        edge=ids.encode(ids.EDGE, judged.edge),
-        region=judged.region,
-        verdict=judged.health,
-        since_s=round(judged.age_s, 1) if judged.age_s < NEVER_S else None,
-        case=judged.state.case if judged.proven else "unproven",
-        why=explain.why(judged),
-        action=judged.action,
-        weight=judged.weight,
-        flaps=judged.state.flaps,
-        signals=[SignalView(**s) for s in explain.signals(judged)],
-        would_change=explain.would_change(judged),
-    )
-
-
-def detector_view(look: Look) -> DetectorView:
-    return DetectorView(abstains=look.abstains, ejected=look.ejected, ejected_max=look.ejected_max)
 
 
 ROUTES: list[Any] = [region_health, edge_health, fleet_events, stream_fleet_events]

@@ -25,6 +25,10 @@ class Tickets(Protocol):
         driver raises."""
         ...
 
+    async def not_taken(self, edge_id: UUID, moves: list[tuple[UUID, int]]) -> None:
+        """The edge says of these (call, first epoch) that they have stayed. Raises what the driver raises."""
+        ...
+
     async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
         """Call → ticket for those of these (call, first epoch, how many) that run. Raises what the driver raises."""
         ...
@@ -81,6 +85,10 @@ class Orders:
             )
             for command, call_id in commands
         ]
+
+    async def not_taken(self, edge_id: UUID, moves: list[tuple[UUID, int]]) -> None:
+        """Raises what the driver raises."""
+        await self._tickets.not_taken(edge_id, moves)
 
     async def stopping(self, edge_id: UUID, incarnation: UUID, left_s: float) -> None:
         """Raises what the driver raises."""

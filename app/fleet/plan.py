@@ -4,7 +4,7 @@ Pure: the fleet, the calls, what is under way, the pace and a seed come in; a `D
 state. Each call, in this order:
 
 1. it was asked, and its edge waits for the end of a turn        → ``waiting``
-2. it was asked three times, and nobody took it                  → ``stuck`` (``not_taken``)
+2. it was asked three times lately, and nobody took it           → ``stuck`` (``not_taken``)
 3. it is late: the deadline has passed, or all are to go at once → ``force``, as fast as a round allows
 4. as many are under way as may be, or as were asked this round  → ``later``
 5. no edge may take it (residency, health, room)                 → ``stuck``, and looked at again next time
@@ -12,7 +12,9 @@ state. Each call, in this order:
 7. else                                                          → ``ask``
 
 Where a call goes is placement's choice (`app.placement.again`) over the edges that stay. Every place that is given away here
-counts at once, with those of moves under way, so that no surviving edge is asked to take more than it has room for (I9). A pin
+counts at once, with those of moves under way, so that no surviving edge is asked to take more than it has room for (I9). Drains and
+moves are planned side by side: a place that another has given away meanwhile is found gone when the call is to be asked, and the next
+round looks again (`DrainStore.move`). A pin
 binds no call that must leave, nor does its latency cap where nobody else is near enough; its residency always does. New calls come
 behind: what the calls of this plan have yet to fill is kept from them (`app.fleet.reserve`).
 

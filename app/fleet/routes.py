@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 import structlog
@@ -14,7 +15,9 @@ from litestar.params import FromPath, HeaderParameter, JSONBody
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
+from app.audit.asker import Asker, address_of, asking
 from app.clock import rfc3339
+from app.conditions import any_version, version_named
 from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
@@ -22,14 +25,15 @@ from app.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
-    PreconditionRequired,
     Unauthenticated,
     VoxplaneError,
 )
 from app.fleet import tokens
+from app.fleet.edge_keys import UplinkKey
 from app.fleet.shapes import (
     ChangeRegion,
     CreateRegion,
+    EdgeKeyView,
     EdgePage,
     EdgeView,
     EnrolToken,
@@ -43,6 +47,7 @@ from app.ids import parse
 from app.log.append import EdgeIdentity
 from app.placement.advice import first_probes
 from app.placement.sites import HEALTHY, open_regions
+from app.projects.credentials import authorization_of
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
@@ -77,7 +82,7 @@ async def admin_list_regions(control: ControlIn, operator: OperatorIn) -> Region
     return RegionPage(data=[region_view(fleet, r) for r in fleet.regions.values()], ttl_s=0)
 
 
-@post("/admin/v1/regions", operation_id="adminCreateRegion", tags=["fleet"])
+@post("/admin/v1/regions", operation_id="adminCreateRegion", audit="region.created", tags=["fleet"])
 async def admin_create_region(
     data: JSONBody[CreateRegion], control: ControlIn, operator: OperatorIn
 ) -> RegionView:
@@ -95,6 +100,9 @@ async def admin_create_region(
                     price_ms=data.price_ms,
                 )
             )
+            await control.audit.record(
+                connection, "region.created", data.id, summary={"jurisdiction": data.jurisdiction}
+            )
     except IntegrityError:
         raise Conflict(
             f"There is a region {data.id} already.", fix="PATCH it, or choose another id."
@@ -111,7 +119,12 @@ async def admin_get_region(
     return _with_etag(control, region_id)
 
 
-@patch("/admin/v1/regions/{region_id:str}", operation_id="adminChangeRegion", tags=["fleet"])
+@patch(
+    "/admin/v1/regions/{region_id:str}",
+    operation_id="adminChangeRegion",
+    audit="region.changed",
+    tags=["fleet"],
+)
 async def admin_change_region(
     region_id: FromPath[str],
     data: JSONBody[ChangeRegion],
@@ -119,15 +132,15 @@ async def admin_change_region(
     operator: OperatorIn,
     if_match: Annotated[str | None, HeaderParameter(name="If-Match", required=False)] = None,
 ) -> Response[RegionView]:
-    if if_match is None:
-        raise PreconditionRequired("Changing a region needs If-Match.")
+    version = version_named(if_match, "a region")
     values: dict[str, Any] = {k: v for k, v in msgspec.structs.asdict(data).items() if v is not None}
-    version = if_match.strip('"')
-    statement = update(regions).where(
-        regions.c.id == region_id, regions.c.version == (int(version) if version.isdigit() else -1)
-    )
+    statement = update(regions).where(regions.c.id == region_id)
+    if not any_version(if_match):
+        statement = statement.where(regions.c.version == version)
     async with control.db.transaction("admin") as connection:
         changed = await connection.execute(statement.values(**values, version=regions.c.version + 1))
+        if changed.rowcount:
+            await control.audit.record(connection, "region.changed", region_id, summary=values)
     await control.fleet.refresh()
     if changed.rowcount == 0:
         if region_id not in control.fleet.now.regions:
@@ -136,15 +149,28 @@ async def admin_change_region(
     return _with_etag(control, region_id)
 
 
-@post("/admin/v1/regions/{region_id:str}/enrol", operation_id="adminEnrolEdge", tags=["fleet"])
+@post(
+    "/admin/v1/regions/{region_id:str}/enrol",
+    operation_id="adminEnrolEdge",
+    audit="edge.enrolled",
+    tags=["fleet"],
+)
 async def admin_enrol(region_id: FromPath[str], control: ControlIn, operator: OperatorIn) -> EnrolToken:
     await control.fleet.refresh()
     if region_id not in control.fleet.now.regions:
         raise NotFound("There is no such region.")
+    enrolment = await control.fleet_store.enrolment(region_id)
     now = control.clock.now()
     kid, key = control.keyring.signer
+    async with control.fleet_store.changing() as connection:
+        await control.audit.record(connection, "edge.enrolled", region_id)
     token = tokens.make_enrol(
-        region_id, jti=b64(os.urandom(16)), now_s=int(now.timestamp()), kid=kid, key=key
+        region_id,
+        version=enrolment.version if enrolment is not None else 0,
+        jti=b64(os.urandom(16)),
+        now_s=int(now.timestamp()),
+        kid=kid,
+        key=key,
     )
     return EnrolToken(token=token, expires_at=rfc3339(now + timedelta(seconds=tokens.ENROL_TTL_S)))
 
@@ -165,11 +191,13 @@ async def admin_get_edge(edge_id: FromPath[str], control: ControlIn, operator: O
     return edge_view(edge)
 
 
-@post("/edge/v1/register", operation_id="registerEdge", tags=["edge"], status_code=200)
+@post(
+    "/edge/v1/register", operation_id="registerEdge", audit="edge.registered", tags=["edge"], status_code=200
+)
 async def register(
     data: JSONBody[RegisterRequest], request: Request[Any, Any, Any], control: ControlIn
 ) -> RegisterResponse:
-    edge_id, region = await control.registration.register(bearer(request.headers.get("authorization")), data)
+    edge_id, region = await control.registration.register(bearer(authorization_of(request)), data)
     urls = [u + UPLINK_PATH for u in control.settings.uplink_urls] or [_own_url(request) + UPLINK_PATH]
     return RegisterResponse(edge_id=ids.encode(ids.EDGE, edge_id), region=region, uplink_urls=urls)
 
@@ -177,9 +205,11 @@ async def register(
 @websocket(UPLINK_PATH)
 async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
     """Refused before it is accepted where the token does not hold, and put off where nobody can say whether it does."""
+    asking.set(Asker(address=address_of(socket.scope), request_id=uuid4().hex))
     try:
-        token = bearer(socket.headers.get("authorization"))
-        known, claims = await control.registration.edge_of(token, now_s=control.clock.now().timestamp())
+        token = bearer(authorization_of(socket))
+        proven = await control.registration.edge_of(token)
+        known, claims = proven.known, proven.claims
         await control.registration.use_once(claims.jti)
         if str(known.incarnation) != claims.inc:
             raise Unauthenticated("This incarnation is not the newest.", fix="Register again.")
@@ -209,6 +239,8 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         observing=control.observations,
         measuring=control.learning,
         live=parts.live,
+        revoked=control.fleet.is_revoked,
+        key=UplinkKey(control.edge_keys, edge, proven),
         redis_url=redis_url,
         stop=control.stopping,
     ).run()
@@ -287,12 +319,25 @@ def edge_view(edge: EdgeState) -> EdgeView:
         admin_state=edge.admin_state,
         media_url=edge.media_url,
         http_url=edge.http_url,
+        webrtc=edge.webrtc,
         calls=edge.calls,
         capacity_calls=edge.capacity_calls,
         weight=edge.weight,
         action=edge.action,
         stopped=edge.stopped,
+        revoked_at=_moment(edge.revoked_at),
+        key=EdgeKeyView(
+            since=_moment(edge.key.since),
+            asked_at=_moment(edge.key.asked_at),
+            before_until=_moment(edge.key.before_until),
+            misuses=edge.key.misuses,
+            misused_at=_moment(edge.key.misused_at),
+        ),
     )
+
+
+def _moment(at: datetime | None) -> str | None:
+    return rfc3339(at) if at is not None else None
 
 
 def _with_etag(control: Control, region_id: str) -> Response[RegionView]:

@@ -7,6 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from app.fleet.drain_shapes import DrainView
+from app.fleet.key_policy import OVERLAP_MAX_S, OVERLAP_S
+
 RegionId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 Longitude = Annotated[float, Meta(ge=-180, le=180)]
@@ -71,9 +74,28 @@ class RegionPage(msgspec.Struct, frozen=True, kw_only=True):
     probe_first: list[str] = []
 
 
+class EdgeKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """`since`: when the edge's key became that. `asked_at`: an operator waits for another one since then; null where nobody does.
+    `before_until`: until when a key before it holds beside it; null where there was none. `misuses`: tokens that came signed with a
+    key that holds no more, the last at `misused_at`: somebody has a copy of it."""
+
+    since: str | None
+    asked_at: str | None
+    before_until: str | None
+    misuses: int
+    misused_at: str | None
+
+
+class RotateEdgeKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`overlap_s`: so long the present key, and those before it, hold beside the next one. 0: not at all."""
+
+    overlap_s: Annotated[int, Meta(ge=0, le=OVERLAP_MAX_S)] = OVERLAP_S
+
+
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     """`weight`: the share of its capacity that it may fill; `action`: what the detector asks for (`none`, `quarantine`,
-    `evacuate`); `stopped`: it was told to stop, and has said so."""
+    `evacuate`); `stopped`: it was told to stop, and has said so; `revoked_at`: an operator has cut it off for good;
+    `webrtc`: it takes callers over WebRTC."""
 
     id: str
     region: str
@@ -82,16 +104,44 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     admin_state: str
     media_url: str
     http_url: str
+    webrtc: bool
     calls: int
     capacity_calls: int
     weight: float
     action: str
     stopped: bool
+    revoked_at: str | None
+    key: EdgeKeyView
 
 
 class EdgePage(msgspec.Struct, frozen=True, kw_only=True):
     data: list[EdgeView]
     next_cursor: str | None = None
+
+
+class Revoke(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`reason`: for the fleet's log."""
+
+    reason: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+
+
+class RevokedEdge(msgspec.Struct, frozen=True, kw_only=True):
+    """`name`: that it had. It is free for a fresh enrolment."""
+
+    id: str
+    name: str
+    revoked_at: str
+
+
+class RevokeView(msgspec.Struct, frozen=True, kw_only=True):
+    """`edges`: that were revoked now; none where all of them were before. `evacuation`: of their calls; null where there is none, and
+    `not_evacuated` says why. `keys_rotated`: the fleet has a key that the revoked edges do not know."""
+
+    region: str
+    edges: list[RevokedEdge]
+    evacuation: DrainView | None
+    not_evacuated: str
+    keys_rotated: bool
 
 
 class EnrolToken(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ A standby is *good* while its edge is known, lives the life that was granted, is
 nor evacuated, nor in a region that is. Good ones in other regions than the owner's count first (*strong*), for the loss of a region
 must not end the call; another edge of the owner's region is better than none. Each call, in this order:
 
-1. its owner is not to be reached           → nothing: nobody could hand it a ticket, and its caller helps itself
+1. its owner is not to be reached           → nothing: nobody could hand it a ticket, and its caller helps itself; nor where the
+                                              caller could not go to a standby
 2. two strong standbys                      → nothing
 3. the fleet has no better                  → nothing
 4. else                                     → up to two: those that are good already, then the best of the others
@@ -69,7 +70,7 @@ def plan_standbys(fleet: Fleet, calls: Sequence[Guarded], *, draw: float) -> tup
 
 def _renewed(fleet: Fleet, call: Guarded, draw: float) -> tuple[EdgeState, ...]:
     owner = fleet.edge(call.edge_id)
-    if owner is None or owner.health == "down":
+    if owner is None or owner.health == "down" or call.wishes.alone:
         return ()
     good = [
         e

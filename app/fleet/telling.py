@@ -1,6 +1,7 @@
-"""Keeps an edge told of what changes: whom to look at, whom to measure. Said when its uplink opens, and again when it is another.
+"""Keeps an edge told of what changes: whom to look at, whom to measure, that another key is wanted. Said when its uplink opens, and
+again when it is another.
 
-Decides when it is said. What it is, is the business of `Observing` and `Measuring`.
+Decides when it is said. What it is, is the business of `Observing`, `Measuring` and `UplinkKey`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from uuid import UUID
 
+from app.fleet.edge_keys import UplinkKey
 from app.fleet.ports import Measuring, Observing
 from regions.wire.observations import Neighbours
 from regions.wire.uplink import ToEdge
 
 LOOK_S = 1.0
 MEASURE_S = 10.0
+KEY_S = 0.5
 
 T = TypeVar("T", bound=ToEdge)
 
@@ -25,6 +28,7 @@ def telling(
     send: Callable[[ToEdge], Awaitable[None]],
     observing: Observing | None,
     measuring: Measuring | None,
+    key: UplinkKey | None = None,
 ) -> list[Coroutine[Any, Any, None]]:
     """To be run as long as the uplink lasts."""
     told: list[Coroutine[Any, Any, None]] = []
@@ -33,6 +37,8 @@ def telling(
         told.append(keep_told(lambda: observing.neighbours(edge), send, LOOK_S, told=nobody))
     if measuring is not None:
         told.append(keep_told(lambda: measuring.measure_for(edge), send, MEASURE_S))
+    if key is not None:
+        told += [keep_told(key.wanted, send, KEY_S), key.over()]
     return told
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
@@ -19,15 +20,18 @@ import structlog
 from app.connection import DATABASE_ERRORS
 from app.fleet.beats import Beats
 from app.fleet.desired import topic
+from app.fleet.edge_keys import UplinkKey
 from app.fleet.frames import BadFrame, read_frame
+from app.fleet.in_time import InTime
 from app.fleet.keyring import Keyring
+from app.fleet.notes import QUESTIONS_MAX, Closed, Notes
 from app.fleet.orders import Orders
 from app.fleet.ports import Appends, Listening, LostContact, Measuring, Observing, Socket
 from app.fleet.store import Beat, FleetStore
 from app.fleet.telling import telling
 from app.hints import Hints
 from app.log.append import EdgeIdentity
-from app.telemetry import events_appended_total, uplinks
+from app.telemetry import append_seconds, events_appended_total, failovers_total, uplinks
 from regions.wire import ids
 from regions.wire.measuring import Measured
 from regions.wire.observations import Observed
@@ -37,15 +41,16 @@ from regions.wire.uplink import (
     HEARTBEAT_S,
     Ack,
     Alive,
+    AppendStatus,
     Desired,
     Done,
     Events,
     Goodbye,
     Heartbeat,
-    Held,
     Hello,
     Keys,
     Load,
+    NewKey,
     ToEdge,
     Volatile,
     Welcome,
@@ -58,8 +63,7 @@ SEND_DEADLINE_S = 10.0
 SILENCE_MAX_S = 10.0
 """Edges send a heartbeat every second; a connection that is silent for so long is half open."""
 POLL_S = 1.0
-QUESTIONS_MAX = 1_000
-LAPSED_EVERY_S = 30.0
+FAILOVERS = frozenset({"call.reconnecting", "call.reconnected", "call.moved"})
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 
 
@@ -79,6 +83,8 @@ class Uplink:
         observing: Observing | None = None,
         measuring: Measuring | None = None,
         live: Listening | None = None,
+        revoked: Callable[[UUID], bool] = lambda _: False,
+        key: UplinkKey | None = None,
         redis_url: str | None,
         stop: asyncio.Event,
     ) -> None:
@@ -91,15 +97,17 @@ class Uplink:
         self._beats = beats
         self._contact = contact
         self._orders = orders
-        self._told_to_stop = False
         self._observing = observing
         self._measuring = measuring
         self._live = live
         self._questions: deque[tuple[int, UUID, int]] = deque(maxlen=QUESTIONS_MAX)
         """Version, call and epoch of the denials that this edge was asked for."""
-        self._lapsed_s: dict[Held, float] = {}
+        self._notes = Notes(edge, contact, orders)
         self._redis_url = redis_url
+        self._revoked = revoked
+        self._key = key
         self._stop = stop
+        self._in_time = InTime(edge.edge_id, store)
         self._generation = 0
         self._sent_version = 0
         self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT_MAX)
@@ -115,29 +123,29 @@ class Uplink:
                 self._edge.edge_id, self._edge.incarnation, hello.load.calls
             )
             if generation is None:
-                raise _Closed("unauthorized", "this incarnation is not the newest", "register again")
+                raise Closed("unauthorized", "this incarnation is not the newest", "register again")
             self._generation = generation
             await self._serve(hello)
-        except _Closed as closed:
+        except Closed as closed:
             await self._goodbye(closed)
         except (ConnectionError, TimeoutError):
             log.info("uplink.lost", edge=str(self._edge.edge_id))
         except DATABASE_ERRORS as error:
             log.info("uplink.lost", edge=str(self._edge.edge_id), error=type(error).__name__)
-            await self._goodbye(_Closed("unavailable", "the database is away", "reconnect in a moment"))
+            await self._goodbye(Closed("unavailable", "the database is away", "reconnect in a moment"))
 
     async def _hello(self) -> Hello:
         try:
             async with asyncio.timeout(HELLO_WITHIN_S):
                 message = read_frame(await self._socket.receive())
         except TimeoutError:
-            raise _Closed("bad_frame", "no hello came", "say hello first") from None
+            raise Closed("bad_frame", "no hello came", "say hello first") from None
         except BadFrame as error:
-            raise _Closed("bad_frame", str(error), "say hello first") from None
+            raise Closed("bad_frame", str(error), "say hello first") from None
         if not isinstance(message, Hello):
-            raise _Closed("bad_frame", "the first frame is a hello", "say hello first")
+            raise Closed("bad_frame", "the first frame is a hello", "say hello first")
         if message.incarnation != str(self._edge.incarnation):
-            raise _Closed(
+            raise Closed(
                 "other_incarnation",
                 "the hello is of another incarnation than the token",
                 "sign and say the same one",
@@ -162,6 +170,7 @@ class Uplink:
                     keys=self._keys(),
                     redis_url=self._redis_url,
                     alive_s=ALIVE_S,
+                    new_keys=self._key is not None,
                 )
             )
             tasks = {
@@ -170,13 +179,13 @@ class Uplink:
                 asyncio.create_task(self._say_alive(), name="alive"),
                 *map(
                     asyncio.create_task,
-                    telling(self._edge.edge_id, self._send, self._observing, self._measuring),
+                    telling(self._edge.edge_id, self._send, self._observing, self._measuring, self._key),
                 ),
                 asyncio.create_task(
-                    self._leave_on(gone, _Closed("superseded", "a newer uplink took over", "use that one"))
+                    self._leave_on(gone, Closed("superseded", "a newer uplink took over", "use that one"))
                 ),
                 asyncio.create_task(
-                    self._leave_on(self._stop, _Closed("shutting_down", "this instance stops", "reconnect"))
+                    self._leave_on(self._stop, Closed("shutting_down", "this instance stops", "reconnect"))
                 ),
             }
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -195,25 +204,21 @@ class Uplink:
                 async with asyncio.timeout(SILENCE_MAX_S):
                     frame = await self._socket.receive()
             except TimeoutError:
-                raise _Closed("silent", f"nothing was heard for {SILENCE_MAX_S:g} s", "reconnect") from None
+                raise Closed("silent", f"nothing was heard for {SILENCE_MAX_S:g} s", "reconnect") from None
             if frame is None:
                 log.info("uplink.down", edge=str(self._edge.edge_id))
                 return
             try:
                 message = read_frame(frame)
             except BadFrame as error:
-                raise _Closed(
+                raise Closed(
                     "bad_frame", str(error), "mend the edge; nothing of this frame was kept"
                 ) from None
             match message:
                 case Heartbeat():
+                    self._in_time.heard(message.at_ms)
                     self._beat(message.load)
-                    if message.stopped:
-                        await self._note_stopped()
-                    if message.draining:
-                        await self._note_stopping(message.drain_left_s)
-                    if message.lapsed:
-                        await self._note_lapsed(message.lapsed)
+                    await self._notes.beat(message)
                 case Events():
                     await self._in_flight.acquire()
                     self._append(message)
@@ -228,49 +233,19 @@ class Uplink:
                 case Volatile():
                     if self._live is not None:
                         self._live.heard(self._edge, message)
+                case NewKey():
+                    taken = (
+                        await self._key.heard(self._generation, message) if self._key is not None else None
+                    )
+                    if taken is not None:
+                        await self._send(taken)
                 case Hello():
-                    raise _Closed("bad_frame", "one hello is enough", "reconnect to say it again")
+                    raise Closed("bad_frame", "one hello is enough", "reconnect to say it again")
 
     def _beat(self, load: Load) -> None:
         self._beats.newest[(self._edge.edge_id, self._generation)] = Beat(
             self._edge.edge_id, self._generation, load
         )
-
-    async def _note_stopping(self, left_s: float) -> None:
-        """Once; said again with every heartbeat."""
-        if self._orders is None or self._told_to_stop:
-            return
-        try:
-            await self._orders.stopping(self._edge.edge_id, self._edge.incarnation, left_s)
-            self._told_to_stop = True
-        except DATABASE_ERRORS as error:
-            log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
-
-    async def _note_stopped(self) -> None:
-        if self._orders is not None:
-            try:
-                await self._orders.stopped(self._edge.edge_id, self._edge.incarnation)
-            except DATABASE_ERRORS as error:
-                log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
-        raise _Closed("stopped", "the edge has stopped", "register when it starts again")
-
-    async def _note_lapsed(self, lapsed: list[Held]) -> None:
-        """Once in a while for each: an edge says it again and again."""
-        now_s = time.monotonic()
-        self._lapsed_s = {h: s for h, s in self._lapsed_s.items() if now_s - s < LAPSED_EVERY_S}
-        fresh = [h for h in lapsed[:QUESTIONS_MAX] if h not in self._lapsed_s]
-        if not fresh:
-            return
-        try:
-            calls = [(ids.decode(ids.CALL, h.call), h.epoch) for h in fresh]
-        except ids.IdError:
-            raise _Closed("bad_frame", "a call's id is none", "mend the edge") from None
-        try:
-            await self._contact.lapsed(self._edge.edge_id, calls)
-        except DATABASE_ERRORS as error:
-            log.info("uplink.not_noted", edge=str(self._edge.edge_id), error=type(error).__name__)
-            return
-        self._lapsed_s |= dict.fromkeys(fresh, now_s)
 
     async def _done(self, done: Done) -> None:
         answers: list[tuple[UUID, int, bool]] = []
@@ -304,6 +279,8 @@ class Uplink:
             for status, runs in Counter([result.status for result in results]).items():
                 events_appended_total.labels(status).inc(runs)
             await self._send(Ack(batch=batch.batch, results=results))
+            append_seconds.observe(time.perf_counter() - began)
+            self._count_failovers(batch, results)
             took_ms = (time.perf_counter() - began) * 1000
             if took_ms > 1000:
                 log.warning("append.slow", ms=round(took_ms), calls=len(batch.calls))
@@ -315,6 +292,13 @@ class Uplink:
                 if self._runs.get(run.call) is me:
                     del self._runs[run.call]
 
+    def _count_failovers(self, batch: Events, results: list[AppendStatus]) -> None:
+        """Of what is new in the log: a run that was sent again is counted once."""
+        for run, result in zip(batch.calls, results, strict=True):
+            for event in run.events if result.stored else ():
+                if event.type in FAILOVERS and event.n > result.durable_n - result.stored:
+                    failovers_total.labels(self._edge.region, event.type.removeprefix("call.")).inc()
+
     async def _carry_commands(self) -> None:
         subscription = self._hints.subscribe(topic(self._edge.edge_id))
         keys = self._keys()
@@ -324,6 +308,7 @@ class Uplink:
                     commands = await self._store.commands(self._edge.edge_id, self._sent_version)
                     if self._orders is not None:
                         commands = await self._orders.complete(commands)
+                    commands = await self._in_time.complete(commands)
                 except DATABASE_ERRORS:
                     commands = []
                 if commands:
@@ -341,10 +326,13 @@ class Uplink:
                     await self._send(Desired(commands=named))
                     self._sent_version = named[-1].version
                 present = self._keys()
-                if present.fleet_keys != keys.fleet_keys or bytes(present.jwks) != bytes(keys.jwks):
+                changed = present.fleet_keys != keys.fleet_keys or bytes(present.jwks) != bytes(keys.jwks)
+                if changed and await self._store.holds(self._edge.edge_id, self._generation):
                     keys = present
                     await self._send(keys)
                 await subscription.wait(POLL_S)
+                if self._revoked(self._edge.edge_id):
+                    raise Closed("unauthorized", "this edge was revoked", "enrol it anew, with another key")
         finally:
             subscription.close()
 
@@ -357,7 +345,7 @@ class Uplink:
             else:
                 await self._send(Alive())
 
-    async def _leave_on(self, event: asyncio.Event, closed: _Closed) -> None:
+    async def _leave_on(self, event: asyncio.Event, closed: Closed) -> None:
         await event.wait()
         raise closed
 
@@ -372,7 +360,7 @@ class Uplink:
             await self._socket.send(text)
             self._said_s = asyncio.get_running_loop().time()
 
-    async def _goodbye(self, closed: _Closed) -> None:
+    async def _goodbye(self, closed: Closed) -> None:
         log.warning("uplink.closed", edge=str(self._edge.edge_id), code=closed.code, detail=closed.detail)
         try:
             await self._send(Goodbye(code=closed.code, detail=closed.detail, fix=closed.fix))
@@ -382,13 +370,3 @@ class Uplink:
             )
         except (ConnectionError, TimeoutError):
             return
-
-
-class _Closed(Exception):
-    """Why this side ends the uplink."""
-
-    def __init__(self, code: str, detail: str, fix: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.fix = fix

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -28,7 +29,14 @@ from app.fleet.reserve import kept
 from app.fleet.verdicts import ORDER, region_verdict
 from app.fleet.votes import Report
 from app.supervisor import wait_for_stop
-from app.telemetry import detector_abstains, edges_by_verdict, heartbeat_phi, region_health
+from app.telemetry import (
+    detector_abstains,
+    edges_by_verdict,
+    heartbeat_phi,
+    region_calls,
+    region_capacity,
+    region_health,
+)
 
 log = structlog.get_logger()
 
@@ -39,11 +47,12 @@ SELECT_REGIONS = (
     "from vx.regions order by id"
 )
 SELECT_EDGES = """
-select id, region, name, incarnation, media_url, http_url, capacity_calls, admin_state, calls, load, seen_at,
+select id, region, name, incarnation, media_url, http_url, webrtc, capacity_calls, admin_state, calls, load, seen_at,
        extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
        exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
                                          and d.ended_at is null) as stopping,
-       stopped is not distinct from incarnation as stopped
+       stopped is not distinct from incarnation as stopped, revoked_at,
+       key_since, key_asked_at, key_before_until, key_misuses, key_misused_at
   from vx.edges order by region, name
 """
 COUNTED_S = 3.0
@@ -76,10 +85,26 @@ class RegionState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeKeyState:
+    """`since`: when the edge's key became that. `asked_at`: an operator waits for another one since then. `before_until`: until when
+    one before it holds. `misuses`: tokens that came signed with one that holds no more, the last of them at `misused_at`."""
+
+    since: datetime | None = None
+    asked_at: datetime | None = None
+    before_until: datetime | None = None
+    misuses: int = 0
+    misused_at: datetime | None = None
+
+
+NO_KEY = EdgeKeyState()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
     ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
     `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it.
+    `revoked_at`: it is out for good.
     `coming`: places that new calls leave free, for calls that live and are to come here (`app.fleet.reserve`).
     `returns_in_s`: the earliest that it may take new calls, if it is in order from now on; None where nobody knows."""
 
@@ -101,6 +126,9 @@ class EdgeState:
     stopped: bool = False
     coming: int = 0
     returns_in_s: float | None = None
+    revoked_at: datetime | None = None
+    webrtc: bool = False
+    key: EdgeKeyState = NO_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +166,10 @@ class FleetView:
         """The regions of these edges, as far as they are known."""
         wanted = set(edges)
         return {e.region for e in self.now.edges if e.id in wanted}
+
+    def is_revoked(self, edge_id: UUID) -> bool:
+        edge = self.now.edge(edge_id)
+        return edge is not None and edge.revoked_at is not None
 
     def sure_s(self) -> float:
         """For how long this instance has judged every edge by what it has seen itself; 0 while it has not, as in the first seconds of
@@ -196,6 +228,9 @@ class FleetView:
                 region_health.labels(region.id, verdict).set(region.health == verdict)
             phis = [j.signals.phi for j in self.look.judgements.values() if j.region == region.id]
             heartbeat_phi.labels(region.id).set(max(phis, default=0.0))
+            edges = [e for e in self.now.edges if e.region == region.id and not e.stopped and not e.silent]
+            region_calls.labels(region.id).set(sum(e.calls for e in edges))
+            region_capacity.labels(region.id).set(sum(e.capacity_calls for e in edges))
         for verdict in ORDER:
             edges_by_verdict.labels(verdict).set(
                 sum(e.health == verdict and not e.stopped for e in self.now.edges)
@@ -217,10 +252,11 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
     return EdgeState(
         id=row["id"],
         region=row["region"],
-        name=row["name"],
+        name=row["name"].partition("~")[0],
         incarnation=row["incarnation"],
         media_url=row["media_url"],
         http_url=row["http_url"],
+        webrtc=row["webrtc"],
         capacity_calls=row["capacity_calls"],
         calls=row["calls"],
         health=judged.health if judged is not None else "down",
@@ -232,6 +268,14 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
         silent=judged is None or judged.signals.late,
         stopped=judged is None,
         returns_in_s=judged.returns_in_s if judged is not None else None,
+        revoked_at=row["revoked_at"],
+        key=EdgeKeyState(
+            since=row["key_since"],
+            asked_at=row["key_asked_at"],
+            before_until=row["key_before_until"],
+            misuses=row["key_misuses"],
+            misused_at=row["key_misused_at"],
+        ),
     )
 
 
