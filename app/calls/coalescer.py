@@ -82,7 +82,8 @@ class Coalescer:
             self._lanes.pop(project_id, None)
 
     def _pump(self, project_id: UUID, lane: _Lane, *, waited: bool = False) -> None:
-        while lane.waiting and lane.in_flight < IN_FLIGHT_MAX:
+        # where quotas are counted, the next batch would only wait for this one, with a connection in its hands
+        while lane.waiting and lane.in_flight < (1 if lane.waiting[0][0].limits else IN_FLIGHT_MAX):
             wait_s = 0.0 if waited else _wait_s(lane)
             if wait_s:
                 if lane.timer is None:

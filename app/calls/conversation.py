@@ -19,13 +19,13 @@ from app.calls.entries import entry_of
 from app.calls.store import StoredCall
 from app.clock import Clock, at_ms, ms_of, rfc3339
 from app.db import Database
-from app.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from app.errors import Conflict, Erased, Gone, Invalid, NotFound, QuotaExceeded
 from app.hints import Hints
 from app.log.append import Appender
 from app.log.horizon import Horizon
 from app.log.rows import event_data
 from app.log.tail_log import by_of
-from app.vault import Vault
+from app.vault import CallKey, Vault
 from regions.wire import ids
 from regions.wire.conversation import FOLDED_TYPES, TOOL_TYPES, fold, tool_of, window
 from regions.wire.events import Source
@@ -46,11 +46,11 @@ SEQ_MAX = 50_000
 
 SELECT_DURABLE = "select seq from vx.events where call_id = $1 and feed_xid < $2 order by seq desc limit 1"
 SELECT_SAID = """
-select seq, id, type, source, at, data, content, content_key from vx.events
+select seq, id, type, source, at, data, content from vx.events
  where call_id = $1 and seq < $2 and type = any($3::text[]) order by seq desc limit $4
 """
 SELECT_LATER = """
-select seq, id, type, source, at, data, content, content_key from vx.events
+select seq, id, type, source, at, data, content from vx.events
  where call_id = $1 and seq >= $2 and seq <= $3 and type = any($4::text[]) order by seq limit $5
 """
 
@@ -82,8 +82,10 @@ class Conversations:
 
     async def read(self, call: StoredCall, asked: Asked) -> Conversation:
         """Raises `Conflict` ``not_yet`` where `min_seq` is not durable in time, ``call_ended`` where it cannot come."""
+        check_kept(call)
         seq = await self.durable(call, min_seq=asked.min_seq, wait_ms=asked.wait_ms)
         below = min(seq + 1, asked.before_seq or seq + 1)
+        key = await self._key(call)
         found: list[Any] = []
         later: list[Any] = []
         while True:
@@ -100,7 +102,7 @@ class Conversations:
                         SELECT_LATER, call.id, below, seq, list(TOOL_TYPES), TOOL_EVENTS_MAX
                     )
             found = page[::-1] + found
-            turns = [t for t in await self._folded(found + later) if t.seq < below]
+            turns = [t for t in self._folded(key, found + later) if t.seq < below]
             cut = window(turns, turns_max=asked.turns, tokens_max=asked.tokens, bytes_max=WINDOW_BYTES_MAX)
             beginning = len(page) < PAGE_EVENTS
             if beginning or cut.cut or len(found) >= EVENTS_MAX:
@@ -117,6 +119,7 @@ class Conversations:
     async def tool(self, call: StoredCall, key: str) -> ToolView:
         """The newest call of `key` that has a result, else the newest. It speaks of all that was written when it was asked:
         what of this is not durable in a second is ``not_yet``."""
+        check_kept(call)
         seq = await self.durable(call, min_seq=call.seq, wait_ms=TOOL_WAIT_MS)
         found = tool_of(await self._tools(call, seq), key)
         if found is None:
@@ -164,12 +167,15 @@ class Conversations:
     async def _tools(self, call: StoredCall, seq: int) -> list[Turn]:
         async with self._db.project_driver(call.project_id) as connection:
             rows = await connection.fetch(SELECT_SAID, call.id, seq + 1, list(TOOL_TYPES), TOOL_EVENTS_MAX)
-        return await self._folded(rows[::-1])
+        return self._folded(await self._key(call), rows[::-1])
 
-    async def _folded(self, rows: list[Any]) -> list[Turn]:
+    async def _key(self, call: StoredCall) -> CallKey | None:
+        return await self._vault.of_call(call.project_id, call.id, call.wrapped)
+
+    def _folded(self, key: CallKey | None, rows: list[Any]) -> list[Turn]:
         turns: list[Turn] = []
         for row in rows:
-            data = await event_data(self._vault, row)
+            data = event_data(key, row)
             if isinstance(data, msgspec.Raw):
                 fold(turns, row["type"], bytes(data), ms_of(row["at"]), seq=row["seq"], by=by_of(row))
         return turns
@@ -184,6 +190,7 @@ class Conversations:
         Raises `Conflict` ``call_ended`` and ``tool_not_called``, `Invalid` ``idempotency_key_reused``.
         """
         entry = entry_of(body, header_key)
+        check_kept(call)
         call_id = ids.encode(ids.CALL, call.id)
         if body.type != "turn":
             known = tool_of(await self._tools(call, call.seq), entry.key)
@@ -221,6 +228,8 @@ class Conversations:
                     code="idempotency_key_reused",
                     fix="Use a fresh key for another entry, or send what you sent first.",
                 )
+            case "erased":
+                raise Erased
             case "ended":
                 raise Conflict("The call has ended.", code="call_ended", fix="Nothing can be added any more.")
             case _:
@@ -258,3 +267,15 @@ def tool_view(call_id: UUID, turn: Turn) -> ToolView:
         seq=turn.seq,
         at=rfc3339(at_ms(turn.at_ms)),
     )
+
+
+def check_kept(call: StoredCall) -> None:
+    """Raises `Gone` where nothing that was said can be opened any more."""
+    if call.erased_at is not None:
+        raise Erased
+    if call.wrapped is None:
+        raise Gone(
+            "The conversation of this call is kept no longer.",
+            code="conversation_expired",
+            fix="Read the call itself; the project's privacy settings say for how long conversations are kept.",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from app.calls.conversation import WAIT_MS_MAX, Asked
@@ -55,7 +56,9 @@ async def get_conversation(
         before_seq=_limited("before_seq", before_seq, SEQ_MAX),
     )  # fmt: skip
     call = await control.calls.get(principal, parse(ids.CALL, call_id))
-    return await control.conversations.read(call, asked)
+    found = await control.conversations.read(call, asked)
+    await control.audit.read(principal.project_id, "conversation.read", call_id)
+    return found
 
 
 @post(
@@ -63,6 +66,13 @@ async def get_conversation(
     operation_id="writeConversation",
     tags=["conversation"],
     summary="Write a turn, a tool call or its result",
+    responses={
+        200: ResponseSpec(
+            WrittenEntry,
+            generate_examples=False,
+            description="It was there before, or the tool has its result.",
+        )
+    },
 )
 async def write_conversation(
     call_id: FromPath[str],
@@ -90,7 +100,9 @@ async def get_tool(
 ) -> ToolView:
     principal.require("conversation:read")
     call = await control.calls.get(principal, parse(ids.CALL, call_id))
-    return await control.conversations.tool(call, key)
+    found = await control.conversations.tool(call, key)
+    await control.audit.read(principal.project_id, "tool.read", call_id)
+    return found
 
 
 def _limited(name: str, value: int | None, most: int, least: int = 1) -> int | None:

@@ -20,6 +20,7 @@ from app.calls.shapes import CreateCall
 from app.control import Control
 from app.problems import send_error
 from app.projects.request_log import ABOUT, About
+from app.red import OPERATION
 
 PATH = "/v1/calls"
 JSON = b"application/json"
@@ -34,6 +35,7 @@ class Asked(NamedTuple):
 
     authorization: str
     idempotency_key: str | None
+    traceparent: str | None
 
 
 class CreateLane:
@@ -46,6 +48,7 @@ class CreateLane:
         if asked is None:
             await self._app(scope, receive, send)
             return
+        scope[OPERATION] = "createCall"  # type: ignore[literal-required]
         home: Control = self._app.state.control
         control = home.cells.asked_by(asked.authorization)
         principal = control.auth.known(asked.authorization)
@@ -61,7 +64,9 @@ class CreateLane:
             await self._app(scope, _again(read, receive), send)
             return
         try:
-            created, replayed = await control.calls.create(principal, asked.idempotency_key, body)
+            created, replayed, left = await control.calls.create(
+                principal, asked.idempotency_key, body, asked.traceparent
+            )
         except Exception as error:  # noqa: BLE001  answered as the framework answers it
             await send_error(error, send)
             return
@@ -71,8 +76,11 @@ class CreateLane:
             (b"location", f"{PATH}/{created.id}".encode()),
             (b"content-length", str(len(answer)).encode()),
         ]
+        headers += [(name.lower().encode(), value.encode()) for name, value in left.items()]
         if replayed:
             headers.append((b"idempotent-replayed", b"true"))
+        if created.traceparent:
+            headers.append((b"traceparent", created.traceparent.encode()))
         await send({"type": "http.response.start", "status": 201, "headers": headers})
         await send({"type": "http.response.body", "body": answer, "more_body": False})
 
@@ -102,15 +110,17 @@ def _plain(scope: Scope) -> Asked | None:
         or scope["query_string"]
     ):
         return None
-    authorization = key = None
+    authorization = key = traceparent = None
     for name, value in _headers(scope):
         if name == b"authorization" and authorization is None:
             authorization = value.decode("latin-1")
         elif name == b"idempotency-key" and key is None:
             key = value.decode("latin-1")
+        elif name == b"traceparent":
+            traceparent = value.decode("latin-1")
         elif name in UNUSUAL or (name == b"content-type" and value != JSON):
             return None
-    return Asked(authorization, key) if authorization is not None else None
+    return Asked(authorization, key, traceparent) if authorization is not None else None
 
 
 def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
 from app.calls.policy import normalised
-from app.calls.shapes import CallerRequest, CreateCall, PlacementView
-from app.calls.store import NewCall, StoredRequest
+from app.calls.shapes import DEFAULT_TURNS, CallerRequest, CreateCall, PlacementView, TurnsRequest
+from app.calls.store import CreateLimit, NewCall, StoredRequest
 from app.calls.tickets import expiry
 from app.errors import BadRequest
 from app.placement.choice import Placement
+from app.projects.agent_secret import Version
+from app.vault import CallKey, ProjectKey
 
 KEY_CHARS_MAX = 255
 
@@ -50,14 +51,25 @@ def caller_of(body: CreateCall) -> CallerRequest:
     )
 
 
+def turns_of(body: CreateCall) -> TurnsRequest:
+    """The one default object where all is by default: it is left out of what is stored, and of the hash."""
+    return DEFAULT_TURNS if body.turns == DEFAULT_TURNS else body.turns
+
+
 def body_hash(body: CreateCall) -> bytes:
     """What tells a repeated create from another one under the same key; the order of fields and what was left out do not, nor
     does the caller's address: whoever had the hash could find it by trying all there are."""
+    body = msgspec.structs.replace(body, turns=turns_of(body))
     if body.caller.address is not msgspec.UNSET:
         body = msgspec.structs.replace(
             body, caller=msgspec.structs.replace(body.caller, address=msgspec.UNSET)
         )
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest()
+
+
+def subject_of(key: ProjectKey, body: CreateCall) -> bytes | None:
+    """Whom the call is about, as it is stored."""
+    return None if body.subject is msgspec.UNSET else key.subject(body.subject)
 
 
 def new_call(
@@ -66,37 +78,29 @@ def new_call(
     placement: PlacementView,
     *,
     network: str | None,
+    secret: Version,
     key: str,
     call_id: UUID,
     event_id: UUID,
     webhook_id: UUID | None,
+    trace: str,
     now: datetime,
     attach_within_s: int,
-    content_hash: Callable[[bytes, bytes], bytes],
+    content: CallKey,
+    subject: bytes | None,
+    hashed: bytes,
+    key_id: UUID,
+    limits: tuple[CreateLimit, ...],
 ) -> NewCall:
-    """`network`: of the caller's, where it is kept with the call.
-    `content_hash(type, data)`: keyed, so that the log tells a duplicate from a conflict without reading either."""
+    """`hashed`: of the body as sent. `network`: the caller's, where it is kept with the call; `secret`, `trace`: see `StoredRequest`.
+    `content`: the call's own key, whose hash tells the log a duplicate from a conflict without reading either. `subject`: hashed."""
     caller = caller_of(body)
     attach_by = now + timedelta(seconds=attach_within_s)
-    request = StoredRequest(
-        agent=body.agent,
-        caller=caller,
-        webhook_url=body.webhook_url,
-        latencies=body.latencies,
-        regions=body.regions,
-        network=network,
-    )
-    event_data = msgspec.json.encode(
-        {
-            "caller": {"kind": caller.kind},
-            "region": placement.region,
-            "standbys": [s.region for s in placement.standbys],
-            "metadata": body.metadata,
-        }
-    )
+    request = _stored(body, caller, network, secret, trace)
+    event_data = _created_data(caller, placement, body.metadata, trace)
     return NewCall(
         key=key,
-        body_hash=body_hash(body),
+        body_hash=hashed,
         call_id=call_id,
         event_id=event_id,
         request=msgspec.json.encode(request),
@@ -105,10 +109,45 @@ def new_call(
         region=placed.region,
         edges=tuple((e.id, e.incarnation) for e in placed.edges),
         webhook_id=webhook_id,
+        trace=trace,
         max_duration_s=body.max_duration_s,
         attach_by=attach_by,
         expire_at=expiry(attach_by, body.max_duration_s),
         event_data=event_data,
-        event_hash=content_hash(b"call.created", event_data),
+        event_hash=content.hash(b"call.created", event_data),
         created_at=now,
+        key_id=key_id,
+        limits=limits,
+        wrapped=content.wrapped,
+        subject=subject,
     )
+
+
+def _stored(
+    body: CreateCall, caller: CallerRequest, network: str | None, secret: Version, trace: str
+) -> StoredRequest:
+    return StoredRequest(
+        agent=body.agent,
+        caller=caller,
+        webhook_url=body.webhook_url,
+        latencies=body.latencies,
+        regions=body.regions,
+        turns=turns_of(body),
+        network=network,
+        end_when=body.end_when,
+        latency_budget=body.latency_budget,
+        secret=secret,
+        trace=trace,
+    )
+
+
+def _created_data(
+    caller: CallerRequest, placement: PlacementView, metadata: dict[str, str], trace: str
+) -> bytes:
+    data = {
+        "caller": {"kind": caller.kind},
+        "region": placement.region,
+        "standbys": [s.region for s in placement.standbys],
+        "metadata": metadata,
+    }
+    return msgspec.json.encode(data | {"traceparent": trace} if trace else data)

@@ -43,7 +43,17 @@ AFTER: dict[str, CallState] = {
 }
 
 COMPLETED_REASONS = frozenset(
-    {EndReason.CALLER_HUNG_UP, EndReason.AGENT_HUNG_UP, EndReason.ENDED_BY_API, EndReason.MAX_DURATION}
+    {
+        EndReason.CALLER_HUNG_UP,
+        EndReason.AGENT_HUNG_UP,
+        EndReason.ENDED_BY_API,
+        EndReason.MAX_DURATION,
+        EndReason.RESOLVED,
+        EndReason.IDLE,
+        EndReason.CALLER_SILENT,
+        EndReason.MONOLOGUE,
+        EndReason.ERASED,
+    }
 )
 
 
@@ -62,7 +72,8 @@ def final_state(end_reason: str | None, *, answered: bool) -> CallState:
     """1. nobody attached: `no_answer`. 2. Called off before an answer: `canceled`. 3. Ended by will: `completed`. 4. `failed`."""
     if end_reason in ("no_answer", "busy"):
         return CallState(end_reason)
-    if end_reason == EndReason.CANCELED or (end_reason == EndReason.ENDED_BY_API and not answered):
+    called_off = end_reason in (EndReason.ENDED_BY_API, EndReason.ERASED) and not answered
+    if end_reason == EndReason.CANCELED or called_off:
         return CallState.CANCELED
     if end_reason in COMPLETED_REASONS:
         return CallState.COMPLETED

@@ -16,7 +16,7 @@ import structlog
 
 from app.calls.machine import FINAL
 from app.calls.service import Calls, grants_between
-from app.calls.shapes import CandidateView, CreateCall
+from app.calls.shapes import CallerRequest, CandidateView, CreateCall
 from app.calls.store import StoredCall, StoredRequest
 from app.clock import Clock, rfc3339
 from app.db import Database
@@ -37,6 +37,7 @@ from regions.wire.ticket import MovedFor
 log = structlog.get_logger()
 
 SELECT_MODES = "select id, mode from vx.projects where id = any($1::uuid[])"
+PLACES_TRIED = 3
 NO_REASON: Mapping[UUID, MovedFor | None] = {}
 _request = msgspec.json.Decoder(StoredRequest)
 _candidates = msgspec.json.Decoder(list[CandidateView])
@@ -54,13 +55,21 @@ class Moves:
         return self._sought(_request.decode(request), _candidates.decode(candidates), self._calls.fleet.now)
 
     def _sought(self, request: StoredRequest, candidates: list[CandidateView], fleet: Fleet) -> Sought:
-        body = CreateCall(agent=request.agent, latencies=request.latencies, regions=request.regions)
+        caller = CallerRequest(kind=request.caller.kind)
+        body = CreateCall(
+            caller=caller, agent=request.agent, latencies=request.latencies, regions=request.regions
+        )
         try:
             wishes = wishes_of(body, fleet)
         except Invalid:
             # a region that it named is gone: what it allowed still holds
             asked = request.regions
-            wishes = Wishes(allow=frozenset(asked.allow), jurisdictions=frozenset(asked.jurisdictions))
+            wishes = Wishes(
+                allow=frozenset(asked.allow),
+                jurisdictions=frozenset(asked.jurisdictions),
+                webrtc=caller.kind == "webrtc",
+                alone=caller.kind == "twilio",
+            )
         return Sought(wishes, measurements(body, self._clock.now()), recorded(candidates))
 
     def asks(self, request: bytes) -> tuple[str | None, str]:
@@ -88,16 +97,25 @@ class Moves:
         await self._store.settle()
         under_way = await self._under_way(call.id, wanted)
         if under_way is not None:
+            self._calls.audit.unchanged("call.move_asked")
             return under_way
-        reserved, _ = await self._store.reserved()
-        edges = self._place(call, wanted, reserved)
         force_at = self._clock.now() + timedelta(seconds=wanted.within_s)
-        ask = Ask(Leaving(call_id=call.id, epoch=call.epoch, edge_id=call.edge_id), edges)
-        granted = await self._store.move(None, call.edge_id, force_at, [ask])
-        if call.id not in granted:
+        leaving = Leaving(call_id=call.id, epoch=call.epoch, edge_id=call.edge_id)
+        # somebody else may just have been given the place that was found: another one is looked for
+        for attempt in range(PLACES_TRIED):
+            reserved, _ = await self._store.reserved()
+            edges = self._place(call, wanted, reserved)
+            if attempt == 0:
+                said = {"region": edges[0].region, "within_s": wanted.within_s}
+                name = ids.encode(ids.CALL, call.id)
+                await self._calls.audit.read(call.project_id, "call.move_asked", name, said)
+            granted = await self._store.move(None, call.edge_id, force_at, [Ask(leaving, edges)], reserved)
+            if call.id in granted:
+                break
             under_way = await self._under_way(call.id, wanted)
             if under_way is not None:
                 return under_way
+        else:
             raise Conflict(
                 "The call has just moved or ended.", code="moved_on", fix="Read it and decide again."
             )
@@ -168,6 +186,11 @@ class Moves:
             c: MoveOrder(ticket, open_moves[c].within_ms, forced=open_moves[c].why is None)
             for c, ticket in tickets.items()
         }
+
+    async def not_taken(self, edge_id: UUID, moves: list[tuple[UUID, int]]) -> None:
+        """See `app.fleet.orders.Tickets`."""
+        if await self._store.not_taken(edge_id, moves):
+            self._calls.hints.wake(DRAINS_TOPIC)
 
     async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
         """See `app.fleet.orders.Tickets`. The newest of a call's counts."""

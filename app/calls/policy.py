@@ -7,10 +7,13 @@ import re
 import msgspec
 import phonenumbers
 
-from app.calls.shapes import CallerRequest, CreateCall
+from app.calls.shapes import DURATION_DEFAULT_S, CallerRequest, CreateCall
 from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable
+from app.fleet.view import Fleet
+from app.projects.quotas_policy import UNBOUNDED, Bounds, check_destination, duration_allowed
 from regions.wire.addresses import AddressError, check_url
 from regions.wire.targets import Targets
+from regions.wire.ticket import DIALECT_RATES_HZ
 
 RESERVED_PARAMETER = "voxplane_"
 PARAMETERS_BYTES_MAX = 8 * 1024
@@ -18,9 +21,9 @@ _NUMBER = re.compile(r"\+[0-9](?:[ .()-]{0,2}[0-9]){1,17}")
 _SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")
 
 
-def check_log_residency(body: CreateCall, jurisdiction: str) -> None:
-    """The log of a call stays in its project's cell. Raises `ResidencyUnsatisfiable` where the call does not allow that place.
-    `jurisdiction`: the cell's; empty: not named, and nothing is promised of it."""
+def check_log_residency(body: CreateCall, jurisdiction: str, fleet: Fleet) -> None:
+    """The log of a call stays in its project's cell. Raises `ResidencyUnsatisfiable` where the call does not allow that place, with
+    the regions that lie there. `jurisdiction`: the cell's; empty: not named, and nothing is promised of it."""
     allowed = body.regions.jurisdictions
     if jurisdiction and allowed and jurisdiction not in allowed:
         raise ResidencyUnsatisfiable(
@@ -31,6 +34,11 @@ def check_log_residency(body: CreateCall, jurisdiction: str) -> None:
                 )
             ],
             fix=f"Create the call with a project in {' or '.join(sorted(allowed))}, or allow {jurisdiction}.",
+            extra={
+                "allowed_regions": sorted(
+                    r.id for r in fleet.regions.values() if r.jurisdiction == jurisdiction
+                )
+            },
         )
 
 
@@ -56,6 +64,7 @@ def check_create(body: CreateCall, *, local_targets: bool, listed: Targets | Non
     if body.regions.move_for_gain and body.caller.address is msgspec.UNSET:
         detail = "needs caller.address: whether another region is nearer is seen by the caller's network"
         faults.append(FieldError(pointer="/regions/move_for_gain", detail=detail))
+    faults += unheard_faults(body)
     size = len(msgspec.json.encode(body.agent.parameters))
     if size > PARAMETERS_BYTES_MAX:
         faults.append(
@@ -64,20 +73,48 @@ def check_create(body: CreateCall, *, local_targets: bool, listed: Targets | Non
                 detail=f"{size} bytes as JSON; they travel in the ticket, which has room for {PARAMETERS_BYTES_MAX}",
             )
         )
+    rates_hz = DIALECT_RATES_HZ[body.agent.dialect]
+    if body.agent.sample_rate is not msgspec.UNSET and body.agent.sample_rate not in rates_hz:
+        allowed = ", ".join(str(rate) for rate in sorted(rates_hz))
+        detail = f"the dialect {body.agent.dialect} has {allowed} Hz"
+        faults.append(FieldError(pointer="/agent/sample_rate", detail=detail))
     if faults:
         raise Invalid("The call cannot be created so.", errors=faults)
-    if body.caller.kind != "websocket":
+    if body.caller.kind == "phone":
         raise NotAvailable(
             f"Callers of kind {body.caller.kind} are not available yet.",
-            errors=[FieldError(pointer="/caller/kind", detail="only websocket is available")],
-            fix="Use caller.kind `websocket`.",
+            errors=[FieldError(pointer="/caller/kind", detail="websocket, webrtc and twilio are available")],
+            fix="Use caller.kind `websocket`, `webrtc` or `twilio`.",
         )
-    if body.agent.dialect != "twilio":
-        raise NotAvailable(
-            f"The dialect {body.agent.dialect} is not available yet.",
-            errors=[FieldError(pointer="/agent/dialect", detail="only twilio is available")],
-            fix="Use agent.dialect `twilio`.",
+
+
+def check_bounds(body: CreateCall, bounds: Bounds) -> CreateCall:
+    """The create as its project and its key allow it; after `check_create`. Raises `Invalid`."""
+    if bounds == UNBOUNDED:
+        return body
+    check_destination(normalised(body.caller.to) if body.caller.to else None, bounds)
+    allowed_s = duration_allowed(body.max_duration_s, bounds, DURATION_DEFAULT_S)
+    return (
+        body if allowed_s == body.max_duration_s else msgspec.structs.replace(body, max_duration_s=allowed_s)
+    )
+
+
+def unheard_faults(body: CreateCall) -> list[FieldError]:
+    """What needs more of the caller than there will be: a voice that is listened for, or a caller that can go elsewhere."""
+    faults = []
+    if body.turns.mode == "off":
+        detail = (
+            "needs turns.mode auto or push_to_talk: in the mode off nobody hears whether the caller speaks"
         )
+        faults = [
+            FieldError(pointer=f"/end_when/{name}", detail=detail)
+            for name in ("idle_s", "silence_s", "monologue_s")
+            if getattr(body.end_when, name) > 0
+        ]
+    if body.regions.move_for_gain and body.caller.kind == "twilio":
+        detail = "a caller that speaks Twilio Media Streams cannot go to another edge"
+        faults.append(FieldError(pointer="/regions/move_for_gain", detail=detail))
+    return faults
 
 
 def caller_faults(caller: CallerRequest) -> list[FieldError]:

@@ -9,6 +9,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from app import cursors
+from app.calls.listing import filters_of
 from app.calls.overdue import Waiting
 from app.calls.shapes import (
     CallPage,
@@ -32,9 +33,9 @@ from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import BadRequest
 from app.fleet.drain_shapes import MoveRequest, MoveView
 from app.ids import parse
+from app.queries import LIMIT_DEFAULT, PagingIn, bounded, metadata_of
 from regions.wire import ids
 
-LIMIT_DEFAULT, LIMIT_MAX = 50, 200
 StateFilter = Literal[
     "queued", "ringing", "in_progress", "reconnecting", "completed", "failed", "busy", "no_answer", "canceled"
 ]
@@ -47,45 +48,74 @@ async def create_call(
     control: ControlIn,
     principal: PrincipalIn,
     idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key", required=False)] = None,
+    traceparent: Annotated[
+        str | None,
+        HeaderParameter(description="W3C Trace Context: the call goes on in this trace.", required=False),
+    ] = None,
 ) -> Response[CreatedCall]:
     principal.require("calls:write")
-    created, replayed = await control.calls.create(principal, idempotency_key, data)
-    headers = {"Location": f"/v1/calls/{created.id}"}
+    created, replayed, left = await control.calls.create(principal, idempotency_key, data, traceparent)
+    headers = {"Location": f"/v1/calls/{created.id}", **left}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
+    if created.traceparent:
+        headers["traceparent"] = created.traceparent
     return Response(created, status_code=201, headers=headers)
 
 
-@get("/v1/calls", operation_id="listCalls", tags=["calls"], summary="List calls, newest first")
+@get(
+    "/v1/calls",
+    operation_id="listCalls",
+    tags=["calls"],
+    summary="List calls, newest first",
+    by_metadata=True,
+)
 async def list_calls(
     request: Request[Any, Any, Any],
     control: ControlIn,
     principal: PrincipalIn,
+    paging: PagingIn,
     with_state: Annotated[StateFilter | None, QueryParameter(name="state", required=False)] = None,
     region: FromQuery[str | None] = None,
-    limit: FromQuery[int] = LIMIT_DEFAULT,
-    cursor: FromQuery[str | None] = None,
+    created_after: Annotated[
+        str | None,
+        QueryParameter(description="RFC 3339; a call created then is in the list.", required=False),
+    ] = None,
+    created_before: Annotated[
+        str | None, QueryParameter(description="RFC 3339; a call created then is not.", required=False)
+    ] = None,
+    caller_from: Annotated[
+        str | None, QueryParameter(name="from", description="The number it came from.", required=False)
+    ] = None,
+    caller_to: Annotated[
+        str | None, QueryParameter(name="to", description="The number that was called.", required=False)
+    ] = None,
 ) -> CallPage:
+    """All filters that are given hold together; metadata by `metadata.<name>=<value>`. Numbers in any form that a create takes.
+
+    Go on while there is a `next_cursor`, whatever `data` holds: of several filters, a page is what was found within a fiftieth of a
+    second, which may be nothing where calls that pass all of them are rare."""
     principal.require("calls:read")
-    metadata = {
-        k.removeprefix("metadata."): v for k, v in request.query_params.items() if k.startswith("metadata.")
-    }
-    filters = repr((with_state, region, sorted(metadata.items())))
+    asked = filters_of(
+        state=with_state,
+        region=region,
+        created_after=created_after,
+        created_before=created_before,
+        caller_from=caller_from,
+        caller_to=caller_to,
+        metadata=metadata_of(request.query_params),
+    )
     below = None
-    if cursor is not None:
-        text, made_for = cursors.decode("calls", cursor)
-        if made_for != filters:
+    if paging.cursor:
+        text, made_for = cursors.decode("calls", paging.cursor)
+        if made_for != asked.mark:
             raise BadRequest(
                 "The filters have changed since the cursor was made.", code="bad_cursor", fix=cursors.FIX
             )
         below = parse(ids.CALL, str(text))
-    limit = bounded(limit)
-    calls = await control.calls.store.page(
-        principal.project_id, below=below, state=with_state, region=region, metadata=metadata, limit=limit + 1
-    )
-    page = [to_view(c) for c in calls[:limit]]
-    more = cursors.encode("calls", page[-1].id, filters) if len(calls) > limit else None
-    return CallPage(data=page, next_cursor=more)
+    found = await control.calls.store.page(principal.project_id, asked, below=below, limit=paging.limit)
+    more = cursors.encode("calls", ids.encode(ids.CALL, found.below), asked.mark) if found.below else None
+    return CallPage(data=[to_view(call) for call in found.calls], next_cursor=more)
 
 
 @get("/v1/calls/{call_id:str}", operation_id="getCall", tags=["calls"], summary="Read a call")
@@ -121,6 +151,7 @@ async def get_timeline(call_id: FromPath[str], control: ControlIn, principal: Pr
 @post(
     "/v1/calls/{call_id:str}/end",
     operation_id="endCall",
+    audit="call.end_asked",
     tags=["calls"],
     summary="End a call",
     status_code=200,
@@ -131,13 +162,14 @@ async def end_call(
     principal: PrincipalIn,
     data: JSONBody[EndCall | None] = None,
 ) -> CallView:
-    principal.require("calls:write")
+    principal.require("calls:operate")
     return to_view(await control.calls.end(principal, parse(ids.CALL, call_id)))
 
 
 @post(
     "/v1/calls/{call_id:str}/move",
     operation_id="moveCall",
+    audit="call.move_asked",
     tags=["calls"],
     summary="Move a call to another edge, at the end of a turn",
     status_code=202,
@@ -148,7 +180,7 @@ async def move_call(
     principal: PrincipalIn,
     data: JSONBody[MoveRequest | None] = None,
 ) -> MoveView:
-    principal.require("calls:write")
+    principal.require("calls:operate")
     return await control.draining.moves.move(principal, parse(ids.CALL, call_id), data or MoveRequest())
 
 
@@ -194,13 +226,6 @@ def _waiting(call: Waiting) -> WaitingCall:
             for asked in call.edges
         ],
     )
-
-
-def bounded(limit: int) -> int:
-    """Too much is clamped; less than one is an error."""
-    if limit < 1:
-        raise BadRequest("`limit` must be at least 1.", code="bad_limit", fix=f"Use 1 to {LIMIT_MAX}.")
-    return min(limit, LIMIT_MAX)
 
 
 ROUTES: list[Any] = [

@@ -79,8 +79,9 @@ class LateEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """`entries`: in the order in which the log has them; events of the call itself, of its backend and of the log (`call.*`,
-    `agent.*`, `events.lost`), without what was said. `deliveries`: whether attempts of webhooks are among them: for keys that may
+    """`entries`: in the order in which the log has them; events of the call itself, of its backend, of the log and of
+    how long answers took, stage by stage (`call.*`, `agent.*`, `events.lost`, `turn.answered`, `turn.budget_exceeded`), without what
+    was said. `deliveries`: whether attempts of webhooks are among them: for keys that may
     read webhooks."""
 
     call_id: str

@@ -22,7 +22,8 @@ from app.log.horizon import Horizon
 
 SELECT_EVENTS = """
 select seq, type, epoch, region, at, stored_at, case when content is null then data end as data from vx.events
- where call_id = $1 and (type like 'call.%' or type like 'agent.%' or type = 'events.lost') order by seq limit $2
+ where call_id = $1 and (type like 'call.%' or type like 'agent.%' or type = any('{events.lost,turn.answered,turn.budget_exceeded}'))
+ order by seq limit $2
 """
 SELECT_LATE = """
 select origin_epoch, origin_n, type, edge_id, region, at, stored_at from vx.late_events
