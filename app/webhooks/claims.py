@@ -6,6 +6,8 @@ deliveries each at a time, so that a million that wait for one cost the others n
 with its answers; one that lets us wait gets one at a time, which takes no room from the others. One that has a rate or a concurrency
 of its own is asked for in the database, where all instances count.
 
+A call that names jurisdictions is spoken of from there alone: a worker takes its deliveries where one of them is its own.
+
 A claim is short and renewed, so that a worker that dies is followed within seconds.
 """
 
@@ -13,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from app.clock import Clock
 from app.db import Database
 from app.ids import new_id
-from app.log.rows import EVENT_COLUMNS
+from app.log.rows import EVENT_COLUMNS, WRAPPED
 from app.webhooks.sender import Answer
 
 CLAIM_S = 5
@@ -35,42 +37,11 @@ HELD_S = 0.1
 KEPT_MAX = 10_000
 POSTPONE_S = 0.25
 
-# From endpoint to endpoint along the index; of each for which something is due the oldest, so many that all fill the batch.
-CLAIM = f"""
-with recursive hooks as (
-  (select d.webhook_id as id, d.next_at from vx.deliveries d where d.state in ('pending', 'parked')
-    order by d.webhook_id, d.next_at limit 1)
-  union all
-  select n.webhook_id, n.next_at from hooks h cross join lateral (
-    select d.webhook_id, d.next_at from vx.deliveries d where d.state in ('pending', 'parked') and d.webhook_id > h.id
-     order by d.webhook_id, d.next_at limit 1) n
-), served as materialized (
-  select h.id, h.room, count(*) over () as n from (
-    select h.id, coalesce(k.room, $5) as room from hooks h left join unnest($3::uuid[], $4::int[]) k(id, room) on k.id = h.id
-     where h.next_at <= clock_timestamp() and coalesce(k.room, $5) > 0 order by random() limit $2) h
-), due as (
-  select p.* from served h cross join lateral (
-    select p.call_id, p.webhook_id, p.seq,
-           exists (select from vx.deliveries b where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq
-                      and b.replay = p.replay and b.parked and b.state in ('parked', 'in_flight')) as overtakes
-      from vx.deliveries p
-     where p.webhook_id = h.id and p.state in ('pending', 'parked') and p.next_at <= clock_timestamp()
-       and not exists (select from vx.deliveries b
-                        where b.webhook_id = p.webhook_id and b.call_id = p.call_id and b.seq < p.seq and b.replay = p.replay
-                          and (b.state in ('pending', 'queued') or b.state = 'in_flight' and not b.parked))
-     order by p.next_at limit least(h.room, ceil($2::float / h.n))
-     for no key update of p skip locked) p
-)
-update vx.deliveries d
-   set state = 'in_flight', claimed_by = $1, claimed_until = clock_timestamp() + interval '{CLAIM_S} seconds',
-       attempts = d.attempts + 1, first_at = coalesce(d.first_at, clock_timestamp()), overtook = d.overtook or due.overtakes
-  from due
- where d.call_id = due.call_id and d.webhook_id = due.webhook_id and d.seq = due.seq
-returning d.call_id, d.webhook_id, d.seq, d.attempts, d.attempts - d.base as number, d.first_at, d.overtook, d.replay
-"""
+CLAIM = "select * from vx.claim_deliveries($1, $2, $3, $4, $5, $6, $7)"
 
 EVENTS_OF = f"""
-select {", ".join("e." + c.strip() for c in EVENT_COLUMNS.split(","))}
+select {", ".join("e." + c.strip() for c in EVENT_COLUMNS.split(","))}, {WRAPPED},
+       case when $3 then (select c.request ->> 'trace' from vx.calls c where c.id = e.call_id) end as trace
   from unnest($1::uuid[], $2::int[]) k(call_id, seq) join vx.events e on e.call_id = k.call_id and e.seq = k.seq
 """
 ENDPOINTS = """
@@ -107,11 +78,16 @@ update vx.deliveries d
 
 
 class Claims:
-    """Of one worker. `id` is its name in the database."""
+    """Of one worker. `id` is its name in the database. `jurisdictions`: where it runs; what a call allows to be sent from elsewhere
+    alone is left to others. `traced`: with each event comes its call's `trace`."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, jurisdictions: Sequence[str] = (), *, traced: bool = False
+    ) -> None:
         self._db = db
         self._clock = clock
+        self._jurisdictions = list(jurisdictions)
+        self._traced = traced
         self.id = new_id(db.cell)
         self._in_flight: Counter[UUID] = Counter()
         self._window: dict[UUID, int] = {}
@@ -123,14 +99,16 @@ class Claims:
         """(claim, event, endpoint) of what is to be sent now, committed. Raises what the driver raises: then nothing may be."""
         # the server that acknowledged the claim is asked for the events: another one might show what was lost
         async with self._db.pool("worker").acquire() as connection:
-            claims = await connection.fetch(CLAIM, self.id, min(BATCH, room), *self._rooms(), WINDOW_FIRST)
+            claims = await connection.fetch(
+                CLAIM, self.id, min(BATCH, room), *self._rooms(), WINDOW_FIRST, self._jurisdictions, CLAIM_S
+            )
             if not claims:
                 return []
             found = await connection.fetch(ENDPOINTS, list({c["webhook_id"] for c in claims}))
             endpoints = {row["id"]: row for row in found}
             claims = await self._within_limits(connection, claims, endpoints)
             rows = await connection.fetch(
-                EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims]
+                EVENTS_OF, [c["call_id"] for c in claims], [c["seq"] for c in claims], self._traced
             )
         events = {(row["call_id"], row["seq"]): row for row in rows}
         for claim in claims:

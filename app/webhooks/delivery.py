@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,9 +21,11 @@ from app.connection import DATABASE_ERRORS, is_away
 from app.db import Database
 from app.hints import DELIVERIES, Hints
 from app.log.rows import to_public
+from app.log.withholding import is_content
 from app.projects.targets import targets_of
 from app.supervisor import wait_for_stop
-from app.telemetry import webhook_attempts_total
+from app.telemetry import webhook_attempt_seconds, webhook_attempts_total, webhook_lag_seconds
+from app.tracing import Tracer
 from app.vault import Vault, VaultError
 from app.webhooks.claims import BATCH, KEEP_EVERY_S, Claims
 from app.webhooks.envelope import OVERTOOK, REPLAY, Envelopes, type_of
@@ -33,6 +35,7 @@ from app.webhooks.sender import Answer, Sender
 from app.webhooks.service import CHANGED
 from app.webhooks.settle import Done, Settler
 from regions.wire import ids
+from regions.wire.tracing import Context, Value
 
 log = structlog.get_logger()
 
@@ -42,7 +45,7 @@ LINGER_S = 1.0
 POLL_S = 0.5
 GATHER_S = 0.005
 
-DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1"
+DISABLE = "update vx.webhooks set enabled = false, disabled_reason = $2 where id = $1 and url = $3"
 
 
 class Delivery:
@@ -56,8 +59,10 @@ class Delivery:
         local_targets: bool,
         project_targets: bool = False,
         proxy: str = "",
+        jurisdictions: Sequence[str] = (),
         sender: Callable[..., Sender] = Sender,
         chance: random.Random | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._db = db
         self._vault = vault
@@ -67,7 +72,8 @@ class Delivery:
         self._project_targets = project_targets
         self._proxy = proxy
         self._sender = sender
-        self.claims = Claims(db, clock)
+        self._tracer = tracer or Tracer()
+        self.claims = Claims(db, clock, jurisdictions, traced=self._tracer.on)
         self._envelopes = Envelopes(vault)
         self._handshakes = Handshakes(db, self._envelopes, clock)
         self._settler = Settler(db, self.claims.id, self._wake)
@@ -129,13 +135,14 @@ class Delivery:
 
     async def _deliver(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> None:
         webhook_id: UUID = claim["webhook_id"]
+        context = self._tracer.attempt(row["trace"])
         answer: Answer | None = None
         task = asyncio.current_task()
         assert task is not None
         waiting = asyncio.get_running_loop().call_later(LINGER_S, self.claims.lingers, webhook_id, task)
         try:
             if endpoint["open"]:
-                answer = await self._send(sender, claim, row, endpoint)
+                answer = await self._send(sender, claim, row, endpoint, context)
                 if answer is None:
                     await self.claims.put_off([claim])
                     return
@@ -143,7 +150,7 @@ class Delivery:
             else:
                 answer = Answer(status=None, duration_ms=0, error="disabled")
                 verdict = Verdict(outcome="failed")
-            await asyncio.shield(self._settle(claim, endpoint, answer, verdict))
+            await asyncio.shield(self._settle(claim, row, endpoint, answer, verdict))
         except DATABASE_ERRORS as error:
             self._astray = True
             # nothing is written of this attempt: it is given back, and the delivery is made again under the same id
@@ -153,7 +160,7 @@ class Delivery:
             self._astray = True
             log.error("webhook.fault", webhook=ids.encode(ids.WEBHOOK, webhook_id), exc_info=error)
         else:
-            webhook_attempts_total.labels(verdict.outcome).inc()
+            self._measure(claim, row, answer, verdict, context)
             log.info(
                 "webhook.attempted",
                 webhook=ids.encode(ids.WEBHOOK, webhook_id),
@@ -169,6 +176,22 @@ class Delivery:
             if self.claims.done(webhook_id, task, answer) or self._astray:
                 self._wake()
 
+    def _measure(
+        self, claim: Any, row: Any, answer: Answer, verdict: Verdict, context: Context | None
+    ) -> None:
+        now, outcome = self._clock.now(), verdict.outcome
+        webhook_attempts_total.labels(outcome).inc()
+        webhook_attempt_seconds.labels(outcome).observe(answer.duration_ms / 1000)
+        webhook_lag_seconds.labels(outcome).observe(max(0.0, (now - row["at"]).total_seconds()))
+        if context is not None:
+            attributes: dict[str, Value] = {
+                "voxplane.webhook": ids.encode(ids.WEBHOOK, claim["webhook_id"]), "voxplane.event": row["type"],
+                "voxplane.attempt": claim["attempts"], "voxplane.outcome": outcome, "http.response.status_code": answer.status or 0,
+            }  # fmt: skip
+            failed = "" if outcome == "delivered" else outcome
+            call = ids.encode(ids.CALL, claim["call_id"])
+            self._tracer.attempted(context, call, now, answer.duration_ms / 1000, attributes, failed)
+
     def _attempt(self, claim: Any, answer: Answer) -> Attempt:
         return Attempt(
             number=claim["number"],
@@ -178,7 +201,9 @@ class Delivery:
             failing_s=(self._clock.now() - claim["first_at"]).total_seconds(),
         )
 
-    async def _send(self, sender: Sender, claim: Any, row: Any, endpoint: Any) -> Answer | None:
+    async def _send(
+        self, sender: Sender, claim: Any, row: Any, endpoint: Any, context: Context | None
+    ) -> Answer | None:
         """None: the handshake has had its turn, as far as the endpoint's rate goes."""
         try:
             (event,) = await to_public(self._vault, [row])
@@ -195,6 +220,8 @@ class Delivery:
         except VaultError:
             # this instance has another master key, or the row was tampered with: no reason to hold others up
             return Answer(status=None, duration_ms=0, error="cannot be opened with this master key")
+        if context is not None:
+            sent["traceparent"] = context.traceparent
         if claim["overtook"]:
             sent[OVERTOOK] = "true"
         if claim["replay"]:
@@ -207,7 +234,7 @@ class Delivery:
         self._astray = False
         await self.claims.give_back(claim for task, claim in self.in_hand.items() if not task.done())
 
-    async def _settle(self, claim: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
+    async def _settle(self, claim: Any, row: Any, endpoint: Any, answer: Answer, verdict: Verdict) -> None:
         now = self._clock.now()
         state = {"delivered": "delivered", "gone": "failed", "failed": "failed"}.get(
             verdict.outcome, "parked" if verdict.park else "pending"
@@ -223,13 +250,15 @@ class Delivery:
                 duration_ms=answer.duration_ms,
                 status=answer.status,
                 error=answer.error,
-                excerpt=answer.excerpt or None,
+                # an endpoint may answer with what it was sent: what was said is kept nowhere in the clear
+                excerpt=None if is_content(row["type"]) else answer.excerpt or None,
                 state=state,
                 next_at=now + timedelta(seconds=verdict.pause_s),
+                url=endpoint["url"],
             )
         )
         if verdict.outcome == "gone":
             await self._db.pool("worker").execute(
-                DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone"
+                DISABLE, claim["webhook_id"], "the endpoint answered 410 Gone", endpoint["url"]
             )
             self._hints.wake(CHANGED)

@@ -6,7 +6,6 @@ Decides no more than that: what is sent when is the delivery's, where it may go 
 from __future__ import annotations
 
 import base64
-import hmac
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -71,7 +70,7 @@ class Envelopes:
         """Of one endpoint, renewed with its secret. It is derived, so that it is stored nowhere."""
         key = await self._vault.for_project(project_id)
         label = f"webhook v1a:{webhook_id}:{secret.created_at}"
-        return Ed25519PrivateKey.from_private_bytes(hmac.digest(key.secret, label.encode(), "sha256"))
+        return Ed25519PrivateKey.from_private_bytes(key.derive(label.encode()))
 
     async def public_keys(self, endpoint: Mapping[str, Any], now: datetime) -> list[str]:
         """`whpk_…`, the newest first; empty where the endpoint wants none."""

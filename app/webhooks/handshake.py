@@ -54,17 +54,19 @@ class Handshakes:
         self._db = db
         self._envelopes = envelopes
         self._clock = clock
-        self._running: dict[UUID, asyncio.Task[Answer | None]] = {}
+        self._running: dict[tuple[UUID, str], asyncio.Task[Answer | None]] = {}
 
     async def passed(self, endpoint: Any, sender: Posts, listed: Targets | None = None) -> Handshake:
         """Raises `VaultError`, and what the driver and the sender raise."""
         if endpoint["verified"] or endpoint["scope"] != "project":
             return PASSED
-        task = self._running.get(endpoint["id"])
+        # a URL that has changed meanwhile is asked by itself
+        key = (endpoint["id"], endpoint["url"])
+        task = self._running.get(key)
         asked = task is None
         if task is None:
-            task = self._running[endpoint["id"]] = asyncio.create_task(self._ask(endpoint, sender, listed))
-            task.add_done_callback(lambda _: self._running.pop(endpoint["id"], None))
+            task = self._running[key] = asyncio.create_task(self._ask(endpoint, sender, listed))
+            task.add_done_callback(lambda _: self._running.pop(key, None))
         return Handshake(refused=await asyncio.shield(task), asked=asked)
 
     async def _ask(self, endpoint: Any, sender: Posts, listed: Targets | None) -> Answer | None:

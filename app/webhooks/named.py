@@ -7,7 +7,6 @@ them can last, and for which nothing waits.
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict
 from datetime import timedelta
 from typing import Any
@@ -68,7 +67,11 @@ class NamedUrls:
         known, read_s = self._by_url.get((project_id, url), (None, 0.0))
         if known is not None and now_s - read_s < FRESH_S:
             return known
-        fresh = (webhooks.c.named_at > self._clock.now() - NAMED_EXACT) & webhooks.c.enabled
+        fresh = (
+            (webhooks.c.named_at > self._clock.now() - NAMED_EXACT)
+            & webhooks.c.enabled
+            & webhooks.c.unnamed_at.is_(None)
+        )
         query = select(webhooks.c.id, fresh.label("fresh")).where((webhooks.c.url == url), LIVE)
         async with self._db.project(project_id) as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -84,7 +87,7 @@ class NamedUrls:
 
     async def signing_secret(self, project_id: UUID) -> bytes:
         key = await self._vault.for_project(project_id)
-        return hmac.digest(key.secret, b"webhooks", "sha256")[:SECRET_BYTES]
+        return key.derive(b"webhooks")[:SECRET_BYTES]
 
     async def _named(self, project_id: UUID, mode: str, url: str, *, known: bool) -> UUID:
         secret = await self.signing_secret(project_id)
@@ -105,6 +108,7 @@ class NamedUrls:
             .where((webhooks.c.url == url), LIVE)
             .values(
                 named_at=now,
+                unnamed_at=None,
                 enabled=True,
                 disabled_reason=None,
                 failing_since=case((webhooks.c.enabled, webhooks.c.failing_since), else_=None),
@@ -118,7 +122,7 @@ class NamedUrls:
             .on_conflict_do_update(
                 index_elements=[webhooks.c.project_id, webhooks.c.url],
                 index_where=LIVE,
-                set_={"named_at": now},
+                set_={"named_at": now, "unnamed_at": None},
             )
             .returning(webhooks.c.id)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from app.errors import FieldError
 from app.pointers import escaped
@@ -13,6 +14,7 @@ from regions.wire.events import EVENT_TYPES
 from regions.wire.targets import Targets
 
 SCHEMES = ("https", "http")
+PORTS = {"https": 443, "http": 80}
 ENDPOINTS_MAX = 50
 CALL_URLS_MAX = 5_000
 """So many different URLs may stand in the creates of a project at a time."""
@@ -40,10 +42,17 @@ def url_faults(url: str, *, local_targets: bool, listed: Targets | None) -> list
     return []
 
 
+def canonical(url: str) -> str:
+    """The same for what leads to the same place. `url`: one that `url_faults` has nothing against."""
+    parts = urlsplit(url)
+    port = parts.port or PORTS[parts.scheme]
+    return f"{parts.scheme}://{parts.hostname}:{port}{parts.path or '/'}?{parts.query}"
+
+
 def type_faults(types: Iterable[str] | None) -> list[FieldError]:
     """A wildcard stands for everything that begins so: `call.*`; `*` alone for all."""
     return [
-        FieldError(pointer=f"/types/{i}", detail="there is no such event type")
+        FieldError(pointer=f"/types/{i}", detail=_unknown(name))
         for i, name in enumerate(types or [])
         if not _known(name)
     ]
@@ -91,6 +100,12 @@ def secret_faults(secret: str | None) -> list[FieldError]:
         return []
     detail = "expected whsec_ and 24 to 64 random bytes in base64; leave it out, and one is made"
     return [FieldError(pointer="/secret", detail=detail)]
+
+
+def _unknown(name: str) -> str:
+    if name in EVENT_TYPES:
+        return "is never stored, so no endpoint gets it: follow a stream with volatile=true"
+    return "there is no such event type"
 
 
 def _known(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from app.db import Database
 from app.errors import BadRequest
 from app.ids import parse
 from app.projects.auth import Principal
+from app.times import read_time
 from app.webhooks.service import Webhooks
 from app.webhooks.shapes import AttemptView, DeliveryView, HealthView
 from app.webhooks.upkeep import DISABLE_AFTER_H
@@ -27,15 +28,21 @@ STATES = {
     "failed": ["failed"],
 }
 CURSOR_KIND = "deliveries"
+ATTEMPTS_CURSOR = "attempts"
+AHEAD = timedelta(minutes=1)
+"""Instances write the times of attempts by their own clocks."""
 LAST = UUID(int=(1 << 128) - 1)
 
 SELECT_ATTEMPTS = text(
-    "select a.call_id, a.seq, a.attempt, a.at, a.duration_ms, a.status, a.error, a.excerpt, d.overtook"
+    "select a.call_id, a.seq, a.attempt, a.at, a.duration_ms, a.status, a.error, a.excerpt, a.url, a.next_at, d.overtook,"
+    "       e.id as event_id, e.type"
     " from vx.delivery_attempts a join vx.deliveries d using (call_id, webhook_id, seq)"
-    " where a.webhook_id = :webhook order by a.at desc limit :limit"
+    " join vx.events e using (call_id, seq)"
+    " where a.webhook_id = :webhook and (a.at, a.call_id, a.seq, a.attempt) < (:at, :call, :seq, :attempt)"
+    " order by a.at desc, a.call_id desc, a.seq desc, a.attempt desc limit :limit"
 )
 DELIVERIES = (
-    "select d.call_id, d.seq, d.state, d.attempts, d.next_at, d.last_status, d.last_error, d.replay, d.done_at"
+    "select d.call_id, d.seq, d.state, d.attempts, d.next_at, d.last_status, d.last_error, d.jurisdictions, d.replay, d.done_at"
     " from vx.deliveries d where d.webhook_id = :webhook and (d.call_id, d.seq) < (:call, :seq)"
 )
 # The states are literals, so that the planner sees the partial indexes.
@@ -70,25 +77,39 @@ class Record:
         self._webhooks = webhooks
         self._clock = clock
 
-    async def attempts(self, principal: Principal, webhook: str, limit: int) -> list[AttemptView]:
-        """The newest first."""
+    async def attempts(
+        self, principal: Principal, webhook: str, cursor: str | None, limit: int
+    ) -> tuple[list[AttemptView], str | None]:
+        """The newest first, and where to go on. Raises `BadRequest`."""
         row = await self._webhooks.row(principal, webhook)
+        below = _attempt(cursor) if cursor else (self._clock.now() + AHEAD, LAST, 0, 0)
+        asked = dict(zip(("at", "call", "seq", "attempt"), below, strict=True))
         async with self._db.project(principal.project_id) as connection:
-            rows = (await connection.execute(SELECT_ATTEMPTS, {"webhook": row["id"], "limit": limit})).all()
-        return [
+            found = await connection.execute(SELECT_ATTEMPTS, {"webhook": row["id"], "limit": limit, **asked})
+            rows = found.all()
+        views = [
             AttemptView(
+                event_id=ids.encode(ids.EVENT, r.event_id),
+                type=r.type,
                 event_seq=r.seq,
                 call_id=ids.encode(ids.CALL, r.call_id),
                 attempt=r.attempt,
+                url=r.url,
                 at=rfc3339(r.at),
                 duration_ms=r.duration_ms,
                 status=r.status,
                 error=r.error,
                 excerpt=r.excerpt,
+                next_at=rfc3339(r.next_at) if r.next_at is not None else None,
                 overtook=r.overtook,
             )
             for r in rows
         ]
+        if len(rows) < limit:
+            return views, None
+        last = rows[-1]
+        place = (last.at.isoformat(), ids.encode(ids.CALL, last.call_id), last.seq, last.attempt)
+        return views, cursors.encode(ATTEMPTS_CURSOR, *place)
 
     async def deliveries(
         self, principal: Principal, webhook: str, state: str | None, cursor: str | None, limit: int
@@ -112,6 +133,7 @@ class Record:
                 next_at=rfc3339(r.next_at) if r.state in ("pending", "parked") else None,
                 last_status=r.last_status,
                 last_error=r.last_error,
+                jurisdictions=r.jurisdictions,
                 replay=r.replay,
                 done_at=rfc3339(r.done_at) if r.done_at is not None else None,
             )
@@ -158,6 +180,18 @@ def _state(row: Any) -> str:
     if row["failing_since"] is not None:
         return "failing"
     return "unverified" if row["verified_at"] is None and row["scope"] == "project" else "ok"
+
+
+def _attempt(cursor: str) -> tuple[datetime, UUID, int, int]:
+    match cursors.decode(ATTEMPTS_CURSOR, cursor):
+        case [str(at), str(call), int(seq), int(attempt)] if (
+            (call_id := parse(ids.CALL, call)) is not None
+            and not (read := read_time("/cursor", at))[1]
+            and 0 <= seq < 1 << 31
+            and 0 <= attempt < 1 << 31
+        ):
+            return read[0], call_id, seq, attempt
+    raise BadRequest("The cursor cannot be read.", code="bad_cursor", fix=cursors.FIX)
 
 
 def _position(cursor: str, state: str | None) -> tuple[UUID, int]:

@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from app.audit.service import Audit
 from app.clock import Clock, rfc3339
 from app.db import Database
 from app.errors import Conflict, Invalid, NotFound, QuotaExceeded
@@ -63,11 +64,12 @@ SLICE = "select vx.replay_slice($1, $2)"
 
 
 class Recovery:
-    def __init__(self, db: Database, webhooks: Webhooks, clock: Clock, hints: Hints) -> None:
+    def __init__(self, db: Database, webhooks: Webhooks, clock: Clock, hints: Hints, audit: Audit) -> None:
         self._db = db
         self._webhooks = webhooks
         self._clock = clock
         self._hints = hints
+        self._audit = audit
 
     async def resend(self, principal: Principal, webhook: str, body: Resend) -> None:
         """Raises `NotFound`, and `Conflict` where it is on its way anyway."""
@@ -78,6 +80,11 @@ class Recovery:
         asked = {"project": principal.project_id, "webhook": row["id"], "call": call_id, "seq": body.seq}
         async with self._db.project(principal.project_id) as connection:
             answer = await connection.scalar(RESEND, asked)
+            if answer not in ("none", "waiting"):
+                said = {"call": body.call_id, "seq": body.seq}
+                await self._audit.record(
+                    connection, "webhook.resent", webhook, project_id=principal.project_id, summary=said
+                )
         if answer == "none":
             raise NotFound("There is no such event.")
         if answer == "waiting":
@@ -103,6 +110,10 @@ class Recovery:
                     fix="Wait until one is done, or cancel it.",
                 )
             made = (await connection.execute(INSERT, given)).mappings().one()
+            said = {"replay": ids.encode(ids.REPLAY, made["id"]), "what": body.what, "since": rfc3339(since)}
+            await self._audit.record(
+                connection, "webhook.recovered", webhook, project_id=principal.project_id, summary=said
+            )
         self._hints.wake(TOPIC)
         return _view({**made, "waiting": 0})
 
@@ -126,7 +137,13 @@ class Recovery:
         row = await self._webhooks.row(principal, webhook)
         asked = {"webhook": row["id"], "id": parse(ids.REPLAY, replay)}
         async with self._db.project(principal.project_id) as connection:
-            await connection.execute(CANCEL, asked)
+            canceled = await connection.execute(CANCEL, asked)
+            if canceled.rowcount:
+                await self._audit.record(
+                    connection, "webhook.replay_canceled", replay, project_id=principal.project_id
+                )
+            else:
+                self._audit.unchanged("webhook.replay_canceled")
         return await self.get(principal, webhook, replay)
 
     async def worker(self, stop: asyncio.Event) -> None:

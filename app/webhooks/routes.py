@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, patch, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from app.calls.routes import bounded
 from app.dependencies import ControlIn, PrincipalIn
+from app.queries import PagingIn
 from app.webhooks.shapes import (
     AttemptPage,
     ChangeWebhook,
@@ -33,7 +33,13 @@ State = Annotated[str | None, QueryParameter(name="state", required=False)]
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False)]
 
 
-@post("/v1/webhooks", operation_id="createWebhook", tags=["webhooks"], summary="Have events sent to a URL")
+@post(
+    "/v1/webhooks",
+    operation_id="createWebhook",
+    audit="webhook.created",
+    tags=["webhooks"],
+    summary="Have events sent to a URL",
+)
 async def create_webhook(
     data: JSONBody[CreateWebhook], control: ControlIn, principal: PrincipalIn
 ) -> CreatedWebhook:
@@ -42,15 +48,10 @@ async def create_webhook(
 
 
 @get("/v1/webhooks", operation_id="listWebhooks", tags=["webhooks"], summary="The project's endpoints")
-async def list_webhooks(
-    control: ControlIn,
-    principal: PrincipalIn,
-    cursor: FromQuery[str | None] = None,
-    limit: FromQuery[int] = 50,
-) -> WebhookPage:
+async def list_webhooks(control: ControlIn, principal: PrincipalIn, paging: PagingIn) -> WebhookPage:
     """Its own, the newest first; then those that creates have named by `webhook_url`."""
     principal.require("webhooks:read")
-    found, at = await control.webhooks.page(principal, cursor, bounded(limit))
+    found, at = await control.webhooks.page(principal, paging.cursor, paging.limit)
     return WebhookPage(data=found, next_cursor=at)
 
 
@@ -62,6 +63,7 @@ async def list_webhooks(
 )
 async def signing_secret(control: ControlIn, principal: PrincipalIn) -> SigningSecret:
     principal.require("webhooks:write")
+    await control.audit.read(principal.project_id, "signing_secret.read")
     return SigningSecret(
         secret=write_secret(await control.webhooks.named.signing_secret(principal.project_id))
     )
@@ -79,6 +81,7 @@ async def get_webhook(
 @patch(
     "/v1/webhooks/{webhook_id:str}",
     operation_id="changeWebhook",
+    audit="webhook.changed",
     tags=["webhooks"],
     summary="Change an endpoint, disable or enable it",
 )
@@ -97,6 +100,7 @@ async def change_webhook(
 @delete(
     "/v1/webhooks/{webhook_id:str}",
     operation_id="deleteWebhook",
+    audit="webhook.deleted",
     tags=["webhooks"],
     summary="Remove an endpoint; what waits for it is dropped",
 )
@@ -108,6 +112,7 @@ async def delete_webhook(webhook_id: FromPath[str], control: ControlIn, principa
 @post(
     "/v1/webhooks/{webhook_id:str}/rotate",
     operation_id="rotateWebhookSecret",
+    audit="webhook.secret_rotated",
     tags=["webhooks"],
     status_code=200,
     summary="A new secret; the present one signs too for a while",
@@ -151,10 +156,11 @@ async def get_health(webhook_id: FromPath[str], control: ControlIn, principal: P
     summary="Attempts, the newest first",
 )
 async def list_attempts(
-    webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn, limit: FromQuery[int] = 50
+    webhook_id: FromPath[str], control: ControlIn, principal: PrincipalIn, paging: PagingIn
 ) -> AttemptPage:
     principal.require("webhooks:read")
-    return AttemptPage(data=await control.webhook_record.attempts(principal, webhook_id, bounded(limit)))
+    found, at = await control.webhook_record.attempts(principal, webhook_id, paging.cursor, paging.limit)
+    return AttemptPage(data=found, next_cursor=at)
 
 
 @get(
@@ -167,13 +173,12 @@ async def list_deliveries(
     webhook_id: FromPath[str],
     control: ControlIn,
     principal: PrincipalIn,
+    paging: PagingIn,
     in_state: State = None,
-    cursor: FromQuery[str | None] = None,
-    limit: FromQuery[int] = 50,
 ) -> DeliveryPage:
     principal.require("webhooks:read")
     found, at = await control.webhook_record.deliveries(
-        principal, webhook_id, in_state, cursor, bounded(limit)
+        principal, webhook_id, in_state, paging.cursor, paging.limit
     )
     return DeliveryPage(data=found, next_cursor=at)
 
@@ -181,6 +186,7 @@ async def list_deliveries(
 @post(
     "/v1/webhooks/{webhook_id:str}/resend",
     operation_id="resendEvent",
+    audit="webhook.resent",
     tags=["webhooks"],
     status_code=202,
     summary="Send one event again",
@@ -188,13 +194,14 @@ async def list_deliveries(
 async def resend(
     webhook_id: FromPath[str], data: JSONBody[Resend], control: ControlIn, principal: PrincipalIn
 ) -> None:
-    principal.require("webhooks:write")
+    principal.require("webhooks:resend")
     await control.webhook_recovery.resend(principal, webhook_id, data)
 
 
 @post(
     "/v1/webhooks/{webhook_id:str}/recover",
     operation_id="recoverWebhook",
+    audit="webhook.recovered",
     tags=["webhooks"],
     status_code=202,
     summary="Send again what failed or was missed since a time",
@@ -202,7 +209,7 @@ async def resend(
 async def recover(
     webhook_id: FromPath[str], data: JSONBody[Recover], control: ControlIn, principal: PrincipalIn
 ) -> ReplayView:
-    principal.require("webhooks:write")
+    principal.require("webhooks:resend")
     return await control.webhook_recovery.recover(principal, webhook_id, data)
 
 
@@ -233,6 +240,7 @@ async def get_replay(
 @post(
     "/v1/webhooks/{webhook_id:str}/replays/{replay_id:str}/cancel",
     operation_id="cancelReplay",
+    audit="webhook.replay_canceled",
     tags=["webhooks"],
     status_code=200,
     summary="Queue nothing more of a replay",
@@ -240,7 +248,7 @@ async def get_replay(
 async def cancel_replay(
     webhook_id: FromPath[str], replay_id: FromPath[str], control: ControlIn, principal: PrincipalIn
 ) -> ReplayView:
-    principal.require("webhooks:write")
+    principal.require("webhooks:resend")
     return await control.webhook_recovery.cancel(principal, webhook_id, replay_id)
 
 

@@ -11,9 +11,10 @@ import asyncio
 import functools
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -166,7 +167,7 @@ class Sender:
                 ) as response,
             ):
                 status = response.status
-                retry_after_s = _seconds(response.headers.get("Retry-After"))
+                retry_after_s = retry_after(response.headers)
                 await _read(response, excerpt)
         except AddressError as refused:
             error = refused.code
@@ -224,5 +225,14 @@ def _refused(error: BaseException) -> str | None:
     return behind.code if isinstance(behind, AddressError) else None
 
 
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 8 else None
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """In seconds, by either form of RFC 9110 (10.2.3); None where it cannot be read. A date counts from the answer's own `Date`, so
+    that nobody's clock has to be right."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        pause = parsedate_to_datetime(text) - parsedate_to_datetime(headers["Date"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return max(0.0, pause.total_seconds())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from msgspec import to_builtins
@@ -12,11 +15,13 @@ from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import cursors
+from app.audit.service import Audit
 from app.clock import Clock, rfc3339
 from app.db import Database
 from app.errors import BadRequest, Conflict, FieldError, Invalid, NotFound, PreconditionFailed, QuotaExceeded
 from app.hints import Hints
 from app.ids import new_id, parse
+from app.in_line import InLine
 from app.projects.auth import Principal
 from app.tables import webhooks
 from app.vault import Vault
@@ -35,18 +40,23 @@ from app.webhooks.signature import SECRET_BYTES, read_secret, write_secret
 from regions.wire import ids
 
 CURSOR_KIND = "webhooks"
+CHANGES_WAITING_MAX = 200
+"""Of a project's endpoints, on one instance."""
+CHANGES_WITHIN_S = 15.0
 CHANGED = "webhooks"
 """The topic on which instances tell each other that an endpoint was removed, changed or disabled."""
 
 
 class Webhooks:
     def __init__(
-        self, db: Database, vault: Vault, clock: Clock, hints: Hints, *, local_targets: bool
+        self, db: Database, vault: Vault, clock: Clock, hints: Hints, audit: Audit, *, local_targets: bool
     ) -> None:
         self._db = db
         self._clock = clock
         self._hints = hints
+        self._audit = audit
         self._local_targets = local_targets
+        self._line = InLine(waiting_max=CHANGES_WAITING_MAX, within_s=CHANGES_WITHIN_S)
         self.envelopes = Envelopes(vault)
         self.named = NamedUrls(db, vault, clock, self.envelopes)
 
@@ -67,14 +77,14 @@ class Webhooks:
             "secrets": [self._new_secret(webhook_id, secret, now)],
             **self._columns(webhook_id, to_builtins(body)),
         }
-        async with self._db.project(principal.project_id) as connection:
-            await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{principal.project_id}"})
+        async with self._changing(principal) as connection:
             await self._refuse_another(connection, body.url, row["types"], row["metadata"])
             made = (
                 (await connection.execute(insert(webhooks).values(**row).returning(webhooks)))
                 .mappings()
                 .one()
             )
+            await self._note(connection, principal, "webhook.created", made, to_builtins(body))
         return CreatedWebhook(**await self._view(made), secret=write_secret(secret))
 
     async def page(
@@ -107,8 +117,7 @@ class Webhooks:
     ) -> tuple[WebhookView, int]:
         """Raises `PreconditionFailed` where it has another version than `if_match` says."""
         self._check(principal, body)
-        async with self._db.project(principal.project_id) as connection:
-            await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{principal.project_id}"})
+        async with self._changing(principal) as connection:
             row = await self._found(connection, webhook, lock=True)
             if if_match is not None and if_match.strip() not in ("*", f'"{row["version"]}"'):
                 raise PreconditionFailed("The webhook has another version.")
@@ -136,6 +145,7 @@ class Webhooks:
                 .returning(webhooks)
             )
             changed = (await connection.execute(statement)).mappings().one()
+            await self._note(connection, principal, "webhook.changed", changed, to_builtins(body))
         self._changed()
         return WebhookView(**await self._view(changed)), changed["version"]
 
@@ -145,7 +155,7 @@ class Webhooks:
         if faults:
             raise Invalid("The secret cannot be used.", errors=faults)
         now = self._clock.now()
-        async with self._db.project(principal.project_id) as connection:
+        async with self._changing(principal) as connection:
             row = await self._found(connection, webhook, lock=True)
             if row["scope"] == "call":
                 raise Conflict(
@@ -174,6 +184,9 @@ class Webhooks:
                 .returning(webhooks)
             )
             changed = (await connection.execute(statement)).mappings().one()
+            await self._note(
+                connection, principal, "webhook.secret_rotated", changed, {"overlap_s": body.overlap_s}
+            )
         return CreatedWebhook(**await self._view(changed), secret=write_secret(secret))
 
     async def delete(self, principal: Principal, webhook: str) -> None:
@@ -184,9 +197,29 @@ class Webhooks:
             changed = await connection.execute(
                 update(webhooks).where(live).values(deleted_at=self._clock.now(), enabled=False)
             )
-        if changed.rowcount == 0:
-            raise NotFound("There is no such webhook.")
+            if changed.rowcount == 0:
+                raise NotFound("There is no such webhook.")
+            await self._audit.record(connection, "webhook.deleted", webhook, project_id=principal.project_id)
         self._changed()
+
+    async def _note(
+        self, connection: AsyncConnection, principal: Principal, action: str, row: Any, given: dict[str, Any]
+    ) -> None:
+        """What was given by name; of the URL no more than the host: there may be a secret in the rest."""
+        plain: dict[str, Any] = {k: given[k] for k in ("types", "enabled", "overlap_s") if k in given}
+        said: dict[str, Any] = {"host": urlsplit(row["url"]).hostname, "given": sorted(given), **plain}
+        name = ids.encode(ids.WEBHOOK, row["id"])
+        await self._audit.record(connection, action, name, project_id=principal.project_id, summary=said)
+
+    @asynccontextmanager
+    async def _changing(self, principal: Principal) -> AsyncIterator[AsyncConnection]:
+        """A transaction beside which nobody changes the project's endpoints. Raises `QuotaExceeded`."""
+        async with (
+            self._line.of(principal.project_id),
+            self._db.project(principal.project_id) as connection,
+        ):
+            await connection.execute(LOCK_PROJECT, {"name": f"webhooks:{principal.project_id}"})
+            yield connection
 
     def forget(self) -> None:
         """Some endpoint was removed or disabled, here or on another instance."""
@@ -233,9 +266,10 @@ class Webhooks:
     ) -> None:
         """`than`: the one that is changed; None where one more is made."""
         live = (webhooks.c.scope == "project") & webhooks.c.deleted_at.is_(None)
-        like = select(webhooks.c.id, webhooks.c.types, webhooks.c.metadata).where(live, webhooks.c.url == url)
-        for row in (await connection.execute(like)).all():
-            if row.id != than and (row.types, row.metadata) == (types, metadata):
+        asked = (policy.canonical(url), types, metadata)
+        all_ = select(webhooks.c.id, webhooks.c.url, webhooks.c.types, webhooks.c.metadata).where(live)
+        for row in (await connection.execute(all_)).all():
+            if row.id != than and (policy.canonical(row.url), row.types, row.metadata) == asked:
                 name = ids.encode(ids.WEBHOOK, row.id)
                 raise Conflict(
                     f"{name} sends the same events to the same URL.",

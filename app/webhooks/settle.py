@@ -17,7 +17,7 @@ from app.db import Database
 BATCH_MAX = 128
 DEADLINE_S = 5.0
 
-SETTLE = "select vx.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+SETTLE = "select vx.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class Done:
     excerpt: str | None
     state: str
     next_at: datetime
+    url: str
 
 
 class Settler:
@@ -77,7 +78,7 @@ class Settler:
             [d.call_id for d in rows], [d.webhook_id for d in rows], [d.seq for d in rows], [d.attempt for d in rows],
             [d.project_id for d in rows], [d.at for d in rows], [d.duration_ms for d in rows], [d.status for d in rows],
             [d.error for d in rows], [d.excerpt for d in rows], [d.state for d in rows], [d.next_at for d in rows],
-            timeout=DEADLINE_S,
+            [d.url for d in rows], timeout=DEADLINE_S,
         )  # fmt: skip
         if due:
             self._woken()

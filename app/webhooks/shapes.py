@@ -108,16 +108,21 @@ class SigningSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
-    """`overtook`: an earlier event of the call was parked, and this one did not wait for it. `excerpt`: of the answer's body."""
+    """`event_id`: also its `webhook-id`. `url`: that was asked. `next_at`: when it was to be tried again; null: it was the last try.
+    `overtook`: an earlier event of the call was parked, and this one did not wait for it. `excerpt`: of the answer's body."""
 
+    event_id: str
+    type: str
     event_seq: int
     call_id: str
     attempt: int
+    url: str | None
     at: str
     duration_ms: int
     status: int | None
     error: str | None
     excerpt: str | None
+    next_at: str | None
     overtook: bool
 
 
@@ -128,7 +133,8 @@ class AttemptPage(msgspec.Struct, frozen=True, kw_only=True):
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """`state`: ``waiting`` (for the one before it, or for its next attempt, `next_at`), ``in_flight``, ``parked``, ``delivered``
-    or ``failed``. `attempts`: over all rounds."""
+    or ``failed``. `attempts`: over all rounds. `jurisdictions`: that the call allows; it is sent from there alone, and waits where
+    nobody there sends."""
 
     call_id: str
     event_seq: int
@@ -137,6 +143,7 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     next_at: str | None
     last_status: int | None
     last_error: str | None
+    jurisdictions: list[str]
     replay: bool
     done_at: str | None
 

@@ -9,22 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from app.buckets import Buckets
-from app.clock import Clock, rfc3339
+from app.clock import Clock
 from app.db import Database
 from app.errors import FieldError, Invalid, QuotaExceeded, Unavailable
-from app.ids import new_id
 from app.projects.auth import Principal
 from app.vault import VaultError
 from app.webhooks.beside import beside
 from app.webhooks.envelope import type_of
 from app.webhooks.handshake import Handshakes, Posts
 from app.webhooks.policy import ENDPOINTS_MAX
-from app.webhooks.samples import SAMPLES
+from app.webhooks.samples import SAMPLES, sample
 from app.webhooks.sender import Answer, Sender
 from app.webhooks.service import Webhooks
 from app.webhooks.shapes import TestResult, TestWebhook
-from regions.wire import ids
-from regions.wire.events import FINAL_TYPE, PublicEvent
+from regions.wire.events import PublicEvent
 from regions.wire.targets import Targets
 
 TEST = "Voxplane-Test"
@@ -53,7 +51,7 @@ class Tests:
         if not self._buckets.take(principal.project_id, self._clock.monotonic_s()):
             raise QuotaExceeded("Test events are limited to one a second.", retry_after_s=1)
         endpoint = {**row, "verified": row["verified_at"] is not None}
-        event = self._event(body.type)
+        event = sample(body.type, self._db.cell, self._clock.now())
         answer = await self._send(endpoint, event, principal.targets)
         return TestResult(
             ok=answer.good,
@@ -92,19 +90,6 @@ class Tests:
         headers[TEST] = "true"
         return await sender.post(
             endpoint["url"], body, headers, local_targets=endpoint["local_targets"], listed=listed
-        )
-
-    def _event(self, type_: str) -> PublicEvent:
-        cell = self._db.cell
-        return PublicEvent(
-            id=ids.encode(ids.EVENT, new_id(cell)),
-            type=type_,
-            call_id=ids.encode(ids.CALL, new_id(cell)),
-            seq=1,
-            epoch=2 if type_ == FINAL_TYPE else 1,
-            region="eu-west",
-            timestamp=rfc3339(self._clock.now()),
-            data=SAMPLES[type_],
         )
 
 
