@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli_fleet import JsonFlag
-from app.cli_run import fail, operator, run
+from app.cli.fleet import JsonFlag
+from app.cli.run import fail, operator, run
 
 if TYPE_CHECKING:
     from app.local.drill_calls import Synthetic
@@ -223,6 +223,8 @@ def drills(context: typer.Context, json_: JsonFlag = False) -> None:
         if json_:
             typer.echo(json.dumps(found))
             return
+        if not found:
+            typer.echo("no drills yet: `voxplane drill` rehearses a loss")
         for one in found:
             verdict = one["verdict"] or one["state"]
             where = one["edge"] or one["region"]

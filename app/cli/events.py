@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_run import client, fail, run
-from app.cli_times import time_of
+from app.cli.run import client, fail, run
+from app.cli.times import time_of
 
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON document per line, for machines.")]
 

@@ -5,21 +5,32 @@ Heavy parts are imported by the command that needs them, so that `--help` is qui
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from app.cli_call import call_app, place
-from app.cli_drill import drill, drills_app
-from app.cli_events import events, logs
-from app.cli_fleet import edges_app, move, regions_app
-from app.cli_projects import projects_app
-from app.cli_run import client, fail, run
-from app.cli_targets import targets_app
-from app.cli_webhooks import listen, replay, trigger, webhooks_app
+from app.cli.audit import audit_app
+from app.cli.call import call_app, place
+from app.cli.calls import calls_app
+from app.cli.drill import drill, drills_app
+from app.cli.erasures import erasures_app
+from app.cli.events import events, logs
+from app.cli.fleet import edges_app, move, regions_app
+from app.cli.fleet_keys import fleet_keys_app, rotate_master
+from app.cli.hooks import webhooks_app
+from app.cli.keys import keys_app
+from app.cli.members import agent_secret_app, members_app
+from app.cli.people import console, people_app
+from app.cli.platform import fleet_app
+from app.cli.privacy import privacy_app
+from app.cli.projects import projects_app
+from app.cli.quotas import quotas_app
+from app.cli.run import fail, run
+from app.cli.targets import targets_app
+from app.cli.usage import usage_app
+from app.cli.webhooks import listen, replay, trigger
 
 EXIT_CODES = """\b
 Exit codes:
@@ -33,22 +44,32 @@ app = typer.Typer(
     help="A multi-region session control plane for voice AI.\n\nStart with `voxplane demo`, then `voxplane up`.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-keys_app = typer.Typer(
-    help="Create, list and revoke the project's keys.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(projects_app, name="projects")
+app.add_typer(people_app, name="people")
 app.add_typer(keys_app, name="keys")
+app.add_typer(quotas_app, name="quotas")
+keys_app.command("rotate-master")(rotate_master)
+app.add_typer(fleet_keys_app, name="fleet-keys")
+app.add_typer(usage_app, name="usage")
 app.add_typer(call_app, name="call")
+app.add_typer(calls_app, name="calls")
+app.add_typer(erasures_app, name="erasures")
+app.add_typer(privacy_app, name="privacy")
+app.add_typer(members_app, name="members")
+app.add_typer(agent_secret_app, name="agent-secret")
+app.add_typer(fleet_app, name="fleet")
+app.add_typer(audit_app, name="audit")
 app.add_typer(regions_app, name="regions")
 app.add_typer(edges_app, name="edges")
 app.add_typer(drills_app, name="drills")
 app.add_typer(webhooks_app, name="webhooks")
 app.command()(place)
+app.command()(console)
 app.add_typer(targets_app, name="targets")
 app.command()(move)
 app.command()(events)
@@ -68,7 +89,9 @@ def up(
     port: Annotated[
         int,
         typer.Option(
-            min=0, max=65_000, help="The API's ports begin here, the edges' 10 above; 0: any that are free."
+            min=0,
+            max=65_000,
+            help="The API's ports begin here, the edges' 10 and 20 above; 0: any that are free.",
         ),
     ] = 8080,
     ha: Annotated[
@@ -80,6 +103,10 @@ def up(
     cells: Annotated[
         int, typer.Option(min=1, max=4, help="So many cells, a PostgreSQL each: in us, eu, in, …")
     ] = 1,
+    tls: Annotated[
+        bool,
+        typer.Option("--tls", help="TLS on every listener, with an authority of this machine's own."),
+    ] = False,
 ) -> None:
     """Run a whole deployment on this machine, until Ctrl-C.
 
@@ -93,11 +120,14 @@ def up(
     """
     from app.local.up import up as start
 
-    run(lambda: start(regions=regions, instances=instances, port=port, ha=ha, cells=cells))
+    run(lambda: start(regions=regions, instances=instances, port=port, ha=ha, cells=cells, tls=tls))
 
 
 @app.command()
-def demo(json_: JsonFlag = False) -> None:
+def demo(
+    json_: JsonFlag = False,
+    tls: Annotated[bool, typer.Option("--tls", help="With TLS on every listener, as `up --tls`.")] = False,
+) -> None:
     """Watch a real call survive the death of a region.
 
     Half a minute; starts everything it needs in a temporary folder and leaves nothing behind. Fails if anything was lost or doubled.
@@ -111,73 +141,13 @@ def demo(json_: JsonFlag = False) -> None:
     lost: list[bool] = []
 
     async def work() -> None:
-        lost.append(not await show(as_json=json_))
+        lost.append(not await show(as_json=json_, tls=tls))
 
     run(work)
     raise typer.Exit(1 if lost[0] else 0)
 
 
 @app.command()
-@keys_app.command("create")
-def keys_create(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
-    role: Annotated[str, typer.Option(help="owner, admin, developer or viewer.")] = "developer",
-    json_: JsonFlag = False,
-) -> None:
-    """Create a key; its secret is shown this once.
-
-    \b
-    Example:
-      voxplane keys create "billing service" --role viewer
-    """
-
-    async def work() -> None:
-        async with client() as api:
-            made = await api.request("POST", "/v1/keys", {"name": name, "role": role})
-        typer.echo(json.dumps(made) if json_ else f"{made['id']}  {made['role']}\n{made['secret']}")
-
-    run(work)
-
-
-@keys_app.command("list")
-def keys_list(json_: JsonFlag = False) -> None:
-    """List the project's keys, without their secrets.
-
-    \b
-    Example:
-      voxplane keys list
-    """
-
-    async def work() -> None:
-        async with client() as api:
-            found = (await api.request("GET", "/v1/keys"))["data"]
-        if json_:
-            typer.echo(json.dumps(found))
-            return
-        for key in found:
-            state = "revoked" if key["revoked_at"] else "live"
-            typer.echo(f"{key['id']}  {key['role']:<10} …{key['hint']}  {state:<8} {key['name']}")
-
-    run(work)
-
-
-@keys_app.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="key_…")]) -> None:
-    """Revoke a key, everywhere within seconds.
-
-    \b
-    Example:
-      voxplane keys revoke key_01j…   (`voxplane keys list` shows the ids)
-    """
-
-    async def work() -> None:
-        async with client() as api:
-            await api.request("DELETE", f"/v1/keys/{key_id}")
-        typer.echo("revoked")
-
-    run(work)
-
-
 @app.command()
 def serve() -> None:
     """Run one instance of the control plane.
@@ -190,6 +160,7 @@ def serve() -> None:
       VOXPLANE_OPERATOR_KEY      the platform's own key, vx_op_…
       VOXPLANE_HOST, _PORT       where to listen (127.0.0.1, 8080)
       VOXPLANE_UPLINK_URLS       how edges reach the instances: ws://host:port,…
+      VOXPLANE_TLS_CERT, _KEY    serve with TLS: a certificate and its key, in PEM; renewed files are taken as they come
       VOXPLANE_DATA              holds the master key; all instances need the same
       VOXPLANE_LOG_FORMAT        json or console
       VOXPLANE_ATTACH_WITHIN_S   seconds in which a caller must attach (120)
@@ -197,15 +168,21 @@ def serve() -> None:
       CELLS                      0=us,1=eu: the cells, the home cell first, and where their logs lie
       DATABASE_URL_CELL_<n>      the database of each other cell; with _API, _KEYS, … as below
       VOXPLANE_CELL              the one cell's number in every id, without CELLS (0)
-      VOXPLANE_JURISDICTION      where this instance runs: it sends no webhooks of a cell that lies elsewhere
+      VOXPLANE_JURISDICTION      where this instance runs, such as de,eu: webhooks that must be sent from elsewhere are left to others
       VOXPLANE_EVENTS_KEPT_DAYS  events and deliveries are dropped after so many (30)
       VOXPLANE_CALLS_KEPT_DAYS   calls that have ended, after so many (90)
+      VOXPLANE_AUDIT_KEPT_DAYS   entries of the audit log, after so many (400)
+      VOXPLANE_DEFAULT_QUOTAS    concurrent_calls=100,creates_per_s=10,…: of projects for which nobody has set any
       VOXPLANE_DELIVERIES        0: this instance sends no webhooks
       VOXPLANE_EGRESS_PROXY      http://host:port, through which webhooks leave
       VOXPLANE_NETWORKS_KEPT_DAYS    days for which round trips of networks are kept (30)
       VOXPLANE_GEO_FILES         files in MaxMind's format, for placement: path:path
+      VOXPLANE_CONSOLE_URL       where people reach the console, https://…; without it, as they ask for it
+      VOXPLANE_OIDC_ISSUER, _CLIENT_ID, _CLIENT_SECRET (or _CLIENT_SECRET_FILE), _NAME   the provider that people sign in by
+      VOXPLANE_LOCAL_ACCOUNTS    1: people may sign in with a password too; 0: not (1 without a provider)
       VOXPLANE_ALLOW_LOCAL_TARGETS   1: test projects may name ws:// and http:// on loopback
       VOXPLANE_ALLOW_PROJECT_TARGETS 1: test projects may list inner hosts for their webhooks
+      OTEL_EXPORTER_OTLP_ENDPOINT    traces of calls go there (see docs/how-to/observe.md)
       DATABASE_URL_API, _KEYS, _APPEND, _WORKER, _ADMIN   a login of its own for a role
 
     \b
@@ -223,7 +200,10 @@ def serve() -> None:
         raise fail(str(error), 2) from None
     run(lambda: check_instance(settings))
     telemetry.configure(settings.log_format)
-    serve_until_told(settings)
+    try:
+        serve_until_told(settings)
+    except SettingsError as error:
+        raise fail(str(error), 2) from None
 
 
 @app.command()
@@ -240,9 +220,12 @@ def edge() -> None:
       VOXPLANE_EDGE_DATA         holds the edge's key
       VOXPLANE_MEDIA_HOST, _PORT, VOXPLANE_PUBLIC_MEDIA_URL   where callers attach
       VOXPLANE_HTTP_HOST, _PORT, VOXPLANE_PUBLIC_HTTP_URL     probes, health, metrics
+      VOXPLANE_TLS_CERT, _KEY    of both listeners, in PEM; renewed files are taken as they come
+      VOXPLANE_CA_FILE           CA certificates to trust beside the machine's
       VOXPLANE_REDIS_URL         the region's Valkey, where it is not what the control plane says
       VOXPLANE_CAPACITY          calls at once (50)
       VOXPLANE_DRAIN_S           seconds for its calls to move when it is told to stop (30)
+      VOXPLANE_EDGE_KEY_DAYS     how old its own key becomes before it takes another one (30; 0: never by itself)
 
     \b
     Example:

@@ -37,9 +37,8 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise fail(str(error), 2) from None
     except Unavailable as error:
         tried = ", ".join(dict.fromkeys(error.causes))
-        raise fail(
-            f"no answer ({tried}): is `voxplane up` running? Else set VOXPLANE_URL to one that is"
-        ) from None
+        advice = ": is `voxplane up` running? Else set VOXPLANE_URL to one that is"
+        raise fail(f"no answer ({tried}){'' if 'VOXPLANE_CA_FILE' in tried else advice}") from None
     except (EngineError, NotReady, VoxplaneError) as error:
         raise fail(str(error)) from None
     except asyncio.CancelledError:
@@ -71,6 +70,8 @@ def _client(variable: str, in_profile: str, what: str, timeout_s: float | None =
     from voxplane import AsyncClient
 
     profile = read_profile()
+    if not os.environ.get("VOXPLANE_URL") and (ca_file := profile.get("ca_file")):
+        os.environ.setdefault("VOXPLANE_CA_FILE", str(ca_file))
     given = os.environ.get("VOXPLANE_URL") or ",".join(profile.get("urls", []))
     urls = [url for part in given.split(",") if (url := part.strip())]
     key = (os.environ.get(variable) or str(profile.get(in_profile, ""))).strip()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_run import client, run
+from app.cli.run import client, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 Dialect = Annotated[str, typer.Option(help="How the backend speaks.")]
@@ -30,6 +30,13 @@ def call(
     wav: Annotated[
         Path | None, typer.Option(help="What the caller says: 16-bit PCM, 8, 16, 24 or 48 kHz.")
     ] = None,
+    browser: Annotated[
+        bool,
+        typer.Option("--browser", help="Talk yourself: print the address of the edge's page, and open it."),
+    ] = False,
+    webrtc: Annotated[
+        bool, typer.Option("--webrtc", help="With --browser: audio over WebRTC, not over a WebSocket.")
+    ] = False,
     dialect: Dialect = "twilio",
     out: Annotated[
         Path | None, typer.Option(help="Where to write what the caller hears, at the same rate.")
@@ -38,23 +45,39 @@ def call(
         float, typer.Option(min=0, max=3600, help="How long to listen after the last word.")
     ] = 8.0,
 ) -> None:
-    """Call your own backend with a WAV file; or show what became of a call.
+    """Call your own backend with a WAV file or a microphone; or show what became of a call.
 
-    Places a call, says the file in real time, listens, and prints what the conversation was. Stereo is mixed to one channel.
+    With --wav: places a call, says the file in real time, listens, and prints what the conversation was. Stereo is mixed to one
+    channel. With --browser: places a call, and leaves the talking to you, in the page that its edge serves. The address is a key to
+    the call: give it to nobody.
 
     \b
     Example, with `voxplane up` running and a bot of yours on port 8765:
       voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav
+      voxplane call --agent ws://localhost:8765/ws --browser --webrtc
       voxplane call timeline call_01j…
     """
     if context.invoked_subcommand is not None:
         return
-    if agent is None or wav is None:
-        missing = "--agent" if agent is None else "--wav"
+    if agent is None or (wav is None and not browser):
+        missing = "--agent" if agent is None else "--wav, or --browser,"
         raise typer.BadParameter(f"{missing} is missing.", ctx=context)
+    backend = agent
+    if browser:
+        if wav is not None or out is not None:
+            raise typer.BadParameter("--browser takes neither --wav nor --out: you talk.", ctx=context)
+        from app.local.talk import open_talk
+
+        run(lambda: open_talk(client(), agent=backend, dialect=dialect, webrtc=webrtc))
+        return
+    if webrtc:
+        raise typer.BadParameter(
+            "--webrtc goes with --browser: a file is said over a WebSocket.", ctx=context
+        )
+    assert wav is not None
     from app.local.speak import place_call
 
-    backend, file = agent, wav
+    file = wav
     run(lambda: place_call(client(), agent=backend, dialect=dialect, wav=file, out=out, listen_s=listen_s))
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_run import client, operator, run
+from app.cli.run import client, fail, operator, run
+from app.cli.times import ago
 
 LOOK_EVERY_S = 0.5
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
@@ -74,7 +75,7 @@ def regions_health(
     Example:
       voxplane regions health eu-west --json | jq .edges[].signals
     """
-    from app.cli_health import lines
+    from app.cli.health import lines
 
     async def work() -> None:
         async with operator() as api:
@@ -199,6 +200,89 @@ def _drain(path: str, verb: str | None, body: dict[str, int] | None, *, wait: bo
     run(work)
 
 
+def _add_revoke(app: typer.Typer, kind: str, example: str) -> None:
+    one = "an edge" if kind == "edges" else "all edges of a region"
+
+    @app.command("revoke", help=REVOKE_HELP.format(one=one, kind=kind, example=example))
+    def revoke(
+        target: Target,
+        reason: Annotated[str, typer.Option(help="For the fleet's log.")] = "",
+        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+        json_: JsonFlag = False,
+    ) -> None:
+        if not yes and not typer.confirm(f"Cut off {one} ({target}) for good?"):
+            raise fail("nothing was done")
+
+        async def work() -> None:
+            async with operator() as api:
+                done = await api.request("POST", f"/admin/v1/{kind}/{target}/revoke", {"reason": reason})
+            typer.echo(json.dumps(done) if json_ else "\n".join(revoke_lines(done)))
+
+        run(work)
+
+
+@edges_app.command("rotate-key")
+def rotate_key(
+    target: Target,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="So long the present key goes on working: 0 to 7d.")
+    ] = "1h",
+    wait: Annotated[bool, typer.Option("--wait", help="Until the edge has its new key.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Have an edge take another key. It makes it itself; neither calls nor its uplink are touched.
+
+    An edge that is away takes it when it is back. Where somebody else may have its key: `voxplane edges revoke`.
+
+    \b
+    Example:
+      voxplane edges rotate-key edge_01j… --wait
+    """
+    body = {"overlap_s": 0 if overlap in ("0", "0s") else int(ago(overlap, "--overlap").total_seconds())}
+
+    async def work() -> None:
+        async with operator() as api:
+            shown = await api.request("POST", f"/admin/v1/edges/{target}/rotate-key", body)
+            while wait and shown["key"]["asked_at"] is not None:
+                await asyncio.sleep(LOOK_EVERY_S)
+                shown = await api.request("GET", f"/admin/v1/edges/{target}")
+        typer.echo(json.dumps(shown) if json_ else key_line(shown))
+
+    run(work)
+
+
+def key_line(edge: dict[str, Any]) -> str:
+    """What there is to say of an edge's key."""
+    key = edge["key"]
+    line = f"{edge['id']}  {edge['name']} of {edge['region']}: its key is from {key['since']}"
+    if key["asked_at"] is not None:
+        line += f"; another one is asked for since {key['asked_at']}"
+    if key["before_until"] is not None:
+        line += f"; one before it holds until {key['before_until']}"
+    if key["misuses"]:
+        line += f"; a key that holds no more was shown {key['misuses']} times, last at {key['misused_at']}"
+    return line
+
+
+REVOKE_HELP = """Cut off {one} for good: the uplink, its tokens and its keys; the calls are evacuated.
+
+\b
+Example:
+  voxplane {kind} revoke {example} --reason "disk was stolen"
+"""
+
+
+def revoke_lines(done: dict[str, Any]) -> list[str]:
+    lines = [f"{edge['id']}  revoked  {edge['name']} of {done['region']}" for edge in done["edges"]]
+    lines = lines or [f"none of {done['region']} was left to revoke"]
+    if done["evacuation"] is not None:
+        lines.append(drain_line(done["evacuation"]))
+    elif done["not_evacuated"]:
+        lines.append(f"its calls are not evacuated: {done['not_evacuated']}")
+    lines.append(f"for a new edge: POST /admin/v1/regions/{done['region']}/enrol")
+    return lines
+
+
 def drain_line(shown: dict[str, Any]) -> str:
     """One line of progress."""
     stuck: dict[str, int] = {}
@@ -211,6 +295,8 @@ def drain_line(shown: dict[str, Any]) -> str:
 
 _add_commands(regions_app, "regions", "us-east")
 _add_commands(edges_app, "edges", "edge_01j…")
+_add_revoke(regions_app, "regions", "us-east")
+_add_revoke(edges_app, "edges", "edge_01j…")
 
 
 def move(

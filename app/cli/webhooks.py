@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli_run import client, fail, run
-from app.cli_times import ago, time_of
+from app.cli.run import client, fail, run
+from app.cli.times import ago, time_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,6 +68,8 @@ def list_(json_: JsonFlag = False) -> None:
         if json_:
             typer.echo(json.dumps(found))
             return
+        if not found:
+            typer.echo("no endpoints: `voxplane webhooks create URL` makes one")
         for hook in found:
             wanted = ",".join(hook["types"] or ["*"])
             typer.echo(f"{hook['id']}  {_state(hook):<10} {hook['url']}  {wanted}")
@@ -76,7 +78,7 @@ def list_(json_: JsonFlag = False) -> None:
 
 
 @webhooks_app.command("health")
-def health(hook: HookId) -> None:
+def health(hook: HookId, json_: JsonFlag = False) -> None:
     """Show how deliveries to an endpoint do, and the newest attempts.
 
     \b
@@ -88,6 +90,9 @@ def health(hook: HookId) -> None:
         async with client() as api:
             seen = await api.request("GET", f"/v1/webhooks/{hook}/health")
             page = await api.request("GET", f"/v1/webhooks/{hook}/attempts", params={"limit": 10})
+        if json_:
+            typer.echo(json.dumps(seen | {"attempts": page["data"]}))
+            return
         shown = {name: value for name, value in seen.items() if value is not None}
         for name, value in shown.items():
             typer.echo(f"{name:<18} {value}")
@@ -105,6 +110,7 @@ def rotate(
     overlap: Annotated[
         str, typer.Option(help="How long the present secret signs too: 24h, 30m, 0s.")
     ] = "24h",
+    json_: JsonFlag = False,
 ) -> None:
     """Make a new secret; the present one signs too for a while.
 
@@ -117,13 +123,13 @@ def rotate(
     async def work() -> None:
         async with client() as api:
             made = await api.request("POST", f"/v1/webhooks/{hook}/rotate", {"overlap_s": overlap_s})
-        typer.echo(made["secret"])
+        typer.echo(json.dumps(made) if json_ else made["secret"])
 
     run(work)
 
 
 @webhooks_app.command("delete")
-def delete(hook: HookId) -> None:
+def delete(hook: HookId, json_: JsonFlag = False) -> None:
     """Remove an endpoint; what waits for it is dropped.
 
     \b
@@ -134,14 +140,16 @@ def delete(hook: HookId) -> None:
     async def work() -> None:
         async with client() as api:
             await api.request("DELETE", f"/v1/webhooks/{hook}")
-        typer.echo("removed")
+        typer.echo(json.dumps({"id": hook}) if json_ else "removed")
 
     run(work)
 
 
 @webhooks_app.command("resend")
 def resend(
-    hook: HookId, event: Annotated[str, typer.Argument(help="The call and the event's seq: call_…:7")]
+    hook: HookId,
+    event: Annotated[str, typer.Argument(help="The call and the event's seq: call_…:7")],
+    json_: JsonFlag = False,
 ) -> None:
     """Send one event again.
 
@@ -156,7 +164,7 @@ def resend(
     async def work() -> None:
         async with client() as api:
             await api.request("POST", f"/v1/webhooks/{hook}/resend", {"call_id": call_id, "seq": int(seq)})
-        typer.echo("queued")
+        typer.echo(json.dumps({"call_id": call_id, "seq": int(seq)}) if json_ else "queued")
 
     run(work)
 
@@ -175,13 +183,9 @@ def listen(
     Example:
       voxplane listen --forward http://localhost:3000/hook --types 'call.*'
     """
-    from app.local.listen import Forwarder, new_secret
-    from app.webhooks.signature import read_secret
+    from app.local.listen import Forwarder
 
-    if secret and read_secret(secret) is None:
-        raise fail("--secret is whsec_ and 24 to 64 bytes in base64", 2)
-    _check_url(forward)
-    used = secret or new_secret()
+    used = _secret_for(forward, secret)
 
     def opened() -> None:
         typer.echo(f"voxplane: ready, forwarding to {forward}, until Ctrl-C", err=True)
@@ -200,17 +204,28 @@ def listen(
 def trigger(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="An event type, such as call.ended.")],
     webhook: Annotated[str, typer.Option(help="Only to this endpoint; else to every enabled one.")] = "",
+    forward: Annotated[
+        str, typer.Option(help="Straight to this URL, from this machine, such as http://localhost:3000/hook.")
+    ] = "",
+    secret: Annotated[str, typer.Option(help="With --forward: sign with this one (whsec_…).")] = "",
 ) -> None:
     """Have an example of an event sent to the project's endpoints, signed, and show what they answer.
 
-    Nothing is stored: the event is of a call that never was.
+    Nothing is stored: the event is of a call that never was. With --forward it goes from here to a URL of this machine, as
+    `listen` forwards, and no server is asked; give the secret that `listen` has printed.
 
     \b
     Example:
       voxplane trigger call.ended
+      voxplane trigger call.ended --forward http://localhost:3000/hook --secret whsec_…
     """
+    if forward and webhook:
+        raise fail("--forward and --webhook are two places: choose one", 2)
 
     async def work() -> None:
+        if forward:
+            await _trigger_here(type_, forward, secret)
+            return
         async with client() as api:
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
@@ -234,6 +249,7 @@ def replay(
     since: Annotated[str, typer.Option(help="From when: 2h, 30m, 7d, or RFC 3339.")],
     until: Annotated[str, typer.Option(help="Up to when; left out, now.")] = "",
     what: Annotated[str, typer.Option(help="undelivered, failed, missing or all.")] = "undelivered",
+    json_: JsonFlag = False,
 ) -> None:
     """Send again what an endpoint missed, and wait until it is through; fails where it was canceled on the way.
 
@@ -254,12 +270,46 @@ def replay(
                 await asyncio.sleep(0.5)
                 seen = await api.request("GET", f"{path}/replays/{seen['id']}")
                 typer.echo(f"  {seen['queued']} queued, {seen['waiting']} waiting", err=True)
-        typer.echo(f"{seen['state']}: {seen['queued']} sent again")
+        typer.echo(json.dumps(seen) if json_ else f"{seen['state']}: {seen['queued']} sent again")
         if seen["state"] != "done":
             # canceled, by hand or because the endpoint was disabled or removed
             raise typer.Exit(1)
 
     run(work)
+
+
+async def _trigger_here(type_: str, url: str, secret: str) -> None:
+    import httpx
+    import msgspec
+
+    from app.clock import SystemClock
+    from app.local.listen import DEADLINE_S, Forwarder
+    from app.webhooks.samples import SAMPLES, sample
+
+    if type_ not in SAMPLES:
+        raise fail(
+            f"there is no such event type, or it is never sent: one of {', '.join(sorted(SAMPLES))}", 2
+        )
+    used = _secret_for(url, secret)
+    if not secret:
+        typer.echo(f"voxplane: signed with {used}", err=True)
+    async with httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False) as http:
+        event = msgspec.to_builtins(sample(type_, 0, SystemClock().now()))
+        done = await Forwarder(url, used, lambda _: None).send(http, event)
+    typer.echo(_line(done, as_json=False))
+    if done.status is None or not 200 <= done.status < 300:
+        raise typer.Exit(1)
+
+
+def _secret_for(url: str, secret: str) -> str:
+    """What is signed with that is forwarded to `url`: the secret that was given, or a new one."""
+    from app.local.listen import new_secret
+    from app.webhooks.signature import read_secret
+
+    if secret and read_secret(secret) is None:
+        raise fail("--secret is whsec_ and 24 to 64 bytes in base64", 2)
+    _check_url(url)
+    return secret or new_secret()
 
 
 async def _all(api: AsyncClient) -> AsyncIterator[dict[str, Any]]:

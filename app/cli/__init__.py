@@ -1,0 +1,1 @@
+"""The console command, ``voxplane``: a module for each group of commands, put together in `app.cli.main`."""
