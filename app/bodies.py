@@ -20,10 +20,6 @@ from app.pointers import escaped, invalid_from
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|([{}])')
-"""Of JSON that is known to be well formed: every string, whether it is a name, and where objects begin and end."""
-
-
 class MalformedJson(BadRequest):
     code, title = "malformed_json", "The body is not JSON"
     fix = "Send a JSON object with `Content-Type: application/json`."
@@ -82,21 +78,28 @@ def may_have_nul(body: bytes) -> bool:
 
 
 def repeats_a_name(body: bytes) -> bool:
-    """Does an object of this well-formed JSON have a name twice? Decoders take one of the two and say nothing."""
-    outer: list[set[bytes]] = []
-    seen: set[bytes] = set()
-    for text, names, brace in _TOKEN.findall(body):
-        if names:
-            name = json.loads(b'"%b"' % text).encode("utf-8", "surrogatepass") if b"\\" in text else text
-            if name in seen:
-                return True
-            seen.add(name)
-        elif brace == b"{":
-            outer.append(seen)
-            seen = set()
-        elif brace:
-            seen = outer.pop()
+    """Does an object of this well-formed JSON have a name twice? Decoders take one of the two and say nothing. Raises
+    `RecursionError` where it is nested too deeply."""
+    try:
+        _look_at_names(body.decode())
+    except _RepeatedError:
+        return True
     return False
+
+
+class _RepeatedError(Exception):
+    """An object has a name twice."""
+
+
+def _names(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise _RepeatedError
+
+
+# numbers are left as they stand: they are not what is looked at, and some are too long to be read
+_look_at_names = json.JSONDecoder(
+    object_pairs_hook=_names, strict=False, parse_int=str, parse_float=str
+).decode
 
 
 class _Object(dict[str, Any]):

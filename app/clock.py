@@ -47,4 +47,4 @@ def time_of(at_ms: int) -> datetime:
 
 def rfc3339(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and `Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -11,7 +11,7 @@ import msgspec
 
 from app.log import messages
 from app.log.cloudevents import CloudEvent
-from regions.wire.event_data import EVENT_DATA, Erased
+from regions.wire.event_data import EVENT_DATA, Erased, Withheld
 from regions.wire.events import EVENT_TYPES, EventType, PublicEvent, VolatileEvent
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ FROM_READER = (messages.Subscribe, messages.Ack, messages.Ping, messages.Pong)
 def schema_of(type_: str) -> Json:
     """The JSON Schema of the data of one type, complete in itself."""
     kind, struct = EVENT_TYPES[type_], EVENT_DATA[type_]
-    wanted: list[type] = [struct, Erased] if kind.content and kind.durable else [struct]
+    wanted: list[type] = [struct, *_instead(kind)]
     refs, defs = msgspec.json.schema_components(wanted, ref_template="#/$defs/{name}")
     schema: Json = {
         "$schema": DIALECT,
@@ -39,6 +39,11 @@ def schema_of(type_: str) -> Json:
         "description": f"The data of `{type_}`. {ADDITIVE}",
     }
     return schema | (refs[0] if len(refs) == 1 else {"anyOf": list(refs)}) | {"$defs": defs}
+
+
+def _instead(kind: EventType) -> list[type[msgspec.Struct]]:
+    """What may stand where its data would: what is content can be erased where it is kept, and withheld from a reader."""
+    return ([Erased] if kind.durable else []) + [Withheld] if kind.content else []
 
 
 def schemas() -> dict[str, Json]:
@@ -69,7 +74,15 @@ def asyncapi() -> Json:
 
 def _component_schemas() -> Json:
     frames = list(dict.fromkeys((*TO_READER, *FROM_READER)))
-    structs: list[type] = [*EVENT_DATA.values(), Erased, PublicEvent, VolatileEvent, CloudEvent, *frames]
+    structs: list[type] = [
+        *EVENT_DATA.values(),
+        Erased,
+        Withheld,
+        PublicEvent,
+        VolatileEvent,
+        CloudEvent,
+        *frames,
+    ]
     _, defs = msgspec.json.schema_components(structs, ref_template=REF)
     return defs | {_envelope_name(kind): _envelope(kind) for kind in EVENT_TYPES.values()}
 
@@ -77,8 +90,8 @@ def _component_schemas() -> Json:
 def _envelope(kind: EventType) -> Json:
     """The envelope of one type: which one is told by `type`, which data by that."""
     data: Json = {"$ref": REF.format(name=EVENT_DATA[kind.name].__name__)}
-    if kind.content and kind.durable:
-        data = {"anyOf": [data, {"$ref": REF.format(name=Erased.__name__)}]}
+    if instead := _instead(kind):
+        data = {"anyOf": [data, *({"$ref": REF.format(name=s.__name__)} for s in instead)]}
     envelope = PublicEvent if kind.durable else VolatileEvent
     return {
         "allOf": [

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.cells.identity import check_cell
 from app.connection import Connection, has_moved, trouble_of
+from app.pools import open_pool
 from app.primary import Hosts
 
 log = structlog.get_logger()
@@ -72,13 +73,7 @@ class Database:
                 dsn = (urls or {}).get(role, url)
                 servers = hosts.setdefault(dsn, Hosts(dsn))
                 connect = db._connector(servers, session_settings(role, application))
-                db._pools[role] = await asyncpg.create_pool(
-                    min_size=0,
-                    max_size=size,
-                    max_inactive_connection_lifetime=300,
-                    connection_class=Connection,
-                    connect=connect,
-                )
+                db._pools[role] = await open_pool(role, size, connect)
                 if role in CORE_ROLES:
                     db._engines[role] = create_async_engine(
                         "postgresql+asyncpg://",

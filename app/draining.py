@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.audit.service import Audit
 from app.calls.moves import Moves
 from app.calls.service import Calls
 from app.db import Database
@@ -38,10 +39,11 @@ class Draining:
         facts: FleetFacts | None = None,
         drills: CutReports | None = None,
         store: DrainStore | None = None,
+        audit: Audit | None = None,
     ) -> Draining:
         """`store`: where it counts the calls of more than this cell."""
         store = store or DrainStore(db)
-        operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell, facts)
+        operators = Drains(store, calls.fleet, calls.commands, calls.hints, calls.cell, facts, audit)
         moves = Moves(db, calls, store, calls.clock)
         worker = DrainWorker(
             store,
@@ -49,6 +51,7 @@ class Draining:
             calls.hints,
             sought=moves.sought,
             granted=calls.tails.want,
+            remind=operators.remind,
             stopped=operators.stopped,
             facts=facts,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.audit.service import Audit
 from app.calls.service import Calls
 from app.db import Database
 from app.fleet.drain_store import DrainStore
@@ -23,10 +24,10 @@ class Drilling:
     worker: DrillWorker
 
     @classmethod
-    def of(cls, db: Database, calls: Calls, appender: Appender, facts: FleetFacts) -> Drilling:
+    def of(cls, db: Database, calls: Calls, appender: Appender, facts: FleetFacts, audit: Audit) -> Drilling:
         store = DrillStore(db)
         worker = DrillWorker(store, calls.fleet, calls.hints, appender, facts)
-        operators = Drills(store, DrainStore(db), worker, calls.fleet, calls.hints, calls.cell)
+        operators = Drills(store, DrainStore(db), worker, calls.fleet, calls.hints, calls.cell, audit)
         return cls(operators=operators, worker=worker)
 
     def add_to(self, supervisor: Supervisor) -> None:

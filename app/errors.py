@@ -18,7 +18,8 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit that was reached: `quota` at once, full again after `window_s`; `wait_s` until one more is allowed."""
+    """A limit that was reached: `quota` at once, full again after `window_s` (0: no window, it is a number of things that are
+    there); `wait_s` until one more is allowed."""
 
     name: str
     quota: int
@@ -28,7 +29,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     def headers(self) -> dict[str, str]:
         """As draft-ietf-httpapi-ratelimit-headers-10 writes them."""
         return {
-            "RateLimit-Policy": f'"{self.name}";q={self.quota};w={self.window_s}',
+            "RateLimit-Policy": f'"{self.name}";q={self.quota}'
+            + (f";w={self.window_s}" if self.window_s else ""),
             "RateLimit": f'"{self.name}";r=0;t={self.wait_s}',
         }
 
@@ -61,6 +63,11 @@ class VoxplaneError(Exception):
         self.retry_after_s = rate.wait_s if rate is not None and retry_after_s is None else retry_after_s
         self.rate = rate
         self.extra = extra or {}
+
+    def headers(self) -> dict[str, str]:
+        """When to try again, and what was reached: of every answer that says no, whatever its form."""
+        waits = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else {}
+        return waits | (self.rate.headers() if self.rate is not None else {})
 
 
 class BadRequest(VoxplaneError):
@@ -116,6 +123,11 @@ class PreconditionRequired(VoxplaneError):
 class Gone(VoxplaneError):
     code, status, title = "gone", 410, "This is no longer kept"
     fix = "Start again without the cursor."
+
+
+class Erased(Gone):
+    code, title = "call_erased", "The call was erased"
+    fix = "Nothing of it but its times and counts is left; create a new call."
 
 
 class TooLarge(VoxplaneError):

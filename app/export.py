@@ -1,20 +1,29 @@
-"""Writes the generated files in ``openapi/``, or checks that they are up to date: ``python -m app.export [--check]``."""
+"""Writes the generated files in ``openapi/`` and ``docs/reference`` (metrics, permissions), or checks them:
+``python -m app.export [--check]``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from app import contract
+from litestar import Litestar
+
+from app import contract, metrics, permissions
+from app.cli import covers as cli_covers
 from app.main import create_app
 from app.openapi import completed
 from app.settings import Settings
-from regions.wire import event_data
+from regions.wire import event_data, line_data
 
 FOLDER = Path(__file__).resolve().parents[1] / "openapi"
-CLIENT_TYPES = FOLDER / "clients" / "python" / "src" / "voxplane" / "event_data.py"
+CLIENT = FOLDER / "clients" / "python" / "src" / "voxplane"
+CLIENT_TYPES = (event_data, line_data)
+PERMISSIONS = FOLDER.parent / "docs" / "reference" / "permissions.md"
+METRICS = FOLDER.parent / "docs" / "reference" / "metrics.md"
+COMMAND_LINE = FOLDER.parent / "docs" / "reference" / "cli.md"
 CLIENT_DOC = '''"""The data of every event type: one struct each. Generated from the server's (`make openapi`); do not edit.
 
 Versions are additive: fields are added, and values are added where a field is said to have some. What is not known is ignored.
@@ -23,9 +32,12 @@ Versions are additive: fields are added, and values are added where a field is s
 '''
 
 
+def application() -> Litestar:
+    return create_app(Settings(database_url="postgresql://"))
+
+
 def document() -> dict[str, Any]:
-    app = create_app(Settings(database_url="postgresql://"))
-    return completed(app.openapi_schema.to_schema())
+    return completed(application().openapi_schema.to_schema())
 
 
 def files() -> dict[Path, str]:
@@ -33,15 +45,24 @@ def files() -> dict[Path, str]:
     return {
         FOLDER / "openapi.json": _json(document()),
         FOLDER / "asyncapi.json": _json(contract.asyncapi()),
-        CLIENT_TYPES: client_types(),
+        **{CLIENT / f"{m.__name__.rpartition('.')[2]}.py": client_types(m) for m in CLIENT_TYPES},
+        METRICS: metrics.reference(),
+        COMMAND_LINE: cli_covers.page(document()),
+        PERMISSIONS: permissions.reference(application()),
         **schemas,
     }
 
 
-def client_types() -> str:
+def client_types(module: ModuleType) -> str:
     """The structs of the events' data for the client library, which imports nothing of the server's."""
-    _, _, body = Path(event_data.__file__).read_text(encoding="utf-8").partition('"""\n\nfrom __future__')
-    return CLIENT_DOC + "from __future__" + body
+    assert module.__file__ is not None
+    head, _, body = Path(module.__file__).read_text(encoding="utf-8").partition("\nfrom __future__")
+    doc = (
+        CLIENT_DOC
+        if module is event_data
+        else f'{head.partition(". ")[0]}. Generated, as `event_data`."""\n\n'
+    )
+    return doc + "from __future__" + body.replace("from regions.wire.", "from voxplane.")
 
 
 def leftovers() -> list[Path]:

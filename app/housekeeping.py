@@ -37,6 +37,8 @@ DROP_MOVES = f"""
 delete from vx.moves where ctid = any(array(
   select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
+DROP_USAGE = "delete from vx.usage_owners where day < current_date - 400"
+"""What each owner has carried; the sums stay. Calls that may be folded again are much younger."""
 DROP_DRILLS = "delete from vx.drills where ended_at < now() - interval '90 days'"
 DROP_FLEET_EVENTS = f"""
 with gone as (
@@ -97,6 +99,7 @@ class Housekeeping:
             await pool.execute(DROP_REPLAYS)
             await pool.execute(DROP_WEBHOOKS)
             await pool.execute(DROP_DRILLS)
+            await pool.execute(DROP_USAGE)
             await wait_for_stop(stop, EVERY_S)
 
     async def marks(self, stop: asyncio.Event) -> None:

@@ -8,6 +8,8 @@ from app.errors import FieldError, Invalid
 
 _PATH = re.compile(r"\s*-? ?at `(?:key` in `)?\$((?:\.|\[)[^`]*)?`")
 _UNKNOWN = re.compile(r"unknown field `([^`]{1,64})`")
+_VALUE = re.compile(r"(Invalid (?:enum )?value) '.*", re.DOTALL)
+"""What was sent is not sent back: an answer is kept and shown by others."""
 _SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -34,6 +36,7 @@ def fault(text: str, within: str = "") -> FieldError:
     """What msgspec says of a value at `within`; an unknown field is pointed at by its own name."""
     where, detail = pointer_of(text)
     where = within if within and not where else where
+    detail = _VALUE.sub(r"\1", detail)
     if (unknown := _UNKNOWN.search(detail)) is not None:
         where += "/" + escaped(unknown.group(1))
     return FieldError(pointer=where, detail=detail)

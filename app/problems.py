@@ -74,11 +74,7 @@ def problem_body(error: VoxplaneError) -> dict[str, Any]:
 
 
 def problem(error: VoxplaneError, headers: Mapping[str, str] | None = None) -> Response[dict[str, Any]]:
-    sent = dict(headers or {})
-    if error.retry_after_s is not None:
-        sent["Retry-After"] = str(error.retry_after_s)
-    if error.rate is not None:
-        sent |= error.rate.headers()
+    sent = dict(headers or {}) | error.headers()
     if isinstance(error, Unauthenticated):
         sent["WWW-Authenticate"] = 'Bearer realm="voxplane"'
     return Response(problem_body(error), status_code=error.status, media_type=PROBLEM, headers=sent)
@@ -192,10 +188,15 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Handler] = {
 }
 
 
-async def send_error(error: Exception, send: Send) -> None:
-    """What `EXCEPTION_HANDLERS` say to it, for those who stand before the framework."""
+def answer_to(request: Request[Any, Any, Any] | None, error: Exception) -> Any:
+    """The `Response` that `EXCEPTION_HANDLERS` have for it."""
     handler = next(h for kind in type(error).__mro__ if (h := EXCEPTION_HANDLERS.get(kind)) is not None)
-    answer = handler(None, error)
+    return handler(request, error)
+
+
+async def send_error(error: Exception, send: Send) -> None:
+    """The same for those who stand before the framework."""
+    answer = answer_to(None, error)
     body = msgspec.json.encode(answer.content)
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(k.lower().encode(), v.encode()) for k, v in answer.headers.items()]

@@ -15,7 +15,9 @@ import uvicorn
 
 from app.main import create_asgi
 from app.protocols import Http, WebSocket
-from app.settings import Settings
+from app.settings import Settings, SettingsError
+from app.tls import ServedTls
+from regions.wire.certificate import CertificateError
 
 log = structlog.get_logger()
 
@@ -24,15 +26,24 @@ FAILED = "lifespan.shutdown.failed"
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, tls: ServedTls | None) -> None:
         super().__init__(config)
+        self._tls = tls
+        self._renewing: asyncio.Task[None] | None = None
         self._stopping = stopping
         self._loop: asyncio.AbstractEventLoop | None = None
         self._parent = os.getppid()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        if self._tls is not None:
+            self._renewing = self._loop.create_task(self._tls.keep_renewed())
         await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and os.getppid() != self._parent:
@@ -58,7 +69,11 @@ def cut_off_in_a_line(app: Any) -> Any:
 
 
 def serve_until_told(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT. Raises `SettingsError` where its certificate is no good."""
+    try:
+        tls = ServedTls(*settings.tls) if settings.tls is not None else None
+    except CertificateError as error:
+        raise SettingsError(f"VOXPLANE_TLS_CERT, VOXPLANE_TLS_KEY: {error}") from None
     stopping = asyncio.Event()
     config = uvicorn.Config(
         cut_off_in_a_line(create_asgi(settings, stopping)),
@@ -72,6 +87,8 @@ def serve_until_told(settings: Settings) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whose word is taken is decided by app.peer, and not by the environment
         timeout_graceful_shutdown=GRACE_S,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
     )
-    _Server(config, stopping).run()
+    _Server(config, stopping, tls).run()

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.cells.settings import CellSettings, SettingsError, cells_of, checked_jurisdiction
+from app.peer import read_network
+from app.people.settings import SignInSettings
+from app.projects.quotas_policy import NO_LIMITS, DefaultLimits, read_defaults
+from regions.wire.otlp import OFF, OtlpError, Tracing
+from regions.wire.otlp import from_env as tracing_from_env
 
 __all__ = ["Settings", "SettingsError", "data_folder"]
 
@@ -20,18 +25,24 @@ class Settings:
     `lost_after_s`: so long a call without its caller or its edge waits before its edges are asked whether it is over.
     `deliveries`: whether this instance sends webhooks; one that does not leaves them to the others.
     `events_kept_d`, `calls_kept_d`: so many days at least; calls as long as their events.
+    `default_quotas`: what holds for a project of which the operators have set no limit of that name.
+    `audit_kept_d`: so many days entries of the audit log are kept.
     `networks_kept_days`: for so long what was learned of a network's round trips is kept. `geo_files`: the operator's files in
     MaxMind's format, with autonomous systems, cities, or both.
+    `trusted_proxies`: the networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; none: nobody's.
+    `fleet_keys_days`, `signing_keys_days`: how old a key of the fleet becomes before the next one is made; 0: only by command.
     `egress_proxy`: an HTTP proxy through which webhooks leave (``http://host:port``); addresses are filtered before it too.
-    `jurisdiction`: where this instance runs; webhooks of a cell that names another are left to others. `cells`: the home cell
-    first; none: the one of `database_url`, without a jurisdiction."""
+    `jurisdictions`: where this instance runs, such as ``de`` and ``eu``; webhooks of a cell that names another, and those of calls
+    that allow none of them, are left to others. `tls`: the certificate and the key that it serves with; none: plain.
+    `cells`: the home cell first; none: the one of `database_url`, without a
+    jurisdiction."""
 
     database_url: str
     database_urls: dict[str, str] = field(default_factory=dict)
     redis_urls: dict[str, str] = field(default_factory=dict)
     cell: int = 0
     cells: tuple[CellSettings, ...] = ()
-    jurisdiction: str = ""
+    jurisdictions: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8080
     uplink_urls: tuple[str, ...] = ()
@@ -46,8 +57,16 @@ class Settings:
     egress_proxy: str = ""
     events_kept_d: int = 30
     calls_kept_d: int = 90
+    audit_kept_d: int = 400
+    default_quotas: DefaultLimits = NO_LIMITS
     networks_kept_days: int = 30
+    fleet_keys_days: int = 30
+    signing_keys_days: int = 90
     geo_files: tuple[Path, ...] = ()
+    tracing: Tracing = OFF
+    sign_in: SignInSettings = field(default_factory=SignInSettings)
+    trusted_proxies: tuple[str, ...] = ()
+    tls: tuple[Path, Path] | None = None
 
     def __post_init__(self) -> None:
         if self.calls_kept_d < self.events_kept_d:
@@ -65,14 +84,14 @@ class Settings:
         (``us-east=redis://…,…``) and `VOXPLANE_*`."""
         env = os.environ if env is None else env
         cells = cells_of(env, _number(env, "VOXPLANE_CELL", 0, 0, 4095))
-        here = env.get("VOXPLANE_JURISDICTION", "")
+        here = [p.strip() for p in env.get("VOXPLANE_JURISDICTION", "").split(",") if p.strip()]
         return cls(
             database_url=cells[0].url,
             database_urls=cells[0].urls,
             redis_urls=_redis_urls(env.get("REDIS_URLS", "")),
             cell=cells[0].number,
             cells=cells,
-            jurisdiction=checked_jurisdiction("VOXPLANE_JURISDICTION", here) if here else "",
+            jurisdictions=tuple(checked_jurisdiction("VOXPLANE_JURISDICTION", place) for place in here),
             host=env.get("VOXPLANE_HOST", "127.0.0.1"),
             port=_number(env, "VOXPLANE_PORT", 8080, 0, 65535),
             uplink_urls=tuple(
@@ -88,9 +107,17 @@ class Settings:
             egress_proxy=_proxy(env.get("VOXPLANE_EGRESS_PROXY", "")),
             events_kept_d=_number(env, "VOXPLANE_EVENTS_KEPT_DAYS", 30, 30, 3650),
             calls_kept_d=_number(env, "VOXPLANE_CALLS_KEPT_DAYS", 90, 30, 3650),
+            audit_kept_d=_number(env, "VOXPLANE_AUDIT_KEPT_DAYS", 400, 30, 3650),
+            default_quotas=_quotas(env, "VOXPLANE_DEFAULT_QUOTAS"),
             networks_kept_days=_number(env, "VOXPLANE_NETWORKS_KEPT_DAYS", 30, 1, 365),
+            fleet_keys_days=_number(env, "VOXPLANE_FLEET_KEYS_DAYS", 30, 0, 365),
+            signing_keys_days=_number(env, "VOXPLANE_SIGNING_KEYS_DAYS", 90, 0, 365),
             geo_files=tuple(Path(p) for p in env.get("VOXPLANE_GEO_FILES", "").split(os.pathsep) if p),
+            trusted_proxies=_networks(env, "VOXPLANE_TRUSTED_PROXIES"),
+            tls=_tls(env),
             lost_after_s=_number(env, "VOXPLANE_LOST_AFTER_S", 45, 1, 3600),
+            sign_in=SignInSettings.from_env(env),
+            tracing=_tracing(env),
         )
 
 
@@ -103,6 +130,13 @@ def data_folder(env: Mapping[str, str]) -> Path:
     return Path(env.get("XDG_STATE_HOME") or Path(env.get("HOME", "/")) / ".local" / "state") / "voxplane"
 
 
+def _tracing(env: Mapping[str, str]) -> Tracing:
+    try:
+        return tracing_from_env(env)
+    except OtlpError as error:
+        raise SettingsError(str(error)) from None
+
+
 def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = env.get(name, "")
     if not text:
@@ -112,11 +146,35 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
     return int(text)
 
 
+def _quotas(env: Mapping[str, str], name: str) -> DefaultLimits:
+    try:
+        return read_defaults(env.get(name, ""))
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}; write it as concurrent_calls=100,creates_per_s=10") from None
+
+
 def _switch(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     text = env.get(name, "")
     if text not in ("", "0", "1"):
         raise SettingsError(f"{name} must be 0 or 1")
     return default if not text else text == "1"
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    found = []
+    for part in filter(None, (p.strip() for p in env.get(name, "").split(","))):
+        try:
+            found.append(str(read_network(part)))
+        except ValueError as error:
+            raise SettingsError(f"{name}: {part!r}: {error}") from None
+    return tuple(found)
+
+
+def _tls(env: Mapping[str, str]) -> tuple[Path, Path] | None:
+    certificate, key = env.get("VOXPLANE_TLS_CERT", ""), env.get("VOXPLANE_TLS_KEY", "")
+    if bool(certificate) != bool(key):
+        raise SettingsError("set both, VOXPLANE_TLS_CERT and VOXPLANE_TLS_KEY, to files in PEM, or neither")
+    return (Path(certificate), Path(key)) if certificate else None
 
 
 def _proxy(text: str) -> str:

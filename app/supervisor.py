@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from app.telemetry import worker_restarts_total
+
 log = structlog.get_logger()
 
 Worker = Callable[[asyncio.Event], Awaitable[None]]
@@ -85,9 +87,12 @@ class Supervisor:
                     await wait_for_stop(self._stop, WAIT_S)
                     continue
                 running.failures = 1 if loop.time() - began > STEADY_S else running.failures + 1
+                worker_restarts_total.labels(running.name).inc()
                 log.error("worker.failed", worker=running.name, failures=running.failures, exc_info=error)
             else:
                 running.failures += 1
+                if not self._stop.is_set():
+                    worker_restarts_total.labels(running.name).inc()
             finally:
                 steady.cancel()
             if self._stop.is_set():

@@ -33,6 +33,19 @@ api_keys = Table(
     Column("expires_at", Time),
     Column("revoked_at", Time),
     Column("last_used_at", Time),
+    Column("limits", JSONB),
+    Column("rotated_at", Time),
+    Column("allow_from", ARRAY(Text)),
+)
+
+key_secrets = Table(
+    "key_secrets",
+    metadata,
+    Column("secret_hash", LargeBinary, primary_key=True),
+    Column("key_id", Uuid),
+    Column("project_id", Uuid),
+    Column("hint", Text),
+    Column("valid_until", Time),
 )
 
 regions = Table(
@@ -89,5 +102,6 @@ webhooks = Table(
     Column("version", Integer),
     Column("created_at", Time),
     Column("named_at", Time),
+    Column("unnamed_at", Time),
     Column("deleted_at", Time),
 )

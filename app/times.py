@@ -1,4 +1,4 @@
-"""Times as requests give them: RFC 3339 with an offset. Pure."""
+"""Times as requests give them, RFC 3339 with an offset, and as ids say them, in milliseconds. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def read_time(pointer: str, given: str) -> tuple[datetime, list[FieldError]]:
         return at, []
     detail = "expected RFC 3339 with an offset, such as 2026-01-31T12:00:00Z"
     return EPOCH, [FieldError(pointer=pointer, detail=detail)]
+
+
+def whole_ms(at: datetime) -> datetime:
+    """`at` without what is finer than a millisecond, which is what an id says of when it was made."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+def unix_ms(at: datetime) -> int:
+    """Milliseconds since 1970, exactly: a float of seconds times a thousand is one short now and then."""
+    return (at - EPOCH) // timedelta(milliseconds=1)
 
 
 def read_window(

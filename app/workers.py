@@ -16,6 +16,8 @@ from app.cells.forward import Forwarder
 from app.cells.identity import WrongCell
 from app.cells.mirror import CellFleet, Mirror
 from app.connection import is_away
+from app.erasure.retention import Retaining
+from app.gauges import Gauges, loop_worker
 from app.hints import Hints
 from app.housekeeping import Housekeeping
 from app.log.spool import SpoolFlusher
@@ -41,6 +43,10 @@ def fleet_workers(control: Control) -> None:
     supervisor.add("placement.learning", control.learning.worker)
     supervisor.add("placement.profiles", control.learning.profiles_worker)
     supervisor.add("fleet.keys", control.keyring.worker)
+    control.door.add_to(supervisor)
+    supervisor.add("loop", loop_worker)
+    if control.calls.tracer.on:
+        supervisor.add("traces", control.calls.tracer.worker)
 
 
 async def follow_fleet(control: Control) -> None:
@@ -77,6 +83,7 @@ def spool_worker(control: Control) -> None:
 
 def cell_workers(control: Control) -> None:
     db, hints, supervisor = control.db, control.hints, control.supervisor
+    supervisor.add("gauges", Gauges(control).worker)
     control.live.add_to(supervisor)
     control.tails.add_to(supervisor)
     if control.here:
@@ -96,17 +103,25 @@ def cell_workers(control: Control) -> None:
             local_targets=control.settings.local_targets,
             project_targets=control.settings.project_targets,
             proxy=control.settings.egress_proxy,
+            jurisdictions=control.settings.jurisdictions,
+            tracer=control.calls.tracer,
         )
         supervisor.add("webhooks", delivery.worker)
         supervisor.add("webhooks.replays", control.webhook_recovery.worker)
-        supervisor.add("webhooks.upkeep", Upkeep(db, hints).worker)
+        backlog = control.settings.default_quotas.webhook_backlog
+        supervisor.add("webhooks.upkeep", Upkeep(db, hints, default_backlog=backlog).worker)
     else:
         log.info("cell.not_delivered_here", cell=control.cell.number, jurisdiction=control.cell.jurisdiction)
     supervisor.add("auth.revocations", _forget_on(hints, "keys", control.auth.forget))
     supervisor.add("webhooks.changes", _forget_on(hints, CHANGED, control.webhooks.forget))
     supervisor.add("auth.last_used", control.auth.worker)
+    supervisor.add("auth.streams", control.auth.watching.worker)
+    supervisor.add("audit.anchors", control.audit_log.anchoring.worker)
     supervisor.add("placement.claims", control.calls.placer.claimed.worker)
     supervisor.add("requests", control.request_log.worker)
+    supervisor.add("usage", control.usages.worker)
+    supervisor.add("erasures", control.erasures.worker.worker)
+    supervisor.add("retention", Retaining(db, control.clock, control.audit_log.anchoring).worker)
     housekeeping = Housekeeping(
         db,
         control.clock,

@@ -100,6 +100,11 @@ class Dispatch:
             )
         )
 
+    async def not_taken(self, edge_id: UUID, moves: list[tuple[UUID, int]]) -> None:
+        await self._each(
+            moves, lambda m: m[0], lambda parts, mine: parts.tickets.not_taken(edge_id, mine), lenient=True
+        )
+
     async def for_standbys(self, renewals: list[tuple[UUID, int, int]]) -> dict[UUID, str]:
         return _joined(
             await self._each(

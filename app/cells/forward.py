@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import groupby
+from typing import Any
 
+import msgspec
 import structlog
 
 from app.db import Database
+from app.fleet import hang_ups
 from app.fleet.desired import topic
 from app.hints import Hints, Subscription
 
@@ -22,9 +25,10 @@ log = structlog.get_logger()
 POLL_S = 0.5
 BATCH = 500
 
-SELECT_WAITING = (
-    f"select edge_id, version, kind, call_id, body from vx.desired order by edge_id, version limit {BATCH}"
-)
+SELECT_WAITING = f"""
+select edge_id, version, kind, call_id, body, extract(epoch from clock_timestamp() - created_at)::float8 as age_s
+  from vx.desired order by edge_id, version limit {BATCH}
+"""
 TAKE = "select vx.take_commands($1, $2, $3, $4, $5, $6)"
 FORGET = "delete from vx.desired where edge_id = $1 and version <= $2"
 
@@ -41,8 +45,8 @@ class OutboxHints(Hints):
         self._all = hints
         self._cell = cell
 
-    def wake(self, topic: str) -> None:
-        self._all.wake(outbox_topic(self._cell) if topic.startswith("desired:") else topic)
+    def wake(self, topic: str, note: str = "") -> None:
+        self._all.wake(outbox_topic(self._cell) if topic.startswith("desired:") else topic, note)
 
     def subscribe(self, topic: str) -> Subscription:
         return self._all.subscribe(topic)
@@ -63,8 +67,9 @@ class Forwarder:
         rows = await pool.fetch(SELECT_WAITING)
         for edge_id, group in groupby(rows, key=lambda r: r["edge_id"]):
             mine = list(group)
-            columns = [[r[name] for r in mine] for name in ("version", "kind", "call_id", "body")]
-            await self._home.pool("admin").fetchval(TAKE, self._db.cell, edge_id, *columns)
+            columns = [[r[name] for r in mine] for name in ("version", "kind", "call_id")]
+            bodies = [_body(r) for r in mine]
+            await self._home.pool("admin").fetchval(TAKE, self._db.cell, edge_id, *columns, bodies)
             await pool.execute(FORGET, edge_id, mine[-1]["version"])
             self._hints.wake(topic(edge_id))
         return len(rows)
@@ -77,3 +82,11 @@ class Forwarder:
                     await woken.wait(POLL_S * (0.5 + random.random()))
         finally:
             woken.close()
+
+
+def _body(row: Any) -> str:
+    """A hang-up is in a hurry: what it has lost of its time here is taken off."""
+    if row["kind"] != hang_ups.KIND:
+        return str(row["body"])
+    left = hang_ups.aged(msgspec.json.decode(row["body"], type=dict[str, str]), row["age_s"])
+    return msgspec.json.encode(left).decode()

@@ -39,7 +39,7 @@ DRAINS_MAX = 500
 
 SELECT_REGIONS = "select id, name, jurisdiction, latitude, longitude, admin_state from vx.regions order by id"
 SELECT_EDGES = """
-select id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, admin_state, generation, stopped,
+select id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, admin_state, generation, stopped, webrtc,
        extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s
   from vx.edges order by id
 """
@@ -65,17 +65,18 @@ on conflict (id) do update
 # In the order of their ids: two that write the same wait for each other in one direction.
 PUT_EDGES = """
 insert into vx.edges as e (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, admin_state, generation,
-                           stopped, seen_at)
+                           stopped, webrtc, seen_at)
 select g.id, g.region, g.name, g.incarnation, g.public_key, g.media_url, g.http_url, g.capacity, g.admin_state, g.generation,
-       g.stopped, clock_timestamp() - make_interval(secs => g.silent_s)
+       g.stopped, g.webrtc, clock_timestamp() - make_interval(secs => g.silent_s)
   from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bytea[], $6::text[], $7::text[], $8::int[], $9::text[],
-              $10::bigint[], $11::uuid[], $12::float8[])
-       g(id, region, name, incarnation, public_key, media_url, http_url, capacity, admin_state, generation, stopped, silent_s)
+              $10::bigint[], $11::uuid[], $12::boolean[], $13::float8[])
+       g(id, region, name, incarnation, public_key, media_url, http_url, capacity, admin_state, generation, stopped, webrtc, silent_s)
  order by g.id
 on conflict (id) do update
-   set incarnation = excluded.incarnation, public_key = excluded.public_key, media_url = excluded.media_url,
+   set name = excluded.name, incarnation = excluded.incarnation, public_key = excluded.public_key, media_url = excluded.media_url,
        http_url = excluded.http_url, capacity_calls = excluded.capacity_calls, admin_state = excluded.admin_state,
-       generation = excluded.generation, stopped = excluded.stopped, seen_at = greatest(e.seen_at, excluded.seen_at)
+       generation = excluded.generation, stopped = excluded.stopped, webrtc = excluded.webrtc,
+       seen_at = greatest(e.seen_at, excluded.seen_at)
  where e.generation < excluded.generation
     or e.generation = excluded.generation
        and (e.seen_at < excluded.seen_at - interval '0.5 seconds' or e.admin_state <> excluded.admin_state
@@ -137,7 +138,7 @@ class Mirror:
             drains = [_drain(r) for r in await connection.fetch(SELECT_DRAINS)]
         async with self._db.pool("admin").acquire() as connection:
             await connection.execute(PUT_REGIONS, *_columns(regions, 6))
-            await connection.execute(PUT_EDGES, *_columns(edges, 12))
+            await connection.execute(PUT_EDGES, *_columns(edges, 13))
             lives = await connection.fetch(SELECT_LIVES)
             here = [_drain(r) for r in await connection.fetch(SELECT_HERE, [d.id for d in drains])]
         self._fleet.lives = frozenset((r["id"], r["incarnation"]) for r in lives)

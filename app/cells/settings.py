@@ -34,6 +34,10 @@ class CellSettings:
     urls: dict[str, str] = field(default_factory=dict)
     home: bool = False
 
+    def lies_in(self, jurisdictions: tuple[str, ...]) -> bool:
+        """Whether it lies where an instance runs that names these; without a name on either side it does."""
+        return not jurisdictions or not self.jurisdiction or self.jurisdiction in jurisdictions
+
     @property
     def variable(self) -> str:
         """The setting that names its database, for whoever has to say what is wrong with it."""

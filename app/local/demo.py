@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from app.local.caller_script import Talker
+from app.local.certificates import LocalTls
 from app.local.deployment import PLACES, Deployment, temporary_folder
 from app.local.process import Account, EngineError, start, stop
 from app.local.proof import check_events, check_webhooks
@@ -56,8 +57,8 @@ class Outcome:
 
 
 class Demo:
-    def __init__(self, say: Any) -> None:
-        self._say = say
+    def __init__(self, say: Any, *, tls: bool = False) -> None:
+        self._say, self._tls = say, tls
         self._stack = AsyncExitStack()
         self._outcome = Outcome()
 
@@ -74,13 +75,15 @@ class Demo:
         async with self._stack:
             self._say("The caller's lines and the AI backends (offline: pocketsphinx and espeak-ng)")
             lines = await asyncio.to_thread(_speak_lines, folder)
-            near = await self._backend(folder, "near")
-            far = await self._backend(folder, "far")
+            near = await self._backend(folder, "near", "backend.py")
+            far = await self._backend(folder, "far", "backend_without_kit.py")
             self._say("Engines, control plane, regions:")
             deployment = Deployment(
-                folder, places=PLACES[:3], delays=True, say=lambda what: self._say(f"  {what}")
+                folder, places=PLACES[:3], delays=True, tls=self._tls, say=lambda what: self._say(f"  {what}")
             )
             await self._stack.enter_async_context(deployment)
+            if isinstance(deployment.secured, LocalTls):
+                os.environ["VOXPLANE_CA_FILE"] = str(deployment.secured.ca_file)
             receiver = WebhookReceiver()
             await self._stack.enter_async_context(receiver)
             _, key = await deployment.create_project("demo")
@@ -189,10 +192,10 @@ class Demo:
                 "the answer after the failover does not show the order that was asked about before"
             )
 
-    async def _backend(self, folder: Path, name: str) -> tuple[subprocess.Popen[bytes], str]:
+    async def _backend(self, folder: Path, name: str, program: str) -> tuple[subprocess.Popen[bytes], str]:
         """(process, its WebSocket URL)."""
         log = folder / f"backend-{name}.log"
-        command = [sys.executable, "-W", "ignore", str(EXAMPLE / "backend.py"), "--port", "0", "--name", name]
+        command = [sys.executable, "-W", "ignore", str(EXAMPLE / program), "--port", "0", "--name", name]
         process = start(Account(demote=False), command, log=log, cwd=folder)
         self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
         deadline = time.monotonic() + BACKEND_WITHIN_S
@@ -241,9 +244,9 @@ def _median(values: list[float | None] | list[float]) -> float | None:
     return known[len(known) // 2] if known else None
 
 
-async def demo(*, as_json: bool) -> bool:
+async def demo(*, as_json: bool, tls: bool = False) -> bool:
     """True where nothing was lost."""
     say = (lambda _: None) if as_json else (lambda what: print(what, flush=True))
-    outcome = await Demo(say).run()
+    outcome = await Demo(say, tls=tls).run()
     print_report(outcome, as_json=as_json)
     return not outcome.faults

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,42 +23,22 @@ from typing import Any, Protocol
 import httpx
 
 from app.local.cells import LocalCells
+from app.local.certificates import Plain, local_tls
 from app.local.folder import kept_secret, make_folder, writable
 from app.local.ha import Cluster
+from app.local.places import PLACES, Place
+from app.local.ports import Ports
 from app.local.postgres import Postgres
-from app.local.process import Account, EngineError, check_port, free_port, last_lines, start, stop
+from app.local.process import Account, EngineError, last_lines, start, stop
 from app.local.valkey import Valkey
 from app.local.wan import Link
 from app.migrate import migrate
 from app.preflight import check_database
 
+__all__ = ["PLACES", "TAKES_CALLS", "Deployment", "Place", "Reached", "RegionUp", "temporary_folder"]
+
 READY_WITHIN_S = 30.0
 TAKES_CALLS = ("healthy", "probation")
-MEDIA_PORTS_FROM = 10
-"""The edges' ports begin so far above the instances'."""
-CLUSTER_PORTS_FROM = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A region as it will be: `rtt_ms` from the one caller of this machine."""
-
-    id: str
-    jurisdiction: str
-    name: str
-    latitude: float
-    longitude: float
-    rtt_ms: float = 0.0
-
-
-PLACES = (
-    Place("us-east", "us", "Virginia", 38.9, -77.0, 18.0),
-    Place("eu-west", "eu", "Dublin", 53.3, -6.2, 86.0),
-    Place("ap-south", "in", "Mumbai", 19.1, 72.9, 204.0),
-    Place("us-west", "us", "Oregon", 45.8, -119.7, 70.0),
-    Place("ap-northeast", "jp", "Tokyo", 35.7, 139.7, 160.0),
-    Place("sa-east", "br", "São Paulo", -23.5, -46.6, 120.0),
-)
 
 
 class Reached(Protocol):
@@ -73,18 +54,20 @@ class RegionUp:
     edge: subprocess.Popen[bytes]
     media_port: int
     link: Reached | None = None
+    scheme: str = "ws"
 
     @property
     def url(self) -> str:
         """Where callers reach the edge."""
-        return f"ws://127.0.0.1:{self.link.port if self.link else self.media_port}"
+        return f"{self.scheme}://127.0.0.1:{self.link.port if self.link else self.media_port}"
 
 
 @dataclass(slots=True)
 class Deployment:
     """`ha`: three PostgreSQL servers, any of which may die, and not one. `cells`: more than one, with a server each. `delays`: put a
     link with the place's round trip between callers and each edge. `ports_from` 0: any free ports. `drain_s`: so long an edge that
-    is told to stop lets its calls move. `say` is told, in a few words, what is being done.
+    is told to stop lets its calls move. `talk_page`: edges serve the page to talk to one's own bot. `webrtc`: edges take callers over
+    WebRTC. `tls`: every listener has it. `say` is told, in a few words, what is being done.
     """
 
     folder: Path
@@ -99,14 +82,20 @@ class Deployment:
     redis_urls: dict[str, str] = field(default_factory=dict)
     capacity_calls: int = 50
     drain_s: int = 3
+    talk_page: bool = False
+    webrtc: bool = False
+    tls: bool = False
     say: Callable[[str], None] = lambda _: None
     operator_key: str = ""
     api_urls: list[str] = field(default_factory=list)
     regions: dict[str, RegionUp] = field(default_factory=dict)
+    api_ports: list[int] = field(default_factory=list)
+    http_ports: dict[str, int] = field(default_factory=dict)
     apis: list[subprocess.Popen[bytes]] = field(default_factory=list)
     postgres: Postgres | None = None
     cluster: Cluster | None = None
     others: LocalCells | None = None
+    secured: Plain = field(default_factory=Plain)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Deployment:
@@ -127,14 +116,18 @@ class Deployment:
         make_folder(self.folder, Account())
         with writable(self.folder):
             self.operator_key = "vx_op_" + kept_secret(self.folder / "operator.key", Account(demote=False))
+        if self.tls:
+            self.secured = local_tls(self.folder / "tls")
         # told before anything is started
-        api_ports = [self._port(i) for i in range(self.instances)]
-        media_ports = [self._port(MEDIA_PORTS_FROM + i) for i in range(len(self.places))]
+        ports = Ports(self.ports_from)
+        self.api_ports = [ports.api(i) for i in range(self.instances)]
+        media_ports = [ports.media(i) for i in range(len(self.places))]
+        self.http_ports = {place.id: ports.http(i) for i, place in enumerate(self.places)}
         _, valkeys = await _together(self._start_database(), self._start_valkeys())
         await self.wire()
         self.say(f"{self.instances} API instances")
-        self.api_urls = [f"http://127.0.0.1:{port}" for port in api_ports]
-        for port in api_ports:
+        self.api_urls = [f"{self.secured.http}://127.0.0.1:{port}" for port in self.api_ports]
+        for port in self.api_ports:
             self.apis.append(self.start_api(port))
         for url, process in zip(self.api_urls, self.apis, strict=True):
             await self._until_ready(url, process)
@@ -171,9 +164,9 @@ class Deployment:
         """The DSN."""
         if self.ha:
             self.say("PostgreSQL: three servers under Patroni, with etcd")
-            ports = self.ports_from + CLUSTER_PORTS_FROM if self.ports_from else 0
+            ports_from = Ports(self.ports_from).cluster
             self.cluster = await self._stack.enter_async_context(
-                Cluster(self.folder / "ha", ports_from=ports, fsync=self.fsync)
+                Cluster(self.folder / "ha", ports_from=ports_from, fsync=self.fsync)
             )
             return self.cluster.dsn
         self.say("PostgreSQL")
@@ -187,13 +180,16 @@ class Deployment:
 
     def operator(self) -> httpx.AsyncClient:
         """An HTTP client with the operator's key, to the first instance that runs."""
-        running = [u for u, p in zip(self.api_urls, self.apis, strict=True) if p.poll() is None]
         return httpx.AsyncClient(
-            base_url=(running or self.api_urls)[0],
+            base_url=(self._running_urls() or self.api_urls)[0],
             headers={"Authorization": f"Bearer {self.operator_key}"},
             timeout=10,
             trust_env=False,
+            verify=self.secured.verify,
         )
+
+    def _running_urls(self) -> list[str]:
+        return [u for u, p in zip(self.api_urls, self.apis, strict=True) if p.poll() is None]
 
     async def create_project(self, name: str, mode: str = "test") -> tuple[str, str]:
         """(project id, an owner's key)."""
@@ -236,7 +232,7 @@ class Deployment:
 
     def start_api(self, port: int) -> subprocess.Popen[bytes]:
         env = self._environment() | self.api_environment(port)
-        process = self._spawn([sys.executable, "-m", "app.cli", "serve"], f"api-{port}.log", env)
+        process = self._spawn([sys.executable, "-m", "app.cli.main", "serve"], f"api-{port}.log", env)
         self._stack.push_async_callback(stop, process, signal.SIGTERM, signal.SIGTERM)
         return process
 
@@ -247,13 +243,21 @@ class Deployment:
             "VOXPLANE_DATA": str(self.folder / "control"),
             "VOXPLANE_PORT": str(port),
             "VOXPLANE_OPERATOR_KEY": self.operator_key,
-            "VOXPLANE_UPLINK_URLS": ",".join(u.replace("http://", "ws://") for u in self.api_urls),
+            "VOXPLANE_UPLINK_URLS": ",".join(u.replace("http", "ws", 1) for u in self.api_urls),
+            # this machine stands for all of its places, and those of its cells
+            "VOXPLANE_JURISDICTION": ",".join(
+                sorted({place.jurisdiction for place in (*self.places, *PLACES[: self.cells])})
+            ),
         } | (self.others.environment if self.others else {})
 
     async def start_edge(
         self, client: httpx.AsyncClient, place: Place, media_port: int, public_url: str
     ) -> subprocess.Popen[bytes]:
-        """Starts, or starts again, the region's edge."""
+        """Starts, or starts again, the region's edge. One that was revoked does not come back: another takes its place."""
+        known = _checked(await client.get("/admin/v1/edges"))["data"]
+        last = max((e for e in known if e["region"] == place.id), key=lambda e: str(e["id"]), default=None)
+        if last is not None and last["revoked_at"] is not None:
+            shutil.rmtree(self.folder / f"edge-{place.id}", ignore_errors=True)
         enrolled = _checked(await client.post(f"/admin/v1/regions/{place.id}/enrol"))
         env = self._environment() | self.edge_environment(place, enrolled["token"], media_port, public_url)
         process = self._spawn([sys.executable, "-m", "regions.edge"], f"edge-{place.id}.log", env)
@@ -271,6 +275,9 @@ class Deployment:
             "VOXPLANE_PUBLIC_MEDIA_URL": public_url,
             "VOXPLANE_CAPACITY": str(self.capacity_calls),
             "VOXPLANE_DRAIN_S": str(self.drain_s),
+            "VOXPLANE_TALK_PAGE": "1" if self.talk_page else "",
+            "VOXPLANE_HTTP_PORT": str(self.http_ports.get(place.id, 0)),
+            "VOXPLANE_WEBRTC": "1" if self.webrtc else "",
         }
 
     async def _start_region(
@@ -278,8 +285,10 @@ class Deployment:
     ) -> RegionUp:
         link = await self.caller_link(place, media_port)
         public_port = link.port if link else media_port
-        edge = await self.start_edge(client, place, media_port, f"ws://127.0.0.1:{public_port}")
-        return RegionUp(place, valkey, edge, media_port, link)
+        edge = await self.start_edge(
+            client, place, media_port, f"{self.secured.ws}://127.0.0.1:{public_port}"
+        )
+        return RegionUp(place, valkey, edge, media_port, link, self.secured.ws)
 
     async def caller_link(self, place: Place, media_port: int) -> Reached | None:
         """What callers of the region's edge connect to, where that is not the edge itself."""
@@ -303,7 +312,7 @@ class Deployment:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
         log = self.folder / f"api-{url.rpartition(':')[2]}.log"
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=2, trust_env=False, verify=self.secured.verify) as client:
             while loop.time() < deadline:
                 self._check_runs(process, "An API instance", log)
                 try:
@@ -315,14 +324,18 @@ class Deployment:
         raise EngineError("slow", f"{url} was not ready within {READY_WITHIN_S:g} s.", f"See {log}.")
 
     async def until_healthy(self, client: httpx.AsyncClient) -> None:
-        """Every region takes calls; raises `EngineError`."""
+        """Every region takes calls, as every instance that runs sees it; raises `EngineError`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
         wanted = {p.id for p in self.places}
+        asked = self._running_urls() or list(self.api_urls)
         while loop.time() < deadline:
-            found = _checked(await client.get("/admin/v1/regions"))["data"]
+            found = _checked(await client.get(asked[-1] + "/admin/v1/regions"))["data"]
             if wanted <= {r["id"] for r in found if r["health"] in TAKES_CALLS}:
-                return
+                asked.pop()
+                if not asked:
+                    return
+                continue
             for name, region in self.regions.items():
                 self._check_runs(region.edge, f"The edge of {name}", self.folder / f"edge-{name}.log")
             await asyncio.sleep(0.05)
@@ -337,24 +350,20 @@ class Deployment:
             raise EngineError("died", f"{what} did not start: {last_lines(log, 1)}", f"See {log}.")
 
     def _environment(self) -> dict[str, str]:
-        kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE")
-        return {k: os.environ[k] for k in kept if k in os.environ} | {
-            "VOXPLANE_ALLOW_LOCAL_TARGETS": "1",
-            "VOXPLANE_ALLOW_PROJECT_TARGETS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
+        kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE",
+                "VOXPLANE_DEFAULT_QUOTAS")  # fmt: skip
+        return (
+            {k: v for k, v in os.environ.items() if k in kept or k.startswith("OTEL_")}
+            | {
+                "VOXPLANE_ALLOW_LOCAL_TARGETS": "1",
+                "VOXPLANE_ALLOW_PROJECT_TARGETS": "1",
+                "PYTHONUNBUFFERED": "1",
+            }
+            | self.secured.environment
+        )
 
     def _spawn(self, command: list[str], log: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
         return start(Account(demote=False), command, log=self.folder / log, cwd=self.folder, env=env)
-
-    def _port(self, offset: int) -> int:
-        if not self.ports_from:
-            return free_port()
-        port = self.ports_from + offset
-        check_port(
-            port, f"choose others: `voxplane up --port {self.ports_from + 100}` (0: any that are free)"
-        )
-        return port
 
 
 def temporary_folder(prefix: str) -> Path:

@@ -32,6 +32,8 @@ class WebhookReceiver:
         """Told of every request, whether it verifies or not."""
         self.status = 204
         """What is answered to a webhook that verifies."""
+        self.echoes = False
+        """Whether it answers with what it was sent, as many an endpoint does that is being built."""
         self.latencies_ms: list[float] = []
         self._server: _Server
         self._task: asyncio.Task[None]
@@ -88,9 +90,9 @@ class WebhookReceiver:
         except WebhookError as error:
             self.faults.append(error.code)
             status = 400
-        await _answer(send, status)
+        await _answer(send, status, body if self.echoes else b"")
 
 
-async def _answer(send: Any, status: int) -> None:
+async def _answer(send: Any, status: int, body: bytes = b"") -> None:
     await send({"type": "http.response.start", "status": status, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": body})

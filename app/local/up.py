@@ -12,13 +12,20 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from app.local.certificates import LocalTls
 from app.local.deployment import PLACES, Deployment
+from app.local.process import EngineError
 from app.settings import Settings, SettingsError, data_folder
 
 PROFILE = "profile.json"
+LOCAL_OPERATOR = "operator@localhost"
+"""Signs in to the console by links alone: an operator of the platform, and the local project's owner."""
 LOOK_EVERY_S = 0.5
 
 
@@ -35,9 +42,11 @@ def read_profile() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def up(*, regions: int, instances: int, port: int, ha: bool = False, cells: int = 1) -> None:
+async def up(
+    *, regions: int, instances: int, port: int, ha: bool = False, cells: int = 1, tls: bool = False
+) -> None:
     """Until SIGINT or SIGTERM, also in the middle of the start. `ha`: a PostgreSQL of three servers. `cells`: so many of them, a
-    server each.
+    server each. `tls`: on every listener, with a certificate of this machine's own.
 
     Raises `EngineError`, `NotReady` or `SettingsError`.
     """
@@ -55,8 +64,11 @@ async def up(*, regions: int, instances: int, port: int, ha: bool = False, cells
         ports_from=port,
         ha=ha,
         cells=cells,
+        tls=tls,
         database_url=database_url,
         redis_urls=redis_urls,
+        talk_page=True,
+        webrtc=find_spec("wrtc") is not None,
         say=lambda what: print(f"  starting {what}", flush=True),
     )
     print(f"voxplane up: data and logs in {folder}", flush=True)
@@ -70,7 +82,7 @@ async def up(*, regions: int, instances: int, port: int, ha: bool = False, cells
             await asyncio.gather(starting, return_exceptions=True)
         else:
             stopping.cancel()
-            _tell(deployment, starting.result(), time.monotonic() - began)
+            _tell(deployment, *starting.result(), time.monotonic() - began)
             await _tell_cluster(deployment)
             print("Ctrl-C stops everything; the data stay.", flush=True)
             await _tend(deployment, stop)
@@ -107,32 +119,63 @@ async def _told_to(stop: asyncio.Event) -> AsyncIterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _start(stack: AsyncExitStack, deployment: Deployment) -> str:
-    """The key of the local project."""
+async def _start(stack: AsyncExitStack, deployment: Deployment) -> tuple[str, str]:
+    """The key of the local project, and a link that opens the console."""
     await stack.enter_async_context(deployment)
-    key = str(read_profile().get("key", ""))
-    if not await _key_works(deployment, key):
-        _, key = await deployment.create_project("local")
-    profile = {"urls": deployment.api_urls, "key": key, "operator_key": deployment.operator_key}
+    before = read_profile()
+    key, project = str(before.get("key", "")), str(before.get("project", ""))
+    if not project or not await _key_works(deployment, key):
+        project, key = await deployment.create_project("local")
+    profile: dict[str, Any] = {
+        "urls": deployment.api_urls,
+        "key": key,
+        "project": project,
+        "operator_key": deployment.operator_key,
+    }
+    if isinstance(deployment.secured, LocalTls):
+        profile["ca_file"] = str(deployment.secured.ca_file)
     path = profile_path()
     path.touch(mode=0o600)
     path.write_text(json.dumps(profile))
-    return key
+    return key, await _sign_in_link(deployment, project)
 
 
-def _tell(deployment: Deployment, key: str, took_s: float) -> None:
+async def _sign_in_link(deployment: Deployment, project: str) -> str:
+    """Opens the console for an operator who owns the project too: once, and soon."""
+    async with deployment.operator() as client:
+        made = await client.post("/admin/v1/people", json={"email": LOCAL_OPERATOR, "operator": True})
+        if made.status_code == 409:
+            made = await client.get(f"/admin/v1/people/{LOCAL_OPERATOR}")
+        path = f"/admin/v1/people/{made.raise_for_status().json()['id']}"
+        granted = await client.put(f"{path}/memberships/{project}", json={"role": "owner"})
+        granted.raise_for_status()
+        link = await client.post(f"{path}/links", json={"purpose": "sign_in"})
+        return f"{deployment.api_urls[0]}{link.raise_for_status().json()['path']}"
+
+
+def _tell(deployment: Deployment, key: str, link: str, took_s: float) -> None:
     print(f"\nready in {took_s:.1f} s")
     print(f"  API       {'  '.join(deployment.api_urls)}")
     for name, region in deployment.regions.items():
-        print(f"  {name:<9} ws://127.0.0.1:{region.media_port}")
+        print(f"  {name:<9} {region.url}")
+    if isinstance(deployment.secured, LocalTls):
+        print("  TLS       SHA-256 of the authority, and of the certificate:")
+        for fingerprint in deployment.secured.fingerprints:
+            print(f"            {fingerprint}")
     print("\nFor the shell or your program: a test project's key, and the operator's\n")
     print(f"  export VOXPLANE_URL={','.join(deployment.api_urls)}")
     print(f"  export VOXPLANE_API_KEY={key}")
+    if isinstance(deployment.secured, LocalTls):
+        print(f"  export VOXPLANE_CA_FILE={deployment.secured.ca_file}")
     print(f"  export VOXPLANE_OPERATOR_KEY={deployment.operator_key}\n")
+    print(
+        f"The console, signed in, once and within ten minutes (`voxplane console` prints another link):\n\n  {link}\n"
+    )
     print("In another terminal (`voxplane` is in .venv/bin, and finds this by itself):\n")
     print("  voxplane regions")
     print("  voxplane events --follow")
-    print("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav\n")
+    print("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav")
+    print("  voxplane call --agent ws://localhost:8765/ws --browser\n")
 
 
 async def _tell_cluster(deployment: Deployment) -> None:
@@ -148,8 +191,17 @@ async def _tell_cluster(deployment: Deployment) -> None:
 async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
     """Starts again what dies, until `stop`."""
     leader = await deployment.cluster.leader() if deployment.cluster else None
+    trouble = ""
     while not stop.is_set():
-        for what in await deployment.mend():
+        try:
+            mended, trouble = await deployment.mend(), ""
+        except (EngineError, httpx.HTTPError, OSError) as error:
+            # it has ended again before it was ready, or who is asked for it is away: the rest goes on
+            mended = []
+            if (said := str(error) or type(error).__name__) != trouble:
+                trouble = said
+                print(f"  not started again yet: {trouble}", flush=True)
+        for what in mended:
             print(f"  {what} ended; it was started again", flush=True)
         if deployment.cluster is not None and (now := await deployment.cluster.leader()) not in (
             None,
