@@ -1,4 +1,4 @@
-"""The client library of Voxplane: create and follow calls, attach as a caller, verify webhooks."""
+"""The client library of Voxplane: create and follow calls, attach as a caller, verify webhooks and upgrades."""
 
 from voxplane.caller import AsyncCaller
 from voxplane.client import AsyncClient, Client
@@ -6,6 +6,7 @@ from voxplane.errors import ApiError, CallLost, CallRefused, Unavailable, Voxpla
 from voxplane.events import Event, typed
 from voxplane.hearing import Frame, Gap
 from voxplane.probing import Latency, probe_regions
+from voxplane.upgrades import UpgradeError, verify_upgrade
 from voxplane.webhooks import WebhookError, verify
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "Gap",
     "Latency",
     "Unavailable",
+    "UpgradeError",
     "VoxplaneError",
     "WebhookError",
     "probe_regions",
     "typed",
     "verify",
+    "verify_upgrade",
 ]

@@ -10,12 +10,14 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from voxplane import messages as wire
+from voxplane import trust
 from voxplane.client import AsyncClient
 from voxplane.errors import CallLost, CallRefused
 from voxplane.hearing import Frame, Gap, Hearing
@@ -39,7 +41,7 @@ class AsyncCaller:
     `client` lets the caller ask for a new ticket once every grant has been used. `receive` gives audio frames; `notices`
     what the edge has told: ``call.reconnecting`` and ``call.reconnected`` are for a display. `send` takes samples of any length
     and sends them as they come: pace them yourself, 20 ms at a time. Entering raises `CallRefused` or `CallLost` where no edge
-    takes the call.
+    takes the call. `discard_silence`: frames of 20 ms that are silent are not sent, either way.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class AsyncCaller:
         sample_rate: int = 16_000,
         client: AsyncClient | None = None,
         connect: Connect = websocket,
+        discard_silence: bool = False,
     ) -> None:
         self._tickets = Tickets(ticket, client)
         self.call_id = self._tickets.call_id
@@ -67,7 +70,8 @@ class AsyncCaller:
         )
         self._watching = False
         self._served = False
-        self._standing = wire.Standing()
+        silence = wire.silence_of(encoding, sample_rate)
+        self._standing = wire.Standing(silence if discard_silence else b"")
         self._owner: Link | None = None
         self._joining: Link | None = None
         """Attaches or resumes at the present epoch."""
@@ -77,7 +81,6 @@ class AsyncCaller:
         self._sent_s = 0.0
         self._begun = asyncio.Event()
         self._over = asyncio.Event()
-        self._hanging_up = False
         self._refused: CallRefused | None = None
         self.end_reason: str | None = None
         self.lost = False
@@ -88,14 +91,13 @@ class AsyncCaller:
     # ------------------------------------------------------------------------------------------------- the user
 
     async def __aenter__(self) -> AsyncCaller:
+        trust.context()  # a file that is none is told here
         self._joining = self._link(self._watch.epoch, "attach")
         self._links.spawn(self._keep())
         try:
-            async with asyncio.timeout(BEGIN_WITHIN_S):
-                await self._begun.wait()
-        except TimeoutError:
-            await self.close()
-            raise self._refused or CallLost("no edge answered") from None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEGIN_WITHIN_S):
+                    await self._begun.wait()
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -128,15 +130,8 @@ class AsyncCaller:
             if self._watch.state is State.TAKING:
                 return
             self._sequence += 1
-            standing = self._standing
-            await self._tell(
-                wire.write_audio(
-                    samples[i : i + size],
-                    sequence=self._sequence,
-                    stamp=standing.stamp,
-                    played=standing.played,
-                )
-            )
+            if (audio := self._standing.audio(samples[i : i + size], self._sequence)) is not None:
+                await self._tell(audio)
 
     async def receive(self) -> Frame | None:
         """The next audio frame; None once the call is over."""
@@ -149,15 +144,18 @@ class AsyncCaller:
     async def dtmf(self, digit: str) -> None:
         await self._tell(self._standing.dtmf(digit))
 
+    async def talk(self, on: bool) -> None:
+        """The button of a call whose `turns.mode` is ``push_to_talk``; an edge that takes the call over is told again."""
+        self._standing.talking = on
+        await self._tell(wire.talk(on))
+
     async def hangup(self) -> None:
         """Ends the call and waits until the edge has said so; one that takes the call over meanwhile is told as well."""
-        self._hanging_up = True
+        self._standing.hanging_up = True
         await self._tell(wire.hangup())
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(HANGUP_WITHIN_S):
                 await self._over.wait()
-        except TimeoutError:
-            return
 
     async def close(self) -> None:
         """Leaves without a word: the call goes on for a while, and ends by itself."""
@@ -287,7 +285,7 @@ class AsyncCaller:
 
     def _received(self, link: Link, raw: str | bytes) -> None:
         if isinstance(raw, bytes):
-            audio = wire.read_audio(raw)
+            audio = wire.read_audio(raw, self._standing.silence)
             if audio is not None:
                 self._audio(link, audio)
             return
@@ -314,6 +312,7 @@ class AsyncCaller:
         match message:
             case wire.Clear():
                 self.cleared.append(time.monotonic())
+                self._standing.played = self._hearing.clear(self._standing.played)
             case wire.Notice():
                 self.notices.append(msgspec.to_builtins(message))
                 if message.event in BACKEND_UP:
@@ -361,8 +360,8 @@ class AsyncCaller:
         self._hearing.attached(link.epoch, time.monotonic())
         self._watching = self._served = True
         self._begun.set()
-        if self._hanging_up:
-            self._links.spawn(self._tell(wire.hangup()))
+        for wish in self._standing.wishes():
+            self._links.spawn(self._tell(wish))
 
     def _audio(self, link: Link, audio: wire.Audio) -> None:
         now_s = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from voxplane import requests as ask
+from voxplane import trust
 from voxplane.errors import Unavailable
 from voxplane.feeds import AsyncFeeds, Feeds
 from voxplane.fleet import AsyncFleet, Fleet
@@ -29,6 +30,7 @@ class Client(Fleet, Feeds):
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=timeout_s,
             mounts=dict.fromkeys(LOOPBACK),
+            verify=trust.context() or True,
         )
 
     def __enter__(self) -> Client:
@@ -50,9 +52,10 @@ class Client(Fleet, Feeds):
         *,
         params: Json | None = None,
         idempotency_key: str | None = None,
+        if_match: str | None = None,
     ) -> Any:
         """Any route. Raises `ApiError` or `Unavailable`."""
-        return self._ask(Request(method, path, json, params or {}, idempotency_key))
+        return self._ask(Request(method, path, json, params or {}, idempotency_key, if_match=if_match))
 
     def _ask(self, wanted: Request) -> Any:
         attempts = Attempts(wanted, self._urls, self._url)
@@ -76,10 +79,14 @@ class Client(Fleet, Feeds):
         *,
         latencies: list[Any] | None = None,
         regions: Json | None = None,
+        turns: Json | None = None,
         webhook_url: str | None = None,
         metadata: dict[str, str] | None = None,
+        subject: str | None = None,
         max_duration_s: int = 3600,
         caller: Json | None = None,
+        end_when: Json | None = None,
+        latency_budget: Json | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
         """The call with its `ticket` and `attach` URLs. Sent again with one and the same Idempotency-Key where it must be."""
@@ -89,9 +96,13 @@ class Client(Fleet, Feeds):
             idempotency_key=idempotency_key,
             max_duration_s=max_duration_s,
             regions=regions,
+            turns=turns,
             webhook_url=webhook_url,
             metadata=metadata,
+            subject=subject,
             caller=caller,
+            end_when=end_when,
+            latency_budget=latency_budget,
         )
         created: Json = self._ask(wanted)
         return created
@@ -171,6 +182,7 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=timeout_s,
             mounts=dict.fromkeys(LOOPBACK),
+            verify=trust.context() or True,
         )
 
     @property
@@ -196,9 +208,31 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
         *,
         params: Json | None = None,
         idempotency_key: str | None = None,
+        if_match: str | None = None,
     ) -> Any:
         """Any route. Raises `ApiError` or `Unavailable`."""
-        return await self._ask(Request(method, path, json, params or {}, idempotency_key))
+        return await self._ask(Request(method, path, json, params or {}, idempotency_key, if_match=if_match))
+
+    async def download(self, path: str, params: Json | None = None) -> AsyncIterator[bytes]:
+        """A file, piece by piece, from the first instance that answers. Raises `ApiError`, and `Unavailable` where it breaks off."""
+        causes: list[str] = []
+        wanted = Request("GET", path, params=params or {})
+        for url in self._urls:
+            begun = False
+            try:
+                async with self._http.stream("GET", url + path, params=wanted.sent["params"]) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        Answer(response).result()
+                    async for piece in response.aiter_bytes():
+                        begun = True
+                        yield piece
+                    return
+            except httpx.TransportError as error:
+                causes.append(f"{url}: {trust.why_broken(error)}")
+                if begun:
+                    break
+        raise Unavailable(causes)
 
     async def _ask(self, wanted: Request) -> Any:
         attempts = Attempts(wanted, self._urls, self._url)
@@ -222,10 +256,14 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
         *,
         latencies: list[Any] | None = None,
         regions: Json | None = None,
+        turns: Json | None = None,
         webhook_url: str | None = None,
         metadata: dict[str, str] | None = None,
+        subject: str | None = None,
         max_duration_s: int = 3600,
         caller: Json | None = None,
+        end_when: Json | None = None,
+        latency_budget: Json | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
         """See `Client.create_call`."""
@@ -235,9 +273,13 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
             idempotency_key=idempotency_key,
             max_duration_s=max_duration_s,
             regions=regions,
+            turns=turns,
             webhook_url=webhook_url,
             metadata=metadata,
+            subject=subject,
             caller=caller,
+            end_when=end_when,
+            latency_budget=latency_budget,
         )
         created: Json = await self._ask(wanted)
         return created

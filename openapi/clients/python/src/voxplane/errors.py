@@ -29,9 +29,8 @@ class ApiError(VoxplaneError):
         self.errors: list[dict[str, Any]] = problem.get("errors") or []
         self.request_id = str(problem.get("request_id", ""))
         named = "; ".join(f"{e.get('pointer')}: {e.get('detail')}" for e in self.errors)
-        super().__init__(
-            " ".join(part for part in (f"{status} {self.code}:", self.detail, named, self.fix) if part)
-        )
+        parts = (self.detail, named and named.rstrip(".") + ".", self.fix)
+        super().__init__(" ".join(part for part in (f"{status} {self.code}:", *parts) if part))
 
 
 class CallLost(VoxplaneError):

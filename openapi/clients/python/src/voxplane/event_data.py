@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from voxplane.line_data import Carried, Quality
+
 Role = Annotated[str, Meta(description="Who spoke.", examples=["caller", "agent"])]
 Region = Annotated[str, Meta(description="A region's id.", examples=["us-east"])]
 Utterance = Annotated[int, Meta(ge=0, description="The agent's utterances are numbered within the call.")]
@@ -21,16 +23,17 @@ Truncated = Annotated[bool, Meta(description="Part of it was too long, and is le
 class CallerKind(msgspec.Struct, frozen=True, kw_only=True):
     """How the caller reaches the call."""
 
-    kind: Annotated[str, Meta(examples=["websocket", "webrtc"])]
+    kind: Annotated[str, Meta(examples=["websocket", "webrtc", "twilio"])]
 
 
 class CallCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """The create has committed."""
+    """The create has committed. `traceparent` (W3C): where the call is traced."""
 
     caller: CallerKind
     region: Region
     standbys: list[Region]
     metadata: dict[str, str]
+    traceparent: str | None = None
 
 
 class CallRinging(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +95,22 @@ class CallDrilled(msgspec.Struct, frozen=True, kw_only=True):
     from_epoch: Epoch
 
 
-class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """The end; nothing follows. `detail`: a code that says more, with `agent_unreachable` and `agent_lost`.
+class CallQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """Ten seconds after an edge has the call, then once a minute, and before it sends the call to another edge by plan. All numbers
+    are of this owner, since it has the call: the last of an epoch counts, or the final event's. `final`: it carries
+    the call no more, and has nothing to add."""
 
-    With `agent_lost`: how often the backend was dialled in vain, and for how long.
+    quality: Quality
+    usage: Carried
+    final: bool = False
+
+
+class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """The end; nothing follows. `detail`: a code that says more, with `agent_unreachable` and `agent_lost`. `reason`: only from edges
+    of before `agent.hung_up`.
+
+    With `agent_lost`: how often the backend was dialled in vain, and for how long. Where the owner of the call has ended it: the
+    `quality` of its line and the `usage`, as in `call.quality`.
     """
 
     end_reason: Annotated[
@@ -103,13 +118,16 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             examples=[
                 "caller_hung_up", "agent_hung_up", "ended_by_api", "max_duration", "no_answer", "agent_unreachable", "agent_lost",
-                "caller_lost", "edge_lost",
+                "caller_lost", "edge_lost", "resolved", "idle", "caller_silent", "monologue", "erased",
             ]
         ),
     ]  # fmt: skip
     detail: str | None = None
+    reason: str | None = None
     attempts: Annotated[int, Meta(ge=0)] | None = None
     away_ms: Milliseconds | None = None
+    quality: Quality | None = None
+    usage: Carried | None = None
 
 
 class AgentConnected(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +142,12 @@ class AgentConnected(msgspec.Struct, frozen=True, kw_only=True):
     away_ms: Milliseconds | None = None
     replayed_ms: Milliseconds | None = None
     dropped_ms: Milliseconds | None = None
+
+
+class AgentHungUp(msgspec.Struct, frozen=True, kw_only=True):
+    """The backend has ended the call, and given a reason of its own, in its own words: content, as all that it says."""
+
+    reason: Annotated[str, Meta(examples=["the order is placed"])]
 
 
 class AgentDisconnected(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,12 +166,21 @@ class TurnStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn is over: the caller's when the backend says so, the agent's when its announced text has been played."""
+    """A turn is over: the caller's when the backend says so, or else when the edge has found its end; the agent's when its announced
+    text has been played.
+
+    Of a caller's turn that the edge has heard: when its voice began and ended, since the answer, and how long it took to be sure. Its
+    `text` is what the backend has said of it; empty where it says nothing.
+    """
 
     role: Role
     text: str
     utterance: Utterance | None = None
     truncated: Truncated = False
+    started_ms: Milliseconds | None = None
+    stopped_ms: Milliseconds | None = None
+    waited_ms: Milliseconds | None = None
+    by: Annotated[str, Meta(description="What ended it.", examples=["silence", "talk"])] | None = None
 
 
 class TurnInterrupted(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,27 +192,40 @@ class TurnInterrupted(msgspec.Struct, frozen=True, kw_only=True):
     offset_ms: Milliseconds
 
 
+class TurnFalseInterruption(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent was held because the caller seemed to interrupt it, and goes on. `offset_ms`: of the utterance, from where.
+
+    `voiced_ms`: so long the caller's voice was heard; `held_ms`: so long the agent was not.
+    """
+
+    utterance: Utterance
+    offset_ms: Milliseconds
+    voiced_ms: Milliseconds
+    held_ms: Milliseconds
+
+
 class SpeechStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller speaks. `offset_ms`: since the answer; `barge_in`: the agent was speaking."""
+    """The caller speaks. `offset_ms`: since the answer, of the first sound; `barge_in`: the agent was speaking."""
 
     offset_ms: Milliseconds
     barge_in: bool
 
 
 class SpeechStopped(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller is quiet."""
+    """The caller is quiet. `offset_ms`: since the answer, where its voice ended."""
 
     offset_ms: Milliseconds
 
 
 class PlaybackStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The first audio of an utterance was sent to the caller."""
+    """The first audio of an utterance was sent to the caller. `offset_ms`: it goes on from there, after a failure."""
 
     utterance: Utterance
+    offset_ms: Milliseconds = 0
 
 
 class PlaybackInterrupted(msgspec.Struct, frozen=True, kw_only=True):
-    """It was cut. `offset_ms`: how much had been sent."""
+    """It was cut. `offset_ms`: how much the caller had heard, where it has said so; else how much had been sent."""
 
     utterance: Utterance
     offset_ms: Milliseconds
@@ -198,6 +244,45 @@ class PlaybackTick(msgspec.Struct, frozen=True, kw_only=True):
 
     utterance: Utterance
     offset_ms: Milliseconds
+
+
+Stages = Annotated[
+    dict[str, int],
+    Meta(
+        description="Milliseconds by stage, in their order: capture, uplink, jitter, end_of_turn, stt, llm, tts, backend, pacing,"
+        " downlink. stt, llm and tts are there where the backend reported them; together they are the total.",
+        examples=[
+            {
+                "capture": 20,
+                "uplink": 30,
+                "jitter": 40,
+                "end_of_turn": 320,
+                "backend": 390,
+                "pacing": 20,
+                "downlink": 30,
+            }
+        ],
+    ),
+]
+
+
+class TurnAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent begins to answer the caller's turn: `total_ms` from the caller's last sound to the answer's first, in its ear."""
+
+    utterance: Utterance
+    total_ms: Milliseconds
+    stages: Stages
+
+
+class TurnBudgetExceeded(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer took longer than the call's `latency_budget`."""
+
+    utterance: Utterance
+    total_ms: Milliseconds
+    stages: Stages
+    exceeded: Annotated[
+        list[str], Meta(description="Stages over their budget, and `total`.", examples=[["total", "llm"]])
+    ]
 
 
 class TranscriptPartial(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,6 +339,12 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool
 
 
+class Withheld(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands instead of content for a reader whose key may not read conversations (`conversation:read`)."""
+
+    withheld: bool
+
+
 EVENT_DATA: dict[str, type[msgspec.Struct]] = {
     "call.created": CallCreated,
     "call.ringing": CallRinging,
@@ -262,12 +353,17 @@ EVENT_DATA: dict[str, type[msgspec.Struct]] = {
     "call.moved": CallMoved,
     "call.reconnected": CallReconnected,
     "call.drilled": CallDrilled,
+    "call.quality": CallQuality,
     "call.ended": CallEnded,
     "agent.connected": AgentConnected,
     "agent.disconnected": AgentDisconnected,
+    "agent.hung_up": AgentHungUp,
     "turn.started": TurnStarted,
     "turn.ended": TurnEnded,
     "turn.interrupted": TurnInterrupted,
+    "turn.false_interruption": TurnFalseInterruption,
+    "turn.answered": TurnAnswered,
+    "turn.budget_exceeded": TurnBudgetExceeded,
     "speech.started": SpeechStarted,
     "speech.stopped": SpeechStopped,
     "playback.started": PlaybackStarted,

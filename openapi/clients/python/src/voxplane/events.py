@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from voxplane.event_data import EVENT_DATA, Erased
+from voxplane.event_data import EVENT_DATA, Erased, Withheld
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """`data`: the struct of its type in `voxplane.event_data`; `Erased`; or a dict, where it is none that this release knows.
-    A volatile event has neither `id` nor `seq`."""
+    """`data`: the struct of its type in `voxplane.event_data`; `Erased` or `Withheld`; or a dict, where it is none that
+    this release knows. A volatile event has neither `id` nor `seq`."""
 
     type: str
     call_id: str
@@ -34,6 +34,8 @@ def typed(event: dict[str, Any]) -> Event:
     data = found.data
     if isinstance(data, dict) and data.get("erased") is True:
         struct = Erased
+    elif isinstance(data, dict) and data.get("withheld") is True:
+        struct = Withheld
     if struct is None:
         return found
     try:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
+from voxplane import trust
 from voxplane.errors import ApiError
 
 SOCKET_PATH = "/v1/events/ws"
@@ -124,6 +125,7 @@ async def feed_socket(
             open_timeout=OPEN_WITHIN_S,
             max_size=MESSAGE_BYTES_MAX,
             proxy=None if urlsplit(url).hostname in LOCAL else True,
+            **trust.secured(url),
         )
     except InvalidStatus as error:
         status = error.response.status_code

@@ -22,6 +22,63 @@ STREAM_AGAIN = NEXT_URL | {429}
 STREAM_TIMEOUT = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
 
 
+class Pages:
+    """Where a reader of lists stands: what to ask for next, and when it is through. Does no I/O."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self._params = params
+        self._cursor: str | None = None
+        self.over = False
+
+    @property
+    def next(self) -> Request:
+        return ask.list_events(self._params, self._cursor)
+
+    def take(self, page: Json) -> list[Json]:
+        self._cursor = page["next_cursor"]
+        self.over = not page["data"] or self._cursor is None
+        events: list[Json] = page["data"]
+        return events
+
+
+class Streaming:
+    """Where a reader of a stream stands: which server to ask next, with what, and what its answer means. Does no I/O."""
+
+    def __init__(
+        self,
+        urls: list[str],
+        url: int,
+        path: str,
+        cursor: str | None,
+        params: dict[str, Any],
+        opened: Callable[[], None] | None,
+    ) -> None:
+        self._urls, self._url, self._path = urls, url, path
+        self._params = params
+        self._opened = opened
+        self._events = EventStream(cursor)
+        self.feed = self._events.feed
+
+    def asked(self) -> dict[str, Any]:
+        """Of the next connection, as `httpx.Client.stream` takes it."""
+        return {
+            "method": "GET",
+            "url": self._urls[self._url] + self._path,
+            "headers": self._events.again(),
+            "params": self._params,
+            "timeout": STREAM_TIMEOUT,
+        }
+
+    def began(self, response: httpx.Response) -> bool:
+        """False where it is refused for good: then the answer is to be read and raised."""
+        if response.status_code == 200 and self._opened is not None:
+            self._opened()
+        return response.status_code == 200 or response.status_code in STREAM_AGAIN
+
+    def move_on(self) -> None:
+        self._url = (self._url + 1) % len(self._urls)
+
+
 class Feeds:
     _urls: list[str]
     _url: int
@@ -43,13 +100,9 @@ class Feeds:
         """The project's events that are durable by now, oldest first, page by page. `since`, `until`: RFC 3339; stored from then on,
         and before then."""
         params = ask.stream_params(types, call_id, metadata, volatile=False, since=since, until=until)
-        cursor: str | None = None
-        while True:
-            page = self._ask(ask.list_events(params, cursor))
-            yield from page["data"]
-            cursor = page["next_cursor"]
-            if not page["data"] or cursor is None:
-                return
+        pages = Pages(params)
+        while not pages.over:
+            yield from pages.take(self._ask(pages.next))
 
     def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
         """All events of a call after `after_seq` that are durable by now."""
@@ -79,28 +132,19 @@ class Feeds:
         what is missed of them does not come again. A cursor belongs to its filter; one that is too old raises `ApiError`
         ``cursor_expired``, whose `problem` has the `oldest_cursor`. `path`: another stream, such as `fleet.FLEET_STREAM_PATH`.
         """
-        url, events = self._url, EventStream(cursor)
         params = ask.stream_params(types, call_id, metadata, volatile=volatile, since=since)
+        stream = Streaming(self._urls, self._url, path, cursor, params, opened)
         while True:
-            headers = events.again()
             try:
-                with self._http.stream(
-                    "GET",
-                    self._urls[url] + path,
-                    headers=headers,
-                    params=params,
-                    timeout=STREAM_TIMEOUT,
-                ) as response:
-                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
+                with self._http.stream(**stream.asked()) as response:
+                    if not stream.began(response):
                         response.read()
                         Answer(response).result()
-                    if opened is not None and response.status_code == 200:
-                        opened()
                     for chunk in response.iter_bytes():
-                        yield from events.feed(chunk)
+                        yield from stream.feed(chunk)
             except httpx.TransportError:
                 pass
-            url = (url + 1) % len(self._urls)
+            stream.move_on()
             time.sleep(STREAM_PAUSE_S)
 
 
@@ -124,14 +168,10 @@ class AsyncFeeds:
     ) -> AsyncIterator[Json]:
         """See `Feeds.events`."""
         params = ask.stream_params(types, call_id, metadata, volatile=False, since=since, until=until)
-        cursor: str | None = None
-        while True:
-            page = await self._ask(ask.list_events(params, cursor))
-            for event in page["data"]:
+        pages = Pages(params)
+        while not pages.over:
+            for event in pages.take(await self._ask(pages.next)):
                 yield event
-            cursor = page["next_cursor"]
-            if not page["data"] or cursor is None:
-                return
 
     async def events_of(self, call_id: str, after_seq: int = 0) -> list[Json]:
         """All events of a call after `after_seq` that are durable by now."""
@@ -154,29 +194,20 @@ class AsyncFeeds:
         path: str = STREAM_PATH,
     ) -> AsyncIterator[Json]:
         """See `Feeds.stream_events`."""
-        url, events = self._url, EventStream(cursor)
         params = ask.stream_params(types, call_id, metadata, volatile=volatile, since=since)
+        stream = Streaming(self._urls, self._url, path, cursor, params, opened)
         while True:
-            headers = events.again()
             try:
-                async with self._http.stream(
-                    "GET",
-                    self._urls[url] + path,
-                    headers=headers,
-                    params=params,
-                    timeout=STREAM_TIMEOUT,
-                ) as response:
-                    if response.status_code != 200 and response.status_code not in STREAM_AGAIN:
+                async with self._http.stream(**stream.asked()) as response:
+                    if not stream.began(response):
                         await response.aread()
                         Answer(response).result()
-                    if opened is not None and response.status_code == 200:
-                        opened()
                     async for chunk in response.aiter_bytes():
-                        for event in events.feed(chunk):
+                        for event in stream.feed(chunk):
                             yield event
             except httpx.TransportError:
                 pass
-            url = (url + 1) % len(self._urls)
+            stream.move_on()
             await asyncio.sleep(STREAM_PAUSE_S)
 
     async def follow_events(

@@ -51,7 +51,7 @@ class Hearing:
         self._bytes_per_s = bytes_per_s
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(RECEIVED_MAX)
         self._last_frame_s: float | None = None
-        self._over = False
+        self._over = self._taken = False
 
     def lost(self, from_epoch: int, reason: str, now_s: float) -> None:
         """The owner is given up; several tries to find the next one are one gap."""
@@ -84,6 +84,20 @@ class Hearing:
         """Keeps a frame that is nobody's."""
         self._put(Frame(audio.samples, 0, 0, epoch, now_s, filler=True))
 
+    def clear(self, received: Position) -> Position:
+        """Drops what has not been taken: the agent is silenced. Up to where it was heard; nobody who takes no frames is believed
+        to have heard nothing."""
+        if not self._taken:
+            return received
+        waiting = [self._frames.get_nowait() for _ in range(self._frames.qsize())]
+        unheard = next((f for f in waiting if f is not None and not f.filler), None)
+        for frame in waiting:
+            if frame is None or frame.filler:
+                self._put(frame)
+        if unheard is None:
+            return received
+        return Position(utterance=unheard.utterance, offset_ms=unheard.offset_ms)
+
     def finish(self) -> None:
         if not self._over:
             self._over = True
@@ -91,6 +105,7 @@ class Hearing:
 
     async def receive(self) -> Frame | None:
         """The next frame; None, to everybody who asks, once all is over."""
+        self._taken = True
         frame = await self._frames.get()
         if frame is None:
             self._frames.put_nowait(None)

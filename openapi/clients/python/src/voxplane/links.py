@@ -9,6 +9,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from voxplane import trust
 from voxplane.messages import MEDIA_PATH, SUBPROTOCOL
 
 OPEN_WITHIN_S = 1.5
@@ -16,7 +17,10 @@ MESSAGE_BYTES_MAX = 1 << 20
 
 Connect = Callable[..., Awaitable[ClientConnection]]
 """Opens a WebSocket as `websockets.connect` does, and raises what it raises."""
-websocket: Connect = connect
+
+
+async def websocket(url: str, **more: Any) -> ClientConnection:
+    return await connect(url, **trust.secured(url), **more)
 
 
 class Link:

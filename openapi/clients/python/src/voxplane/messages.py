@@ -17,6 +17,9 @@ MEDIA_PATH = "/v1/media"
 HEADER = struct.Struct("!BBHQII")
 AUDIO = 1
 FLAG_FILLER = 0x01
+FLAG_SILENCE = 0x02
+SILENCE_TOLD_FRAMES, PEAK_MAX = 20, 16
+MULAW_SILENCE = b"\xff\x7f\xfe\x7e\xfd\x7d"
 """Filler: nothing of the agent's is in it. It is played all the same."""
 PIECE_MS_MAX = 200
 """The longest audio that one binary message may carry."""
@@ -135,24 +138,41 @@ class Audio:
     filler: bool
 
 
-def read_audio(message: bytes) -> Audio | None:
-    """None for what is not audio."""
-    if len(message) <= HEADER.size:
+def read_audio(message: bytes, silence: bytes = b"") -> Audio | None:
+    """None for what is not audio. `silence`: what stands for a frame that says that it is silent."""
+    if len(message) < HEADER.size:
         return None
     kind, flags, _, stamp, utterance, offset_ms = HEADER.unpack_from(message)
-    if kind != AUDIO:
+    samples = message[HEADER.size :] or (silence if flags & FLAG_SILENCE else b"")
+    if kind != AUDIO or not samples:
         return None
-    return Audio(stamp, utterance, offset_ms, message[HEADER.size :], bool(flags & FLAG_FILLER))
+    return Audio(stamp, utterance, offset_ms, samples, bool(flags & FLAG_FILLER))
 
 
-def write_audio(samples: bytes, *, sequence: int, stamp: int, played: Position) -> bytes:
-    return HEADER.pack(AUDIO, 0, sequence & 0xFFFF, stamp, played.utterance, played.offset_ms) + samples
+def write_audio(samples: bytes, *, sequence: int, stamp: int, played: Position, flags: int = 0) -> bytes:
+    return HEADER.pack(AUDIO, flags, sequence & 0xFFFF, stamp, played.utterance, played.offset_ms) + samples
+
+
+def silence_of(encoding: str, rate_hz: int) -> bytes:
+    """20 ms."""
+    return b"\0" * (rate_hz // 25) if encoding == "pcm16" else b"\xff" * (rate_hz // 50)
+
+
+def is_silent(samples: bytes, silence: bytes) -> bool:
+    """Nobody could hear it: 66 dB below full scale at most. `silence`: in the same encoding."""
+    if silence[:1] == b"\xff":
+        return not samples.translate(None, MULAW_SILENCE)
+    return all(-PEAK_MAX <= value <= PEAK_MAX for (value,) in struct.iter_unpack("<h", samples))
 
 
 class Standing:
-    """What a successor needs to know of this caller: the newest stamp, what is durable, what was played, the snapshot."""
+    """What a successor needs to know of this caller: the newest stamp, what is durable, what was played, the snapshot, and what it
+    has asked for. `silence`: 20 ms of it, where silence is not to be sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: bytes = b"") -> None:
+        self.silence = silence
+        self._quiet = 0
+        self.talking = self.hanging_up = False
         self.stamp = 0
         self.played = Position()
         self._acked = (0, 0)
@@ -194,14 +214,32 @@ class Standing:
             "encoding": encoding,
             "sample_rate": sample_rate,
         }
+        if self.silence:
+            message["dtx"] = True
         if mode != "attach":
             message["resume"] = self.resume()
         if reason != "closed":
             message["reason"] = reason
         return text(message)
 
+    def wishes(self) -> list[str]:
+        """What every new owner is told once it is attached."""
+        return [talk(True)] * self.talking + [hangup()] * self.hanging_up
+
     def take(self, reason: str) -> str:
         return text({"type": "take", "resume": self.resume(), "reason": reason})
+
+    def audio(self, samples: bytes, sequence: int) -> bytes | None:
+        """None for silence that need not be told again yet."""
+        flags = 0
+        if self.silence and len(samples) == len(self.silence) and is_silent(samples, self.silence):
+            self._quiet += 1
+            if self._quiet % SILENCE_TOLD_FRAMES != 1:
+                return None
+            samples, flags = b"", FLAG_SILENCE
+        else:
+            self._quiet = 0
+        return write_audio(samples, sequence=sequence, stamp=self.stamp, played=self.played, flags=flags)
 
     def alive(self) -> str:
         return text({"type": "alive", "stamp": self.stamp, "played": msgspec.to_builtins(self.played)})
@@ -217,6 +255,11 @@ def ready(epoch: int, code: str) -> str:
 
 def moved(epoch: int) -> str:
     return text({"type": "moved", "epoch": epoch})
+
+
+def talk(on: bool) -> str:
+    """The button of a call whose turns are ``push_to_talk``."""
+    return text({"type": "talk", "on": on})
 
 
 def hangup() -> str:

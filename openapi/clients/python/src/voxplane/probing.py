@@ -19,6 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
+from voxplane import trust
+
 BUDGET_MS = 300
 CONNECT_MS = 2_000
 SAMPLES = 8
@@ -131,7 +133,7 @@ class _Race:
     async def _probe(self, url: str, into: Samples) -> None:
         async with connect(
             url, open_timeout=5, ping_interval=None, compression=None, proxy=None, max_size=MESSAGE_BYTES_MAX,
-            subprotocols=[PROBE_PROTOCOL],
+            subprotocols=[PROBE_PROTOCOL], **trust.secured(url),
         ) as socket:  # fmt: skip
             self.opened.set()
             chains: set[asyncio.Task[None]] = set()

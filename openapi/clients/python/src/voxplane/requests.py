@@ -11,6 +11,7 @@ import httpx
 
 from voxplane.attempts import Next, after
 from voxplane.errors import ApiError
+from voxplane.trust import why_broken
 
 Json = dict[str, Any]
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -46,15 +47,17 @@ class Request:
     params: Json = field(default_factory=dict)
     idempotency_key: str | None = None
     within_s: float | None = None
+    if_match: str | None = None
+    """The version that is to be changed, where a route asks for one."""
 
     @property
     def sent(self) -> Json:
         """As httpx takes it, apart from the method and the URL."""
-        key = self.idempotency_key
+        named = {"Idempotency-Key": self.idempotency_key, "If-Match": self.if_match}
         sent: Json = {
             "json": self.json,
             "params": {k: v for k, v in self.params.items() if v is not None},
-            "headers": {"Idempotency-Key": key} if key else {},
+            "headers": {name: value for name, value in named.items() if value is not None},
         }
         within_s = self.within_s
         if within_s is None and self.method == "POST" and self.path.endswith(TEST_END):
@@ -113,7 +116,7 @@ class Attempts:
         )
 
     def broke(self, error: httpx.TransportError) -> Next:
-        self.causes.append(f"{self._urls[self.url_index]}: {type(error).__name__}")
+        self.causes.append(f"{self._urls[self.url_index]}: {why_broken(error)}")
         return self._next(status=None, safe=self._wanted.safe or isinstance(error, NOT_SENT))
 
     def _next(self, **seen: Any) -> Next:
