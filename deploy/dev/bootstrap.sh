@@ -60,12 +60,13 @@ if [ ! -x "$venv/bin/pip" ]; then
     fi
 fi
 
+# The lock names everything: whatever a package asks for besides (silero-vad: torch) is not wanted.
 rm -f "$venv/.stamp-$kind"
 lock=$(lock_of "$kind")
 count=$(grep -c '^[A-Za-z0-9]' "$lock")
 say "Installing $count packages into $venv (once; a minute or so) …"
 log="$venv/install.log"
-if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r "$lock" >"$log" 2>&1 ||
+if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes -r "$lock" >"$log" 2>&1 ||
     ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
         -e . -e openapi/clients/python >>"$log" 2>&1; then
     say "The installation failed. The last lines of $log:"

@@ -20,7 +20,7 @@ if [ -z "${UPGRADE:-}" ]; then
 fi
 cd "$work"
 options="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
-extras="--extra control --extra engines --extra ha --extra demo"
+extras="--extra control --extra engines --extra ha --extra demo --extra voice --extra webrtc --group models"
 $uv pip compile $options $extras --group build pyproject.toml -o requirements.lock
 $uv pip compile $options $extras --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 cp requirements.lock requirements-dev.lock "$root/"
