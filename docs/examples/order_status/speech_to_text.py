@@ -18,8 +18,20 @@ FLOOR_RMS = 220
 START_FRAMES = 3
 END_FRAMES = 16
 PRE_ROLL_FRAMES = 15
-_noise = random.Random(7)
-COMFORT_NOISE = b"".join(_noise.randint(-12, 12).to_bytes(2, "little", signed=True) for _ in range(320))
+NOISE_PEAK, DEAD_NOISE_PEAK = 12, 160
+"""A line without any noise of its own, such as one that carries what a computer speaks, is understood badly: it gets some. Much of
+it would drown the short first words of a person."""
+DEAD_RMS = 4
+LEAD_FRAMES = 3
+"""So many before the first voice tell what the line is like."""
+_random = random.Random(7)
+
+
+def _noise(peak: int) -> bytes:
+    return b"".join(_random.randint(-peak, peak).to_bytes(2, "little", signed=True) for _ in range(320))
+
+
+COMFORT_NOISE, DEAD_LINE_NOISE = _noise(NOISE_PEAK), _noise(DEAD_NOISE_PEAK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +59,17 @@ def make_decoder() -> Decoder:
 
 
 class Recognizer:
-    """Feed it mu-law at 8 kHz in any pieces; it answers with what happened."""
+    """Feed it mu-law at 8 kHz in any pieces, or let it `hear` PCM16 at `rate_hz` (8000 or 16000), 20 ms at a time. It answers with
+    what happened."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, rate_hz: int = 8_000) -> None:
         self._decoder = decoder
+        self._rate_hz = rate_hz
         self._vad = webrtcvad.Vad(2)
         self._rest = b""
         self._resampling: object = None
         self._before: deque[bytes] = deque(maxlen=PRE_ROLL_FRAMES)
+        self._noise = COMFORT_NOISE
         self._voiced = self._quiet = 0
         self._partial = ""
         self.speaking = False
@@ -65,41 +80,55 @@ class Recognizer:
         whole = len(data) // FRAME_BYTES * FRAME_BYTES
         self._rest = data[whole:]
         for i in range(0, whole, FRAME_BYTES):
-            happened += self._frame(audioop.ulaw2lin(data[i : i + FRAME_BYTES], 2))
+            happened += self.hear(audioop.ulaw2lin(data[i : i + FRAME_BYTES], 2))
         return happened
+
+    def end(self) -> list[Started | Partial | Final]:
+        """Somebody else knows that the turn is over."""
+        if not self.speaking:
+            return []
+        self.speaking = False
+        self._decoder.end_utt()
+        return [Final(self._text())]
 
     def close(self) -> None:
         if self.speaking:
             self.speaking = False
             self._decoder.end_utt()
 
-    def _frame(self, pcm: bytes) -> list[Started | Partial | Final]:
-        loud = audioop.rms(pcm, 2) >= FLOOR_RMS and self._vad.is_speech(pcm, 8000)
+    def hear(self, pcm: bytes) -> list[Started | Partial | Final]:
+        loud = audioop.rms(pcm, 2) >= FLOOR_RMS and self._vad.is_speech(pcm, self._rate_hz)
         self._voiced = self._voiced + 1 if loud else 0
         self._quiet = 0 if loud else self._quiet + 1
-        wide, self._resampling = audioop.ratecv(pcm, 2, 1, 8000, 16000, self._resampling)
-        wide = audioop.add(wide, COMFORT_NOISE[: len(wide)].ljust(len(wide), b"\0"), 2)
+        wide = pcm
+        if self._rate_hz == 8_000:
+            wide, self._resampling = audioop.ratecv(pcm, 2, 1, 8_000, 16_000, self._resampling)
         if not self.speaking:
             self._before.append(wide)
             if self._voiced < START_FRAMES:
                 return []
             self.speaking = True
             self._partial = ""
+            lead = list(self._before)[-START_FRAMES - LEAD_FRAMES : -START_FRAMES]
+            dead = any(audioop.rms(frame, 2) < DEAD_RMS for frame in lead)
+            self._noise = DEAD_LINE_NOISE if dead else COMFORT_NOISE
             self._decoder.start_utt()
             for earlier in self._before:
-                self._decoder.process_raw(earlier, False, False)
+                self._listen(earlier)
             self._before.clear()
             return [Started()]
-        self._decoder.process_raw(wide, False, False)
+        self._listen(wide)
         if self._quiet < END_FRAMES:
             text = self._text()
             if text and text != self._partial:
                 self._partial = text
                 return [Partial(text)]
             return []
-        self.speaking = False
-        self._decoder.end_utt()
-        return [Final(self._text())]
+        return self.end()
+
+    def _listen(self, wide: bytes) -> None:
+        noise = self._noise[: len(wide)].ljust(len(wide), b"\0")
+        self._decoder.process_raw(audioop.add(wide, noise, 2), False, False)
 
     def _text(self) -> str:
         found = self._decoder.hyp()
