@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof env env-dev lock format openapi clean
+.PHONY: help demo test test-slow test-slow-again sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof interop fuzz env env-dev lock format openapi typescript typescript-page browser clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 demo: env ## Watch a real call survive the death of a region (ARGS=--json for machines)
 	@$(BIN)/voxplane demo $(ARGS)
@@ -20,7 +20,13 @@ ha: env ## The same with PostgreSQL on three servers, any of which may die (need
 	@$(BIN)/voxplane up --ha $(ARGS)
 
 test: env-dev ## The default test suite, on the embedded engines (ARGS="-k name")
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope -m "not slow and not browser" $(ARGS)
+
+test-slow: env-dev ## What starts whole deployments: drains, drills, fencing, detection, TLS, traces, the command line (six minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "slow and not browser" $(ARGS)
+
+test-slow-again: env-dev ## Those that failed in the last `make test-slow`, one at a time
+	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "slow and not browser" $(ARGS)
 
 sim: env-dev ## The deterministic simulation (SEEDS=2000; SEED=n replays one; ONLY=seeds, mutations or agreement)
 	@$(BIN)/python -m tests.simulation
@@ -35,7 +41,7 @@ check: env-dev ## Format, lint, types, import contracts, generated files
 bench: env-dev ## Measure (ONLY=family, FULL=1 for the large ones); writes build/bench.json
 	@$(BIN)/python -m tests.bench
 
-eval-placement: env-dev ## How near to the oracle callers are placed (ARGS=file.npz, ONLY=matrix or load, CALLERS=1000000); writes build/placement.json
+eval-placement: env-dev ## How near to the oracle callers are placed (ARGS=file.npz, ONLY=matrix, hostile or load, CALLERS=1000000); writes build/placement.json
 	@$(BIN)/python -m tests.evaluation $(ARGS)
 
 ha-proof: env-dev ## Kill the primary under load and account for every answer (COUNT=50, about 25 minutes; needs etcd)
@@ -52,6 +58,21 @@ static: env-dev ## Kill everything but edges for MINUTES=10, and count what call
 
 feed-proof: env-dev ## Cut readers of events at random and kill instances: no gap, no repeat (READERS=1000, SECONDS=60, KILLS=4, SEED=n)
 	@$(BIN)/python -m tests.chaos.feed_cuts
+
+interop: env-dev ## Call the bots of others, unmodified: Pipecat, Teler, OpenAI Agents, and let werift call (ONLY=teler; needs a network once, and Node for the last two)
+	@$(BIN)/python -m tests.interop
+
+fuzz: env-dev ## Schemathesis over the whole OpenAPI document, all checks, every operation (EXAMPLES=10, SECONDS=0, SEED=n, ARGS=--ci; needs a network once); writes build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --examples $(or $(EXAMPLES),10) --seconds $(or $(SECONDS),0) --seed $(or $(SEED),1) $(ARGS)
+
+typescript: ## Check, build and test the client for browsers, and that the edge's page is built from it (needs node and npm)
+	@sh deploy/dev/typescript.sh check
+
+typescript-page: ## Build the page that the edge serves again (needs node and npm)
+	@sh deploy/dev/typescript.sh page
+
+browser: env-dev ## The page in a real Chromium: failover, move, keys; writes build/browser.json and pictures (needs chromium)
+	@sh deploy/dev/browser.sh $(ARGS)
 
 openapi: env-dev ## Write the generated files in openapi/ again
 	@$(BIN)/python -m app.export

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import structlog
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from app.settings import Settings
 from tests.support.api import Api, Project, serving
@@ -22,6 +24,7 @@ LONG = (
     "tests/integration/",
     "tests/simulation/",
 )
+ALONE = ("tests/browser/",)
 OPERATOR_KEY = "vx_op_0123456789abcdefghijklmnopqrstuv"
 
 
@@ -35,14 +38,22 @@ def _quiet_logs() -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module stays with one worker, so that what it starts for its tests is started once. The modules that start whole
-    deployments come first: a long one that comes last keeps the other workers waiting."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """The modules that start whole deployments come first: a long one that comes last keeps the other workers waiting."""
     items.sort(key=lambda item: next((i for i, part in enumerate(LONG) if part in item.nodeid), len(LONG)))
+
+
+class ByModule(LoadScopeScheduling):
+    """A module stays with one worker, so that what it starts for its tests is started once. So does a folder of modules each of
+    which takes the whole machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in ALONE if nodeid.startswith(folder)), nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,14 @@ FAMILIES = (
     "append",
     "feed",
     "edge",
+    "media",
     "tail",
     "webhooks",
     "failover",
     "detector",
     "sim",
     "placement",
+    "admin",
 )
 LONG = ("backlog",)
 """Measured with FULL=1, or by name."""

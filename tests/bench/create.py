@@ -24,7 +24,7 @@ import httpx
 from app.local.deployment import PLACES, Deployment, temporary_folder
 from app.local.process import free_port
 from tests.bench.report import Figure
-from tests.bench.support import Receiver, receiver
+from tests.bench.support import Receiver, cpu_s, family_cpu_s, receiver
 
 ROUNDS = 5
 SECONDS = 4.0
@@ -57,11 +57,15 @@ async def _measure(deployment: Deployed, got: Receiver, *, rounds: int) -> list[
     await load(ports, key, 16, 2.0)
     script = await write_script(deployment)
     seen: list[tuple[float, float, float, float]] = []
+    costs: list[tuple[float, float]] = []
     for _ in range(rounds):
         base = await pgbench(deployment, script)
         sixteen = (await load(ports, key, 16, SECONDS))["per_s"]
         again = await pgbench(deployment, script)
-        sixty_four = (await load(ports, key, 64, SECONDS))["per_s"]
+        before = used_s(deployment)
+        created = await load(ports, key, 64, SECONDS)
+        costs.append(each_us(before, used_s(deployment), created["creates"]))
+        sixty_four = created["per_s"]
         one = (await load(ports[:1], key, 64, SECONDS))["per_s"]
         seen.append((sixteen / base, sixty_four / again, one / again, (base + again) / 2))
     alone = await load(ports[:1], key, 1, SECONDS)
@@ -82,7 +86,19 @@ async def _measure(deployment: Deployed, got: Receiver, *, rounds: int) -> list[
         figure("p50_ms", alone["p50_ms"], "ms", "one client", None),
         figure("p99_ms", alone["p99_ms"], "ms", "one client", None),
         figure("delivering_ratio_64", beside["per_s"] / base_per_s, "×", beside_how, None),
+        figure("api_cpu_us", statistics.median(c[0] for c in costs), "µs/create", "64 clients", None),
+        figure("db_cpu_us", statistics.median(c[1] for c in costs), "µs/create", "64 clients", None),
     ]
+
+
+def used_s(deployment: Deployed) -> tuple[float, float]:
+    """Processor time so far, of the instances and of PostgreSQL."""
+    assert deployment.postgres is not None
+    return cpu_s([api.pid for api in deployment.apis]), family_cpu_s(deployment.postgres.pid)
+
+
+def each_us(before: tuple[float, float], after: tuple[float, float], creates: float) -> tuple[float, float]:
+    return (after[0] - before[0]) * 1e6 / creates, (after[1] - before[1]) * 1e6 / creates
 
 
 def figure(name: str, value: float, unit: str, how: str, target: float | None) -> Figure:

@@ -162,6 +162,9 @@ class ScriptedEdge:
     def lapsed(self) -> list[Held]:
         return []
 
+    def not_taken(self) -> list[Held]:
+        return []
+
     def stay(self, call: str) -> None:
         return
 

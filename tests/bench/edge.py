@@ -29,7 +29,7 @@ SETTLE_S, MEASURE_S = 1.5, 4.0
 LATE_MS, LATE_SHARE = 10, 0.01
 TRIES, TRIES_DISTURBED, WAITED_MAX = 2, 4, 0.05
 FRAMES_PER_S_MIN = 47.5
-"""Of 50; an interruption costs the caller what had come and was not played yet."""
+"""Of 50."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,9 @@ class Ramp:
         if calls < self.calls:
             await self.load.ask({"hang_up": self.calls - calls})
         elif calls > self.calls:
-            made = [await self.client.create_call(self.agent) for _ in range(calls - self.calls)]
+            # a caller that silences its agent would be given less than all of it
+            turns = {"barge_in": "off"}
+            made = [await self.client.create_call(self.agent, turns=turns) for _ in range(calls - self.calls)]
             await self.load.ask({"attach": [(call["attach"][0], call["ticket"]) for call in made]})
         self.calls = calls
         await asyncio.sleep(SETTLE_S)

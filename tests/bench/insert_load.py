@@ -31,17 +31,17 @@ HASH_BYTES = 16
 
 INSERT = """
 insert into vx.events (call_id, seq, project_id, id, type, epoch, source, origin_epoch, origin_n, region, at, data,
-                       content, content_key, hash, feed_xid)
-select call_id, n, $1, event_id, type, 1, 'edge', 1, n, 'us-east', at, data, content, content_key, hash,
+                       content, hash, feed_xid)
+select call_id, n, $1, event_id, type, 1, 'edge', 1, n, 'us-east', at, data, content, hash,
        pg_current_xact_id()::text::bigint
-  from unnest($2::uuid[], $3::integer[], $4::uuid[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::bytea[], $9::uuid[],
-              $10::bytea[]) as g(call_id, n, event_id, type, at, data, content, content_key, hash)
+  from unnest($2::uuid[], $3::integer[], $4::uuid[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::bytea[], $9::bytea[])
+       as g(call_id, n, event_id, type, at, data, content, hash)
 """
 
 Batch = tuple[list[Any], ...]
 
 
-def batch(calls: list[UUID], number: int, key: UUID) -> Batch:
+def batch(calls: list[UUID], number: int) -> Batch:
     rows = []
     at = datetime.now(UTC)
     said = exchange(number)
@@ -58,7 +58,6 @@ def batch(calls: list[UUID], number: int, key: UUID) -> Batch:
                     at,
                     None if content else raw.decode(),
                     content,
-                    key if content else None,
                     os.urandom(HASH_BYTES),
                 )
             )
@@ -66,11 +65,11 @@ def batch(calls: list[UUID], number: int, key: UUID) -> Batch:
 
 
 async def main(dsn: str, calls: int, exchanges: int) -> None:
-    project, key = uuid4(), uuid4()
+    project = uuid4()
     made_up = [new_id() for _ in range(calls)]
     per_batch = EVENTS_PER_BATCH_MAX // len(exchange(0))
     lanes = [made_up[i : i + per_batch] for i in range(0, calls, per_batch)]
-    due = iter([batch(lane, number, key) for number in range(exchanges) for lane in lanes])
+    due = iter([batch(lane, number) for number in range(exchanges) for lane in lanes])
     connections = [await asyncpg.connect(dsn) for _ in range(BATCHES_IN_FLIGHT_MAX)]
     statements = [await c.prepare(INSERT) for c in connections]
 

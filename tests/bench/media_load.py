@@ -1,11 +1,11 @@
-"""A process of its own that is many callers and their backends: ``python -m tests.bench.media_load``.
+"""A process of its own that is many callers and their backends: ``python -m tests.bench.media_load [spoken]``.
 
 It prints the port its backends listen on, then obeys lines: ``{"attach": [[url, ticket], …]}`` adds callers, ``{"measure": s}``
 counts for that long, ``{"hang_up": k}`` ends the newest `k`. Every answer is one line.
 
 Both sides send 20 ms of audio each 20 ms, on an absolute schedule spread over eight phases, as an edge does: callers PCM16 at
-16 kHz in binary frames, two seconds of voice in every six; backends a mu-law tone without an end, in Twilio's JSON. So every
-caller interrupts its agent once in six seconds. A frame from the edge counts when it carries the other side's audio and not
+16 kHz in binary frames, two seconds of voice in every six (with `spoken`: of speech); backends a mu-law tone without an end, in
+Twilio's JSON. A frame from the edge counts when it carries the other side's audio and not
 the edge's own silence.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import audioop
 import base64
 import json
 import math
@@ -27,7 +28,9 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
 
 from regions.wire import media as wire
+from tests.bench.spoken import clips
 from tests.bench.support import quantile, say, stdin
+from tests.support.voices import room
 
 PERIOD_S, PHASES = 0.02, 8
 RATE_HZ, SAMPLES = 16_000, 320
@@ -51,6 +54,18 @@ def voice() -> list[bytes]:
         spoken.append(loudness * sum(weight * math.sin(f * turn) for f, weight in partials))
     quiet = [draw.uniform(-60, 60) for _ in range(QUIET_S * RATE_HZ)]
     pcm = array.array("h", (round(s) for s in spoken + quiet)).tobytes()
+    return [pcm[i : i + 2 * SAMPLES] for i in range(0, len(pcm), 2 * SAMPLES)]
+
+
+def speech() -> list[bytes]:
+    """The same with speech, a minute of it."""
+    _, spoken = clips()
+    quiet = room(QUIET_S * 1000, RATE_HZ)
+    pcm = b""
+    for i in range(10):
+        said = b"".join(clip.pcm for clip in spoken[i % len(spoken) :] + spoken)
+        wide, _ = audioop.ratecv(said[: VOICE_S * 8_000 * 2], 2, 1, 8_000, RATE_HZ, None)
+        pcm += wide.ljust(VOICE_S * RATE_HZ * 2, b"\0")[: VOICE_S * RATE_HZ * 2] + quiet
     return [pcm[i : i + 2 * SAMPLES] for i in range(0, len(pcm), 2 * SAMPLES)]
 
 
@@ -157,7 +172,7 @@ class MediaLoad:
 
     async def keep_time(self) -> None:
         """Everyone's frame, each 20 ms; how late the phases begin is kept."""
-        frames = voice()
+        frames = speech() if "spoken" in sys.argv[1:] else voice()
         due_s, phase = time.perf_counter(), 0
         while True:
             due_s += PERIOD_S / PHASES

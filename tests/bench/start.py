@@ -46,7 +46,7 @@ async def up(folder: Path) -> tuple[float, float, float]:
     env = {k: os.environ[k] for k in ("PATH", "HOME", "LANG") if k in os.environ}
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", "up", "--port", "0",
+        sys.executable, "-m", "app.cli.main", "up", "--port", "0",
         env=env | {"VOXPLANE_DATA": str(folder), "PYTHONUNBUFFERED": "1"}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

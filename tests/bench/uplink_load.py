@@ -4,7 +4,7 @@ The first line of its input, ``{"token": …}``, enrols it. It registers, says h
 heartbeat a second. A line ``{"calls": […]}`` names its calls, a line ``{"exchanges": k}`` has every call write `k`
 exchanges; it prints how many events were acknowledged as durable and in how many seconds. Frames are encoded beforehand.
 A line ``{"per_s": r, "seconds": s}`` has events happen at that rate, one by one and round the calls; what has happened goes out
-as soon as a batch may, and each event bears the time at which it happened.
+as soon as a batch may (`regions.edge.pacing`), and each event bears the time at which it happened.
 
 It keeps the limits of the real client: four batches under way, at most 1,000 events in one, a call in one at a time.
 """
@@ -27,6 +27,7 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
 from regions.edge.identity import Identity
+from regions.edge.pacing import Pace
 from regions.wire import ids
 from regions.wire.events import EdgeEvent
 from regions.wire.uplink import (
@@ -64,17 +65,19 @@ def happening(n: int, said: tuple[str, dict[str, object]]) -> EdgeEvent:
 
 @dataclass(slots=True)
 class Writer:
-    """The calls in lanes: those of one lane are always in the same batch. `written`: exchanges so far."""
+    """The calls in lanes: those of one lane are always in the same batch. `exchanges`: so far; `single`: events of each call that
+    happened one by one since."""
 
     socket: ClientConnection
     lanes: list[list[str]] = field(default_factory=list)
     exchanges: int = 0
+    single: int = 0
     batch: int = 0
     acks: asyncio.Queue[Ack] = field(default_factory=asyncio.Queue)
 
     def take(self, calls: list[str]) -> None:
         per_lane = EVENTS_PER_BATCH_MAX // len(exchange(0))
-        self.exchanges = 0
+        self.exchanges = self.single = 0
         self.lanes = [calls[i : i + per_lane] for i in range(0, len(calls), per_lane)]
 
     async def write(self, exchanges: int) -> tuple[int, float]:
@@ -101,12 +104,13 @@ class Writer:
         return durable, time.perf_counter() - began
 
     async def write_paced(self, per_s: int, seconds: float) -> tuple[int, float]:
-        """(events that are durable, seconds until the last of them was). The last that is asked of these calls."""
+        """(events that are durable, seconds until the last of them was): as many of each call. No exchanges may follow."""
         calls = [call for lane in self.lanes for call in lane]
         said = exchange(self.exchanges)
-        first_n = self.exchanges * len(said) + 1
+        first_n = self.exchanges * len(said) + self.single + 1
         waiting: dict[str, list[EdgeEvent]] = {}
-        under_way: dict[int, list[str]] = {}
+        under_way: dict[int, tuple[list[str], float]] = {}
+        pace = Pace()
         happened = durable = 0
         began = time.perf_counter()
         while durable < int(per_s * seconds):
@@ -115,11 +119,14 @@ class Writer:
                 call = calls[happened % len(calls)]
                 n, happened = first_n + happened // len(calls), happened + 1
                 waiting.setdefault(call, []).append(happening(n, said[(n - 1) % len(said)]))
-            away = {call for batch in under_way.values() for call in batch}
+            away = {call for batch, _ in under_way.values() for call in batch}
             ready = [call for call in waiting if call not in away][:CALLS_PER_BATCH_MAX]
-            if ready and len(under_way) < BATCHES_IN_FLIGHT_MAX:
+            now_s = time.perf_counter()
+            may_go = len(under_way) < BATCHES_IN_FLIGHT_MAX and not pace.wait_s(now_s, len(under_way))
+            if ready and may_go:
+                pace.sent(now_s, full=len(ready) == CALLS_PER_BATCH_MAX)
                 self.batch += 1
-                under_way[self.batch] = ready
+                under_way[self.batch] = ready, now_s
                 runs = [CallEvents(call=call, epoch=1, events=waiting.pop(call)) for call in ready]
                 await self.socket.send(msgspec.json.encode(Events(batch=self.batch, calls=runs)).decode())
             with contextlib.suppress(TimeoutError):
@@ -128,7 +135,9 @@ class Writer:
                 durable += sum(r.stored for r in ack.results)
                 if any(r.status != "durable" for r in ack.results):
                     raise SystemExit(f"not durable: {ack.results}")
-                del under_way[ack.batch]
+                _, sent_s = under_way.pop(ack.batch)
+                pace.answered(time.perf_counter() - sent_s)
+        self.single += happened // len(calls)
         return durable, time.perf_counter() - began
 
     def _frames(self, lane: list[str], exchanges: int) -> list[tuple[int, str]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from app.local.deployment import PLACES, Deployment, Place
-from app.local.process import free_port
 from tests.chaos.network import Network, Wire
 
 INSTANCES = 2
@@ -24,14 +23,9 @@ class Wired(Deployment):
     def __init__(self, folder: Path, network: Network) -> None:
         super().__init__(folder, places=PLACES[:3], instances=INSTANCES, capacity_calls=CAPACITY_CALLS)
         self.network = network
-        self._ports: dict[int, int] = {}
-
-    def _port(self, offset: int) -> int:
-        return self._ports.setdefault(offset, free_port())
 
     async def wire(self) -> None:
         assert self.postgres is not None
-        api_ports = [self._port(i) for i in range(INSTANCES)]
         valkeys = {region: urlsplit(url).port or 0 for region, url in self.redis_urls.items()}
         for i in range(INSTANCES):
             await self.network.open(f"api-{i}>postgres", self.postgres.port)
@@ -39,14 +33,14 @@ class Wired(Deployment):
                 await self.network.open(f"api-{i}>valkey.{region}", port)
         for place in self.places:
             await self.network.open(f"{place.id}>valkey", valkeys[place.id])
-            for i, port in enumerate(api_ports):
+            for i, port in enumerate(self.api_ports):
                 await self.network.open(f"{place.id}>api-{i}", port)
 
     async def caller_link(self, place: Place, media_port: int) -> Wire:
         return await self.network.open(f"caller>{place.id}", media_port)
 
     def api_environment(self, port: int) -> dict[str, str]:
-        i = next(offset for offset, given in self._ports.items() if given == port)
+        i = self.api_ports.index(port)
         redis_urls = {
             region: self._through(f"api-{i}>valkey.{region}", url) for region, url in self.redis_urls.items()
         }

@@ -34,7 +34,7 @@ from app.local.deployment import PLACES, Deployment, temporary_folder
 from regions.wire import ids
 from voxplane import AsyncClient
 
-WRITE = "select status from vx.append_control($1, $2, 'control', $3, $4, 'speech.started', $5, $6, null, null, '')"
+WRITE = "select status from vx.append_control($1, $2, 'control', $3, $4, 'speech.started', $5, $6, null, '')"
 SELECT_CALLS = "select id from vx.calls where project_id = $1"
 SELECT_TRUTH = "select id, feed_xid from vx.events where project_id = $1 order by feed_xid, call_id, seq"
 WRITERS = 8

@@ -13,7 +13,7 @@ from tests.support.deployed import deployed
 from tests.support.engines import Engines
 from voxplane import AsyncClient
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WITHIN_S = 40.0
 

@@ -18,7 +18,11 @@ from tests.support.engines import Engines
 from tests.support.numbered import NumberedBackend, NumberedCaller
 from voxplane import AsyncCaller, AsyncClient, watch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.usefixtures("patient")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("patient"),
+]
 
 CALLS = 3
 WITHIN_S = 60.0
@@ -275,10 +279,14 @@ async def test_a_call_whose_standby_is_lost_is_handed_another_and_lives_by_it(de
         (await operator.post("/admin/v1/regions/ap-south/cordon")).raise_for_status()
 
         async def placed_so() -> bool:
-            """As the instance that is asked sees the fleet by now."""
-            made = await client.create_call(backend.url, latencies=[{"region": "us-east", "rtt_ms": 5}])
-            await client.end_call(made["id"])
-            return [s["region"] for s in made["placement"]["standbys"]] == ["eu-west"]
+            """As every instance sees the fleet by now."""
+            for url in deployment.api_urls:
+                async with AsyncClient([url], key) as one:
+                    made = await one.create_call(backend.url, latencies=[{"region": "us-east", "rtt_ms": 5}])
+                    await one.end_call(made["id"])
+                if [s["region"] for s in made["placement"]["standbys"]] != ["eu-west"]:
+                    return False
+            return True
 
         await until(placed_so, "a call with one standby")
         async with talking(client, backend, "us-east", 1) as [talk]:

@@ -20,7 +20,7 @@ from tests.support.engines import Engines
 from tests.support.numbered import NumberedBackend, NumberedCaller
 from voxplane import AsyncCaller, AsyncClient
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 CALLS = 4
@@ -196,7 +196,7 @@ async def test_the_command_line_places_calls_drills_them_and_says_what_came_of_i
     }
     words = ("drill", "ap-south", "--synthetic", "3", "--max-rto-ms", "30000", "--json")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", *words, cwd=ROOT, env=env,
+        sys.executable, "-m", "app.cli.main", *words, cwd=ROOT, env=env,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(WITHIN_S):

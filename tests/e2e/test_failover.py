@@ -24,7 +24,7 @@ from app.local.proof import check_events, check_webhooks
 from app.local.receiver import WebhookReceiver
 from voxplane import AsyncCaller, AsyncClient, watch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("patient")]
 
 RATE_HZ = 16_000
 
@@ -193,6 +193,7 @@ async def test_an_edge_that_is_told_to_stop_hands_its_calls_over(deployment: Dep
         assert caller.end_reason == "caller_hung_up"
 
 
+@pytest.mark.slow
 async def test_an_instance_that_hangs_is_left_for_the_other(deployment: Deployment) -> None:
     """Stopped, not killed: its sockets stay open and take what is sent. Whichever carries the uplink is among the two. That
     events come to the log is not enough, for the spool sees to that: the edge itself must hear of it."""
@@ -215,6 +216,7 @@ async def test_an_instance_that_hangs_is_left_for_the_other(deployment: Deployme
             await caller.hangup()
 
 
+@pytest.mark.slow
 async def test_what_an_edge_wrote_while_the_log_was_away_outlives_the_edge(deployment: Deployment) -> None:
     """PostgreSQL dies, the edge goes on and then dies too, its caller leaves: only the spool still has the digits."""
     _, key = await deployment.create_project("e2e-spool")

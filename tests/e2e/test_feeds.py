@@ -18,7 +18,7 @@ from tests.support.engines import Engines
 from tests.support.schemas import event_faults
 from voxplane import AsyncCaller, AsyncClient
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WITHIN_S = 30.0
 

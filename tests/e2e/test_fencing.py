@@ -26,7 +26,7 @@ from tests.support.frank_caller import BackendSocket, FrankBackend, FrankCaller,
 from voxplane import AsyncClient
 from voxplane.grants import read_grants
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WITHIN_S = 40.0
 FLOWS = 25

@@ -11,7 +11,7 @@ from tests.chaos import static_stability
 from tests.chaos.static_stability import Options, deployed
 from voxplane import watch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 OUTAGE_S = 4.0
 

@@ -1,7 +1,8 @@
 """``python -m tests.evaluation [FILE.npz …]``: how near to the oracle callers are placed, by ``make eval-placement``.
 
 Without an argument it takes ``../shared/data/rtt/*.npz`` beside the project, and where there is none a small synthetic world.
-``ONLY=matrix`` or ``ONLY=load`` runs one half, ``CALLERS=1000000`` says how many calls the load has. Writes
+``ONLY=matrix``, ``ONLY=hostile`` (of the matrix, that alone) or ``ONLY=load`` runs a part, ``REGIONS=12`` at so many regions alone,
+``CALLERS=1000000`` says how many calls the load has, ``DRAWS=16`` on how many draws the hostile are measured. Writes
 ``build/placement.json``. Exit code 0 when everything was measured, whether a target was met or not; 2 for what cannot be read.
 """
 
@@ -13,15 +14,15 @@ import time
 from pathlib import Path
 
 from tests.bench.report import as_json, machine
-from tests.evaluation.placement import everything
+from tests.evaluation.placement import DRAWS, everything
 from tests.evaluation.placement_load import loaded
 from tests.evaluation.placement_report import Report, progress
-from tests.evaluation.placement_world import World, load, synthetic
+from tests.evaluation.placement_world import REGIONS, World, load, synthetic
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "rtt"
 OUT = ROOT / "build" / "placement.json"
-PARTS = ("matrix", "load")
+PARTS = ("matrix", "hostile", "load")
 CALLERS = 50_000
 
 
@@ -29,6 +30,13 @@ def main(arguments: list[str]) -> int:
     only = os.environ.get("ONLY", "")
     if only and only not in PARTS:
         progress(f"ONLY={only}: there is no such part; choose one of {', '.join(PARTS)}")
+        return 2
+    try:
+        regions = _numbers("REGIONS", REGIONS)
+        (draws,) = _numbers("DRAWS", (len(DRAWS),))
+        (callers,) = _numbers("CALLERS", (CALLERS,))
+    except ValueError as error:
+        progress(str(error))
         return 2
     try:
         worlds = worlds_of(arguments)
@@ -40,9 +48,15 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     for world in worlds:
         if only != "load":
-            everything(world, report)
-        if only != "matrix":
-            loaded(world, report, int(os.environ.get("CALLERS", "") or CALLERS))
+            everything(
+                world,
+                report,
+                regions,
+                range(DRAWS.start, DRAWS.start + draws),
+                only_hostile=only == "hostile",
+            )
+        if only in ("", "load"):
+            loaded(world, report, callers)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(as_json(report.figures))
     missed = [f.name for f in report.figures if f.met is False]
@@ -53,6 +67,19 @@ def main(arguments: list[str]) -> int:
     for name in missed:
         print(f"  MISSED {name}")
     return 0
+
+
+def _numbers(name: str, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a variable of the environment. Raises `ValueError` for what is no number above 0; only ``REGIONS`` may be several."""
+    text = os.environ.get(name, "")
+    if not text:
+        return usual
+    numbers = tuple(int(word) if word.strip().isdecimal() else 0 for word in text.split(","))
+    if min(numbers) < 1 or (name != "REGIONS" and len(numbers) > 1):
+        raise ValueError(
+            f"{name}={text}: give a number above 0{', or several: 5,12,30' if name == 'REGIONS' else ''}"
+        )
+    return numbers
 
 
 def worlds_of(arguments: list[str]) -> list[World]:

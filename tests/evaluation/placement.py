@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.evaluation.placement_devices import on_bad_last_miles
 from tests.evaluation.placement_hostile import crafted, hostile_callers, witnessed
-from tests.evaluation.placement_report import Report, progress
+from tests.evaluation.placement_report import Report, fallen, progress
 from tests.evaluation.placement_ways import (
     ROUNDS_SEEN,
     ROUNDS_UNSEEN,
@@ -25,11 +25,13 @@ from tests.evaluation.placement_ways import (
     ours,
     pings_only,
 )
-from tests.evaluation.placement_world import LEAST_MS, Floats, Scene, World, scene
+from tests.evaluation.placement_world import LEAST_MS, REGIONS, Floats, Scene, World, fits, scene
 
-REGIONS = (5, 12, 30)
 SEEN_PROBED, SEEN_ALONE, UNSEEN, BAD_LAST_MILES = 0.995, 0.98, {12: 0.96, 30: 0.90}, {12: 0.95}
 FALL_POINTS = 0.5
+DRAWS = range(200, 216)
+"""What is believed of liars was chosen on draws 100 to 105; these were not looked at before. Eight of
+them leave 0.4 points to either side."""
 NOISE_SHARE, NOISE_MS = 0.10, 3.0
 STALE_SLICES = 1
 
@@ -41,21 +43,38 @@ class Targets:
     unseen: float | None = None
 
 
-def everything(world: World, report: Report, regions: tuple[int, ...] = REGIONS) -> None:
+def everything(
+    world: World,
+    report: Report,
+    regions: tuple[int, ...] = REGIONS,
+    draws: range = DRAWS,
+    *,
+    only_hostile: bool = False,
+) -> None:
     for k in regions:
-        base = scene(world, k)
         name = f"k{k}"
+        if not fits(world.rtt_ms.shape[1], k):
+            report.note(f"({k} regions: left out, {world.name} has too few nodes)")
+            continue
+        base = scene(world, k)
         report.heading(f"{world.name}, {k} regions, {base.callers} callers")
         if base.kilometres is None:
             report.note("(no coordinates in this data: nothing to say of geography alone)")
-        sight = clear(base)
-        compared(name, "", sight, report, Targets(SEEN_PROBED, SEEN_ALONE, UNSEEN.get(k)), all_ways=True)
-        compared(f"{name}.noisy", "noisy", noisy(base), report)
+        if not only_hostile:
+            openly(name, base, report)
+        hostile(f"{name}.hostile", base, report, draws)
+
+
+def openly(name: str, base: Scene, report: Report) -> None:
+    """All conditions in which nobody lies, at the regions of one scene."""
+    sight, k = clear(base), len(base.regions)
+    compared(name, "", sight, report, Targets(SEEN_PROBED, SEEN_ALONE, UNSEEN.get(k)), all_ways=True)
+    compared(f"{name}.noisy", "noisy", noisy(base), report)
+    if base.slices > 1 + STALE_SLICES:
         compared(f"{name}.stale", "stale", Sight(base, base.rtt_ms, base.rtt_ms, stale=STALE_SLICES), report)
-        compared(f"{name}.kept", "8 kept", Sight(base, base.rtt_ms, base.rtt_ms, kept=True), report)
-        partial(f"{name}.partial", base, report)
-        hostile(f"{name}.hostile", base, sight, report)
-        devices(f"{name}.devices", on_bad_last_miles(base), report, BAD_LAST_MILES.get(k))
+    compared(f"{name}.kept", "8 kept", Sight(base, base.rtt_ms, base.rtt_ms, kept=True), report)
+    partial(f"{name}.partial", base, report)
+    devices(f"{name}.devices", on_bad_last_miles(base), report, BAD_LAST_MILES.get(k))
 
 
 def compared(
@@ -182,22 +201,39 @@ def _pings_next(sight: Sight, s: int) -> tuple[Floats, Floats]:
     return np.nanargmin(told, axis=1), told
 
 
-def hostile(name: str, base: Scene, honestly: Sight, report: Report, target: float = FALL_POINTS) -> None:
-    """Only the honest are counted, before and after."""
-    progress(f"{name} …")
-    liars = hostile_callers(base.callers)
-    honest = np.flatnonzero(~liars)
-    before = {
-        "unseen": ours(honestly, ROUNDS_UNSEEN, seen=False).of(honest),
-        "2_probes": ours(honestly, ROUNDS_SEEN, seen=True).of(honest),
-    }
-    for kind, lies, limit in (("witnessed", witnessed, target), ("crafted", crafted, None)):
-        sight = Sight(base, base.rtt_ms, lies(base.rtt_ms, liars))
-        after = {
-            "unseen": ours(sight, ROUNDS_UNSEEN, seen=False).of(honest),
-            "2_probes": ours(sight, ROUNDS_SEEN, seen=True).of(honest),
+def hostile(name: str, base: Scene, report: Report, draws: range, target: float = FALL_POINTS) -> None:
+    """Only the honest are counted, before and after. A draw says who is hostile, what they claim and who is in which fold; its
+    worlds have all else in common. In a third world the hostile are heard of by nobody: there they are missed as references for
+    their like, and do no more. What moves little, or has no target, is measured on the first draw alone."""
+    falls: dict[str, list[Floats]] = {"witnessed": [], "silent": []}
+    for draw in draws:
+        progress(f"{name}, draw {draw} …")
+        liars = hostile_callers(base.callers, draw)
+        worlds = {
+            "honest": base.rtt_ms,
+            "witnessed": witnessed(base.rtt_ms, liars, draw),
+            "silent": np.where(liars[:, np.newaxis], np.nan, base.rtt_ms),
         }
-        for way, outcome in after.items():
-            shown = "never seen" if way == "unseen" else "history"
-            report.outcome(f"{name}.{kind}.{way}", f"ours, {shown}, 10 % hostile, {kind}", outcome)
-            report.fall(f"{name}.{kind}.{way}", f"{shown}, {kind}", before[way], outcome, limit)
+        got = {
+            world: ours(Sight(base, base.rtt_ms, told, seed=draw), ROUNDS_UNSEEN, seen=False)
+            for world, told in worlds.items()
+        }
+        for world, of_draws in falls.items():
+            of_draws.append(np.where(liars, np.nan, fallen(got["honest"], got[world])))
+    lied, silent = np.array(falls["witnessed"]), np.array(falls["silent"])
+    report.fall(f"{name}.witnessed.unseen", "never seen, witnessed", lied, target)
+    report.fall(f"{name}.silent.unseen", "never seen, they are silent", silent, None)
+    report.fall(f"{name}.lies.unseen", "never seen, lies to silence", lied - silent, None)
+    liars = hostile_callers(base.callers, draws[0])
+    honest = np.flatnonzero(~liars)
+    before = Sight(base, base.rtt_ms, base.rtt_ms, seed=draws[0])
+    for kind, lies, limit in (("witnessed", witnessed, target), ("crafted", crafted, None)):
+        after = Sight(base, base.rtt_ms, lies(base.rtt_ms, liars, draws[0]), seed=draws[0])
+        for way, shown, rounds in (
+            ("unseen", "never seen", ROUNDS_UNSEEN),
+            ("2_probes", "history", ROUNDS_SEEN),
+        ):
+            once, now = (ours(s, rounds, seen=way != "unseen").of(honest) for s in (before, after))
+            report.outcome(f"{name}.{kind}.{way}", f"ours, {shown}, 10 % hostile, {kind}", now)
+            if (kind, way) != ("witnessed", "unseen"):
+                report.fall(f"{name}.{kind}.{way}", f"{shown}, {kind}", fallen(once, now)[np.newaxis], limit)

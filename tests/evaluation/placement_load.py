@@ -28,9 +28,10 @@ import numpy as np
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.placement.belief import Known, Prior, priors_of
 from app.placement.choice import Measured, NoPlacement, Wishes, choose
+from app.placement.policy import Policy
 from app.placement.profiles import NONE
 from tests.evaluation.placement_report import Report, progress
-from tests.evaluation.placement_world import Floats, Scene, World, scene
+from tests.evaluation.placement_world import Floats, Scene, World, fits, scene
 
 REGIONS = 30
 EDGES = 3
@@ -47,6 +48,8 @@ ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 PROBED = 2
 NEAR_MS = 10.0
 WISHES = Wishes()
+POLICY = Policy(reserve=True)
+"""As for every create: new calls leave room for those of a lost region."""
 
 
 @dataclass(slots=True)
@@ -238,7 +241,7 @@ class _Run:
         instance = int(now_s * INSTANCES + call.asks) % INSTANCES  # in turns of a part of a second
         placed = choose(
             self.deployment.picture(instance), self.callers.measured[call.caller], WISHES,
-            draw=(call.draw + 0.37 * call.asks) % 1.0, priors=self.callers.priors[call.caller],
+            draw=(call.draw + 0.37 * call.asks) % 1.0, priors=self.callers.priors[call.caller], policy=POLICY,
         )  # fmt: skip
         call.asks += 1
         if not isinstance(placed, NoPlacement):
@@ -302,6 +305,9 @@ class _Run:
 
 
 def loaded(world: World, report: Report, count: int) -> None:
+    if not fits(world.rtt_ms.shape[1], REGIONS):
+        report.note(f"(load: left out, {world.name} has too few nodes for {REGIONS} regions)")
+        return
     base = scene(world, REGIONS)
     progress(f"load: {count:,} calls …")
     tally, deployment = day(base, count)

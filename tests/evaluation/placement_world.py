@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from app.placement.belief import KM_PER_MS, kilometres
 
 Floats = NDArray[np.float64]
 
+REGIONS = (5, 12, 30)
+CALLERS_MIN = 20
 LEAST_MS = 0.1
 INFLATION = (1.2, 0.35)
 CITIES = 14
@@ -52,27 +55,42 @@ class Scene:
 
 
 def load(path: Path) -> World:
-    """Raises `OSError`, or `ValueError` for what is no such array."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if "rtt_ms" not in arrays:
-            raise ValueError(f"{path} has no array rtt_ms")
-        rtt_ms = arrays["rtt_ms"].astype(np.float64)
+    """Raises `OSError`, or `ValueError` for what is no such array, or one in which too little was measured."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "rtt_ms" not in arrays:
+                raise ValueError(f"{path} has no array rtt_ms")
+            rtt_ms = arrays["rtt_ms"].astype(np.float64)
+    except BadZipFile as error:
+        raise ValueError(f"{path} is no whole .npz file: {error}") from None
     if rtt_ms.ndim != 3 or rtt_ms.shape[1] != rtt_ms.shape[2] or rtt_ms.shape[0] < 2:
         raise ValueError(
             f"{path}: rtt_ms has shape {rtt_ms.shape}, not (slices, nodes, nodes) with two slices or more"
         )
+    if not fits(rtt_ms.shape[1], min(REGIONS)):
+        raise ValueError(
+            f"{path} has {rtt_ms.shape[1]} nodes: fewer than {min(REGIONS)} regions and {CALLERS_MIN} callers"
+        )
+    if not (np.isfinite(rtt_ms) & (rtt_ms > 0)).any():
+        raise ValueError(f"{path}: nothing was measured")
     return World(path.stem, _whole(rtt_ms))
+
+
+def fits(nodes: int, k: int) -> bool:
+    """k regions leave enough callers to say anything of."""
+    return nodes >= k + CALLERS_MIN
 
 
 def _whole(rtt_ms: Floats) -> Floats:
     nodes = rtt_ms.shape[1]
     good = np.isfinite(rtt_ms) & (rtt_ms > 0)
-    good[:, np.arange(nodes), np.arange(nodes)] = True
-    if good.all():
+    itself = np.eye(nodes, dtype=bool)
+    if (good | itself).all():
         return rtt_ms
-    gaps = np.where(good, rtt_ms, np.nan)
+    gaps = np.where(good & ~itself, rtt_ms, np.nan)
     median = np.full((nodes, nodes), np.nanmedian(gaps))
-    some = good.any(axis=0)
+    np.fill_diagonal(median, 0.0)
+    some = (good & ~itself).any(axis=0)
     median[some] = np.nanmedian(gaps[:, some], axis=0)
     return np.where(good, rtt_ms, median)
 

@@ -217,14 +217,15 @@ async def test_content_is_not_readable_in_the_database(log: Log) -> None:
 
 
 async def test_turns_fold_into_the_conversation(project: Project, log: Log) -> None:
-    await log.append(
+    written = await log.append(
         1,
         event(1, "turn.ended", {"role": "caller", "text": "hello"}),
         event(2, "tool.called", {"id": "t", "name": "look", "arguments": {"a": 1}}),
         event(3, "tool.result", {"id": "t", "result": [1]}),
         event(4, "turn.interrupted", {"role": "agent", "text": "it"}),
     )
-    read = (await project.client.get(f"/v1/calls/{log.call}/conversation")).json()
+    asked = {"min_seq": written.seq, "wait_ms": 10_000}
+    read = (await project.client.get(f"/v1/calls/{log.call}/conversation", params=asked)).json()
     assert [(t["role"], t.get("text") or t.get("result")) for t in read["turns"]] == [
         ("caller", "hello"), ("tool", [1]), ("agent", "it"),
     ]  # fmt: skip
@@ -302,8 +303,8 @@ async def test_runs_that_are_given_through_each_other_are_judged_each_by_itself(
 ) -> None:
     body = {"agent": {"url": "ws://127.0.0.1:9/"}, "regions": {"pin": owners[0].region}}
     made = await project.client.post("/v1/calls", json=body, headers={"Idempotency-Key": str(uuid4())})
-    key = await api.control.vault.for_project(ids.decode(ids.PROJECT, project.id))
     gap, whole = ids.decode(ids.CALL, log.call), ids.decode(ids.CALL, made.json()["id"])
+    key = (await api.control.vault.for_project(ids.decode(ids.PROJECT, project.id))).new_call(gap)
     rows = [
         rows_of(call, CallEvents(call="", epoch=1, events=[event(n)]), key)[0]
         for call, n in ((gap, 1), (whole, 1), (gap, 3))

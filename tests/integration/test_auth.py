@@ -10,10 +10,13 @@ import httpx
 import pytest
 
 from app.errors import Unauthenticated
-from app.projects.auth import ROLE_SCOPES, Principal
+from app.projects.auth import Principal
+from app.projects.roles import ROLE_SCOPES
 from app.projects.secrets import RANDOM_BYTES, make
 from tests.conftest import OPERATOR_KEY
 from tests.support.api import Api, Project, serving
+
+ASKED_FOR_BY_NO_ROUTE: set[str] = set()
 
 
 async def asked(api: Api, authorization: str | None, path: str = "/v1/calls") -> httpx.Response:
@@ -69,20 +72,33 @@ async def test_without_an_operator_key_there_is_no_operator(api: Api) -> None:
 async def test_a_role_may_do_what_its_scopes_say_and_no_more(api: Api, project: Project) -> None:
     asks = {
         "calls:read": ("GET", "/v1/calls", None),
-        "calls:write": ("POST", "/v1/calls/x/end", None),
+        "calls:write": ("POST", "/v1/calls", {"agent": {"url": "ws://127.0.0.1:9/"}}),
+        "calls:operate": ("POST", "/v1/calls/x/end", None),
+        "agent-secret:read": ("GET", "/v1/agent-secret", None),
+        "agent-secret:write": ("POST", "/v1/agent-secret", None),
         "conversation:read": ("GET", "/v1/calls/x/conversation", None),
         "conversation:write": ("POST", "/v1/calls/x/conversation", {"type": "turn", "key": "k"}),
         "events:read": ("GET", "/v1/events", None),
         "regions:read": ("GET", "/v1/regions", None),
         "webhooks:read": ("GET", "/v1/webhooks", None),
         "webhooks:write": ("DELETE", "/v1/webhooks/x", None),
+        "webhooks:resend": ("POST", "/v1/webhooks/x/recover", {"since": "2026-01-01T00:00:00Z"}),
         "requests:read": ("GET", "/v1/requests", None),
         "targets:read": ("GET", "/v1/targets", None),
         "targets:write": ("PUT", "/v1/targets", {"targets": []}),
+        "erasures:read": ("GET", "/v1/erasures", None),
+        "erasures:write": ("POST", "/v1/calls/x/erase", None),
+        "privacy:read": ("GET", "/v1/privacy", None),
+        "privacy:write": ("PATCH", "/v1/privacy", {}),
+        "audit:read": ("GET", "/v1/audit", None),
         "keys:read": ("GET", "/v1/keys", None),
+        "quotas:read": ("GET", "/v1/quotas", None),
+        "usage:read": ("GET", "/v1/usage", None),
         "keys:write": ("POST", "/v1/keys", {"name": "n", "role": "viewer"}),
+        "members:read": ("GET", "/v1/members", None),
+        "members:write": ("DELETE", "/v1/members/x", None),
     }
-    assert set(asks) == set().union(*ROLE_SCOPES.values())
+    assert set(asks) | ASKED_FOR_BY_NO_ROUTE == set().union(*ROLE_SCOPES.values())
     for role, scopes in ROLE_SCOPES.items():
         client = await api.key(project, role)
         for scope, (method, path, body) in asks.items():
@@ -96,6 +112,13 @@ async def test_a_narrowed_key_has_only_the_scopes_it_was_given(api: Api, project
     client = await api.key(project, "developer", scopes=["events:read"])
 
     assert (await client.get("/v1/events")).status_code == 200
+    assert (await client.get("/v1/calls")).status_code == 403
+
+
+async def test_a_key_that_may_create_calls_may_end_them(api: Api, project: Project) -> None:
+    client = await api.key(project, "developer", scopes=["calls:write"])
+
+    assert (await client.post("/v1/calls/x/end")).status_code == 404
     assert (await client.get("/v1/calls")).status_code == 403
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import asyncpg
@@ -54,6 +55,34 @@ async def test_a_call_is_placed_where_the_caller_is_near_and_says_why(project: P
     assert read_back == {k: v for k, v in made.items() if k not in ("ticket", "attach")}
 
 
+async def test_a_caller_over_webrtc_is_sent_to_the_listener_that_takes_offers(
+    api: Api, project: Project
+) -> None:
+    body = call_body(caller={"kind": "webrtc"})
+    key = {"Idempotency-Key": str(uuid4())}
+    made = (await project.client.post("/v1/calls", json=body, headers=key)).json()
+    again = (await project.client.post("/v1/calls", json=body, headers=key)).json()
+    fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    for answer in (made, again, fresh.json()):
+        grants = jwt.decode(answer["ticket"], options={"verify_signature": False})["g"]
+        assert answer["attach"] == [g["url"] + "/v1/webrtc" for g in grants]
+        assert all(g["url"].startswith("http://") for g in grants)
+
+
+async def test_a_stream_of_twilios_gets_one_address_with_its_ticket_and_no_standby(api: Api) -> None:
+    project = await api.project()
+    made = (await create(project.client, caller={"kind": "twilio"})).json()
+    claims = jwt.decode(made["ticket"], options={"verify_signature": False})
+    assert (claims["kind"], len(claims["g"])) == ("twilio", 1)
+    assert made["attach"] == [f"{claims['g'][0]['url']}/v1/twilio/{made['ticket']}"]
+    placement = made["placement"]
+    assert (placement["standbys"], placement["protection"]) == ([], "none")
+    assert placement["protection_reason"] == "its caller cannot go to a standby"
+    fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    assert fresh.json()["attach"][0].endswith(f"/v1/twilio/{fresh.json()['ticket']}")
+    assert len(fresh.json()["attach"]) == 1
+
+
 async def test_the_answer_shows_what_was_left_to_us(project: Project) -> None:
     made = (await create(project.client)).json()
     assert made["caller"] == {"kind": "websocket", "from": None, "to": None}
@@ -73,14 +102,18 @@ async def test_what_happens_to_a_lost_backend_is_chosen_with_the_call_and_known_
         "url": "ws://127.0.0.1:9/",
         "reconnect": {"sound": "silence", "deadline_s": 7.5, "silent_s": 4.0},
     }
-    made = (await create(project.client, agent=agent)).json()
+    end_when = {"idle_s": 30.0, "silence_s": 60.0, "monologue_s": 0.0}
+    made = (await create(project.client, agent=agent, end_when=end_when)).json()
     assert made["agent"]["reconnect"] == agent["reconnect"]
+    assert made["end_when"] == end_when
     fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
     key_id, fleet_key = api.control.keyring.fleet_key
     for ticket in (made["ticket"], fresh.json()["ticket"]):
         claims = read(ticket, keys=api.control.keyring.public_keys)
         plain = unseal(claims.sealed, keys={key_id: fleet_key}, bound_to=claims.call)
-        wanted = msgspec.json.decode(plain, type=Sealed).agent.reconnect
+        sealed = msgspec.json.decode(plain, type=Sealed)
+        wanted = sealed.agent.reconnect
+        assert (sealed.end_when.idle_s, sealed.end_when.silence_s) == (30.0, 60.0)
         assert (wanted.sound, wanted.deadline_s, wanted.silent_s) == ("silence", 7.5, 4.0)
 
 
@@ -99,6 +132,61 @@ async def test_a_way_to_reconnect_that_is_none_is_refused_by_name(
     project: Project, wanted: dict[str, Any], pointer: str
 ) -> None:
     refused = await create(project.client, agent={"url": "ws://127.0.0.1:9/", "reconnect": wanted})
+    assert refused.status_code in (400, 422)
+    assert pointer in str(refused.json()["errors"])
+
+
+async def test_how_turns_are_found_is_chosen_with_the_call_and_known_to_every_ticket(
+    api: Api, project: Project
+) -> None:
+    """What is by default makes no ticket longer."""
+    default: dict[str, Any] = {"mode": "auto", "start_ms": 60, "end_ms": 320, "end_ms_max": 1_000}
+    default |= {"barge_in": "two_step", "barge_in_ms": 200}
+    key_id, fleet_key = api.control.keyring.fleet_key
+    for asked, held in (
+        ({}, b""),
+        ({"mode": "auto"}, b""),
+        ({"end_ms": 700, "barge_in": "off"}, b'"turns":{"end_ms":700,"barge_in":"off"}'),
+    ):
+        made = (await create(project.client, turns=asked)).json()
+        assert made["turns"] == default | asked
+        found = (await project.client.get(f"/v1/calls/{made['id']}")).json()
+        assert found["turns"] == made["turns"]
+        fresh = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+        for ticket in (made["ticket"], fresh.json()["ticket"]):
+            claims = read(ticket, keys=api.control.keyring.public_keys)
+            plain = unseal(claims.sealed, keys={key_id: fleet_key}, bound_to=claims.call)
+            assert held in plain and (b"turns" in plain) == bool(held)
+            wanted = msgspec.json.decode(plain, type=Sealed).turns
+            assert msgspec.structs.asdict(wanted) == made["turns"]
+
+
+async def test_a_default_that_is_said_and_one_that_is_not_are_the_same_create(project: Project) -> None:
+    body: dict[str, Any] = {"agent": {"url": "ws://127.0.0.1:9/"}}
+    key = {"Idempotency-Key": str(uuid4())}
+    made = await project.client.post("/v1/calls", json=body, headers=key)
+    again = await project.client.post("/v1/calls", json=body | {"turns": {"end_ms": 320}}, headers=key)
+    assert again.json()["id"] == made.json()["id"]
+    other = await project.client.post("/v1/calls", json=body | {"turns": {"end_ms": 340}}, headers=key)
+    assert other.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pointer"),
+    [
+        ({"mode": "telepathy"}, "/turns/mode"),
+        ({"start_ms": 39}, "/turns/start_ms"),
+        ({"end_ms": 3_001}, "/turns/end_ms"),
+        ({"end_ms_max": 5_001}, "/turns/end_ms_max"),
+        ({"barge_in": True}, "/turns/barge_in"),
+        ({"barge_in_ms": 59}, "/turns/barge_in_ms"),
+        ({"silence_ms": 3}, "/turns"),
+    ],
+)
+async def test_turns_that_cannot_be_are_refused_by_name(
+    project: Project, wanted: dict[str, Any], pointer: str
+) -> None:
+    refused = await create(project.client, turns=wanted)
     assert refused.status_code in (400, 422)
     assert pointer in str(refused.json()["errors"])
 
@@ -219,6 +307,56 @@ async def test_pages_follow_a_cursor_that_belongs_to_its_filters(api: Api, proje
     assert [mixed.status_code, negative.status_code, nonsense.status_code] == [400, 400, 400]
 
 
+async def test_the_list_is_of_what_every_filter_lets_pass(project: Project) -> None:
+    client = project.client
+    rang = [
+        (
+            await create(
+                client,
+                caller={"kind": "websocket", "from": "+14155550100", "to": to},
+                metadata={"a": a, "b": "1"},
+            )
+        ).json()["id"]
+        for to, a in (("+442071838750", "x"), ("tel:+1-206-555-0199", "x"), ("+442071838750", "y"))
+    ]
+    made_late = (await create(client, metadata={"b": "1"})).json()
+    late, between = made_late["id"], made_late["created_at"]
+    await client.post(f"/v1/calls/{rang[0]}/end")
+    state = (await client.get(f"/v1/calls/{rang[0]}")).json()["state"]
+
+    async def listed(query: str) -> list[str]:
+        answer = await client.get(f"/v1/calls?{query}")
+        assert answer.status_code == 200, answer.text
+        return [c["id"] for c in answer.json()["data"]]
+
+    assert await listed("to=%2B44%2020%207183%208750") == [rang[2], rang[0]]
+    assert await listed("to=+12065550199") == [rang[1]], "a plus that was not escaped"
+    assert await listed("from=%2B14155550100&metadata.a=x") == [rang[1], rang[0]]
+    assert await listed("metadata.a=x&metadata.b=1&limit=1") == [rang[1]]
+    assert await listed("metadata.a=x&metadata.b=2") == []
+    assert await listed("metadata.xb=1") == [], "a name and a value, not their letters in a row"
+    assert await listed(f"state={state}") == [rang[0]]
+    assert await listed(f"state=ringing&created_before={quote(between)}") == [rang[2], rang[1]]
+    assert await listed(f"created_after={quote(between)}") == [late]
+    assert await listed(f"created_after={quote(between)}&metadata.a=x") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("created_after=yesterday", "/created_after"),
+        ("created_before=2026-01-01T00:00:00", "/created_before"),
+        ("created_after=2026-01-02T00:00:00Z&created_before=2026-01-02T00:00:00Z", "/created_before"),
+        ("to=12", "/to"),
+        ("from=sip:@", "/from"),
+    ],
+)
+async def test_a_filter_that_is_none_is_refused_by_name(project: Project, query: str, pointer: str) -> None:
+    answer = await project.client.get(f"/v1/calls?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_filter")
+    assert [e["pointer"] for e in answer.json()["errors"]] == [pointer]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code", "pointer"),
     [
@@ -251,7 +389,18 @@ async def test_pages_follow_a_cursor_that_belongs_to_its_filters(api: Api, proje
         (call_body(caller={"kind": "phone", "to": "12"}), 422, "invalid", "/caller/to"),
         (call_body(caller={"kind": "websocket", "from": "sip:@"}), 422, "invalid", "/caller/from"),
         (call_body(caller={"kind": "pigeon"}), 422, "invalid", "/caller/kind"),
-        ({"agent": {"url": "ws://127.0.0.1:9/x", "dialect": "native"}}, 422, "not_available", "/agent/dialect"),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "dialect": "morse"}}, 422, "invalid", "/agent/dialect"),
+        (call_body(end_when={"idle_s": -1}), 422, "invalid", "/end_when/idle_s"),
+        (call_body(end_when={"idle": 1}), 422, "invalid", "/end_when/idle"),
+        (call_body(end_when={"silence_s": 9}, turns={"mode": "off"}), 422, "invalid", "/end_when/silence_s"),
+        (
+            call_body(
+                caller={"kind": "twilio", "address": "192.0.2.1"}, regions={"move_for_gain": True}
+            ), 422, "invalid", "/regions/move_for_gain",
+        ),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "sample_rate": 16_000}}, 422, "invalid", "/agent/sample_rate"),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "dialect": "teler", "sample_rate": 24_000}}, 422, "invalid", "/agent/sample_rate"),
+        ({"agent": {"url": "ws://127.0.0.1:9/x", "dialect": "native", "sample_rate": 44_100}}, 422, "invalid", "/agent/sample_rate"),
         ({"agent": {"url": "ws://127.0.0.1:9/", "parameters": {"voxplane_x": "x"}}}, 422, "invalid", "/agent/parameters/voxplane_x"),
         ([], 422, "invalid", ""),
         ("text", 422, "invalid", ""),

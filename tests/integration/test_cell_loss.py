@@ -23,6 +23,8 @@ from tests.support.api import Api, Project, problem, serving
 from tests.support.cells import EveryEdge, create, edge_of, event, known_everywhere, project_in, settings_of
 from tests.support.hooks import until
 
+pytestmark = pytest.mark.slow
+
 PLACES = ["us", "eu"]
 ISOLATED_WITHIN_S = 8.0
 """What a dead cell may cost the others' batches at the very most: the deadline of one statement, and a loaded machine."""

@@ -6,11 +6,14 @@ import asyncio
 import json
 import shutil
 
+import pytest
+
 from app.local.deployment import temporary_folder
 from regions.wire import ids
 from tests.support.cli import WITHIN_S, begin, invoke, until_says, voxplane
 
 
+@pytest.mark.slow
 async def test_up_starts_a_server_for_each_cell_and_they_keep_their_names() -> None:
     folder = temporary_folder("voxplane-cells-up")
     env = {"VOXPLANE_DATA": str(folder)}

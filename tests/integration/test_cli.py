@@ -14,8 +14,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 from websockets.asyncio.server import ServerConnection, serve
@@ -29,10 +31,11 @@ from app.local.process import is_alive, works_in
 from app.vault import LocalKeys
 from tests.support.cli import WITHIN_S, begin, invoke, until_says, voxplane
 from tests.support.engines import Engines
+from voxplane import AsyncCaller
 
 NOBODY = "http://127.0.0.1:9"
 COMMANDS = ("up", "demo", "serve", "edge", "migrate", "call", "events", "regions", "keys create", "keys list")
-COMMANDS += ("keys revoke", "edges", "move", "listen", "trigger", "replay")
+COMMANDS += ("keys change", "keys revoke", "keys rotate", "edges", "move", "listen", "trigger", "replay")
 COMMANDS += tuple(f"webhooks {w}" for w in ("create", "list", "health", "rotate", "delete", "resend"))
 COMMANDS += ("call timeline", "place", "regions matrix")
 COMMANDS += ("drill", "drills", "drills show", "drills stop", "projects create", "projects list")
@@ -121,6 +124,9 @@ def test_help_lists_the_commands_and_the_exit_codes() -> None:
         "call",
         "keys create",
         "call --agent x --wav y --listen-s -1",
+        "call --agent x --wav y --browser",
+        "call --browser",
+        "call --agent x --wav y --webrtc",
     ],
 )
 def test_wrong_arguments(words: str) -> None:
@@ -166,12 +172,14 @@ def test_settings_that_are_missing() -> None:
     refused(2, "REDIS_URLS is a list like", "up", REDIS_URLS="nonsense")
 
 
+@pytest.mark.slow
 async def test_an_edge_without_its_settings() -> None:
     done = await voxplane("edge")
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch("voxplane edge: set VOXPLANE_REGION [^\n]*\n", done.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "migrate", "up"])
 def test_a_database_that_is_not_there(command: str, folder: Path) -> None:
     env = {"VOXPLANE_DATA": str(folder), "DATABASE_URL": "postgresql://user:secret@127.0.0.1:9/x"}
@@ -184,6 +192,7 @@ def test_a_database_that_is_not_there(command: str, folder: Path) -> None:
     assert "secret" not in done.out
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_fit(engines: Engines) -> None:
     good = engines.postgres.dsn_of("postgres")
     refused(1, "does not let us in", "migrate", DATABASE_URL=good.replace("voxplane:", "voxplane:x"))
@@ -193,6 +202,7 @@ def test_a_database_that_does_not_fit(engines: Engines) -> None:
     refused(2, "DATABASE_URL cannot be used", "migrate", DATABASE_URL="postgresql://h:port/x")
 
 
+@pytest.mark.slow
 def test_serve_names_a_port_or_folder_it_cannot_have(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     env = {"DATABASE_URL": database_url, "VOXPLANE_DATA": str(tmp_path / "file")}
@@ -202,6 +212,7 @@ def test_serve_names_a_port_or_folder_it_cannot_have(database_url: str, tmp_path
     refused(1, "set VOXPLANE_DATA", "serve", VOXPLANE_PORT="0", **env)
 
 
+@pytest.mark.slow
 def test_serve_refuses_another_master_key_than_the_databases(database_url: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -223,6 +234,7 @@ def test_serve_refuses_another_master_key_than_the_databases(database_url: str, 
     )
 
 
+@pytest.mark.slow
 def test_migrating_twice_as_a_user_who_is_no_superuser(folder: Path) -> None:
     """On a server of its own: roles belong to the whole server."""
     with asyncio.Runner() as runner:
@@ -256,6 +268,7 @@ async def two_users(postgres: Postgres) -> None:
 # ------------------------------------------------------------------------------------------------------------------- up
 
 
+@pytest.mark.slow
 async def test_up_on_servers_of_ones_own(running: Running) -> None:
     assert "starting PostgreSQL" not in running.said
     assert "starting Valkey" not in running.said
@@ -268,6 +281,7 @@ async def test_up_on_servers_of_ones_own(running: Running) -> None:
     assert [line.split()[0] for line in plain.out.splitlines()] == list(regions)
 
 
+@pytest.mark.slow
 def test_regions_and_edges_are_cordoned_drained_and_taken_back(running: Running) -> None:
     edges = json.loads(invoke("edges", "--json", **running.env).out)
     plain = invoke("edges", **running.env).out
@@ -296,6 +310,7 @@ def key_of(running: Running) -> str:
     return key
 
 
+@pytest.mark.slow
 def test_an_operator_is_told_why(running: Running) -> None:
     region = json.loads((invoke("regions", "--json", **running.env)).out)[0]["id"]
     key = "vx_op_" + (running.folder / "operator.key").read_text().strip()
@@ -311,11 +326,31 @@ def test_an_operator_is_told_why(running: Running) -> None:
     refused(1, "403", "regions", "health", region, **running.env, VOXPLANE_OPERATOR_KEY=key_of(running))
 
 
+@pytest.mark.slow
 def test_keys_are_made_listed_and_revoked(running: Running) -> None:
     made = json.loads((invoke("keys", "create", "mine", "--json", **running.env)).out)
     env = running.env | {"VOXPLANE_API_KEY": made["secret"]}
     assert (invoke("regions", **env)).code == 0
     assert made["id"] in (invoke("keys", "list", **running.env)).out
+    options = ("--expires", "90d", "--allow-from", "127.0.0.1", "--scope", "calls:read", "--role", "operator")
+    bound = json.loads(invoke("keys", "create", "bound", *options, "--json", **running.env).out)
+    assert (bound["role"], bound["scopes"], bound["allow_from"]) == (
+        "operator",
+        ["calls:read"],
+        ["127.0.0.1/32"],
+    )
+    rotated = json.loads(
+        invoke("keys", "rotate", bound["id"], "--overlap", "2h", "--json", **running.env).out
+    )
+    assert (rotated["id"], [b["hint"] for b in rotated["before"]]) == (bound["id"], [bound["hint"]])
+    assert f"…{bound['hint']} until" in invoke("keys", "list", **running.env).out
+    refused(2, "--overlap", "keys", "rotate", bound["id"], "--overlap", "soon", **running.env)
+    refused(1, "/overlap_s", "keys", "rotate", bound["id"], "--overlap", "8d", **running.env)
+    refused(1, "/allow_from/0", "keys", "create", "x", "--allow-from", "10.0.0.1/8", **running.env)
+    narrowed = invoke("keys", "change", made["id"], "--scope", "calls:read", "--json", **running.env)
+    assert json.loads(narrowed.out)["scopes"] == ["calls:read"]
+    refused(2, "--role", "keys", "change", made["id"], **running.env)
+    refused(1, "/role", "keys", "change", made["id"], "--role", "billing", **running.env)
     revoked = invoke("keys", "revoke", made["id"], **running.env)
     assert (revoked.code, revoked.out) == (0, "revoked\n")
     refused(1, "401", "regions", **env)
@@ -323,13 +358,14 @@ def test_keys_are_made_listed_and_revoked(running: Running) -> None:
     refused(1, "/role", "keys", "create", "x", "--role", "king", **running.env)
 
 
+@pytest.mark.slow
 async def test_what_dies_is_started_again(running: Running) -> None:
     """An edge and an instance, each killed."""
 
     def living(name: str) -> list[int]:
         return [p for p in left_in(running.folder) if name in Path(f"/proc/{p}/cmdline").read_text()]
 
-    for name in ("regions.edge", "app.cli"):
+    for name in ("regions.edge", "app.cli.main"):
         victims = living(name)
         os.kill(victims[0], signal.SIGKILL)
         async with asyncio.timeout(WITHIN_S):
@@ -349,6 +385,7 @@ async def test_what_dies_is_started_again(running: Running) -> None:
                 await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow
 async def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(folder: Path) -> None:
     process = await begin("up", "--port", "0", VOXPLANE_DATA=str(folder))
     await until_says(process, "starting Valkey")
@@ -359,6 +396,7 @@ async def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(folder: Path) ->
     assert left_in(folder) == []
 
 
+@pytest.mark.slow
 def test_up_names_a_port_that_is_taken(folder: Path) -> None:
     """An edge's: they begin ten above the instances'."""
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -368,6 +406,7 @@ def test_up_names_a_port_that_is_taken(folder: Path) -> None:
             refused(1, f"Port ({port}|{port - 10}) .*--port", *words, VOXPLANE_DATA=str(folder))
 
 
+@pytest.mark.slow
 async def test_of_two_at_once_the_second_is_told_and_a_kill_leaves_nothing(folder: Path) -> None:
     first = await begin("up", "--port", "0", "--regions", "1", "--instances", "1", VOXPLANE_DATA=str(folder))
     try:
@@ -428,6 +467,7 @@ def write_wav(path: Path, rate: int, channels: int = 1, width: int = 2, seconds:
     return path
 
 
+@pytest.mark.slow
 async def test_calls_to_a_bot_of_ones_own(running: Running, tmp_path: Path) -> None:
     """At every rate, with one channel and two."""
     kinds = ((8_000, 1), (16_000, 2), (24_000, 1), (48_000, 2))
@@ -454,6 +494,22 @@ async def talk(running: Running, folder: Path, url: str, rate: int, channels: in
     assert max(heard, default=0) > 4_000
 
 
+@pytest.mark.slow
+async def test_a_call_for_whoever_sits_at_this_machine(running: Running) -> None:
+    """The page is there, and the ticket in the fragment of its address is one that an edge takes."""
+    async with echoing() as url:
+        done = await voxplane("call", "--agent", url, "--browser", **running.env, BROWSER="true")
+        assert (done.code, done.err) == (0, ""), done
+        address = re.search(r"^  (http://127\.0\.0\.1:\d+/talk)#ticket=(\S+)$", done.out, re.MULTILINE)
+        assert address, done.out
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert "<title>Talk" in (await http.get(address[1])).text
+        async with AsyncCaller(unquote(address[2])) as caller:
+            await caller.hangup()
+        assert caller.end_reason == "caller_hung_up"
+
+
+@pytest.mark.slow
 def test_files_that_are_no_speech_are_refused_before_a_call(running: Running, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF\x10\0\0\0WAVEnonsense")
@@ -479,6 +535,7 @@ def test_files_that_are_no_speech_are_refused_before_a_call(running: Running, tm
     refused(1, "agent_unreachable. Is the backend running", *words, "ws://127.0.0.1:9", **running.env)
 
 
+@pytest.mark.slow
 async def test_events_are_followed_as_they_happen(running: Running, tmp_path: Path) -> None:
     following = await begin("events", "--follow", "--json", **running.env)
     said = write_wav(tmp_path / "said.wav", 8_000, seconds=0.1)

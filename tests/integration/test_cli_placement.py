@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
 from regions.wire.measuring import Measured, Mesh
 from tests.support.api import Api, Project
 from tests.support.cli import Done, voxplane
 from tests.support.fleet import three_regions
+
+pytestmark = pytest.mark.slow
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from app.local.listen import new_secret
 from app.local.receiver import WebhookReceiver
-from app.webhooks import recovery
+from app.webhooks import recovery, sender
 from tests.support.api import Api, Project
 from tests.support.cli import WITHIN_S, begin, invoke, voxplane
 from tests.support.fleet import three_regions
 from tests.support.hooks import make_call
+
+pytestmark = pytest.mark.slow
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
@@ -66,6 +69,18 @@ async def test_an_endpoint_from_its_creation_to_its_end(
     nobody = await voxplane("trigger", "call.ended", **env)
     assert (nobody.code, nobody.err.count("\n")) == (1, 1)
     assert "no enabled endpoint" in nobody.err
+
+
+async def test_an_example_goes_straight_to_a_receiver_on_this_machine(receiver: WebhookReceiver) -> None:
+    """No endpoint and no server is needed: the secret is the one that `listen` prints, or one that is told."""
+    receiver.secret = new_secret()
+    sent = await voxplane("trigger", "call.moved", "--forward", receiver.url, "--secret", receiver.secret)
+    assert (sent.code, sent.err) == (0, ""), sent
+    assert [e["type"] for e in receiver.received] == ["call.moved"]
+    assert f"{receiver.received[0]['call_id']}:1  -> 204" in sent.out
+    other = await voxplane("trigger", "call.moved", "--forward", receiver.url)
+    assert (other.code, receiver.faults) == (1, ["bad_signature"])
+    assert "signed with whsec_" in other.err
 
 
 async def test_events_are_forwarded_to_this_machine_signed_and_in_order(
@@ -132,8 +147,10 @@ async def test_a_key_that_is_revoked_ends_it_in_a_line(
 
 
 async def test_an_endpoint_that_hangs_is_told_from_an_instance_that_is_away(
-    api: Api, project: Project
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sender, "DEADLINE_S", 0.5)
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -168,6 +185,8 @@ async def test_a_replay_that_is_canceled_is_no_success(
         ("listen --forward nowhere", "--forward is a URL"),
         ("listen --forward http://localhost:99999/", "--forward is a URL"),
         ("listen --forward http://localhost/ --secret whsec_AAAA", "--secret is whsec_"),
+        ("trigger call.nothing --forward http://localhost/", "one of agent.connected"),
+        ("trigger call.ended --forward http://localhost/ --webhook whk_1", "choose one"),
         ("webhooks rotate whk_1 --overlap long", "--overlap is a time like"),
         ("webhooks resend whk_1 evt_1", "by its call and seq"),
     ],

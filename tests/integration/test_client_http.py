@@ -216,14 +216,19 @@ async def test_an_own_machine_is_not_asked_through_a_proxy(
         assert await both(lambda c: c.get_call("call_1"))([good.url], 5) == CALL
 
 
-async def test_lists_are_followed_to_their_end() -> None:
-    async def pages(number: int, asked: Asked, writer: asyncio.StreamWriter) -> None:
-        assert ("cursor=c1" in asked.target) == (number == 1)
-        page = {"data": [{"id": f"call_{number}"}], "next_cursor": "c1" if number == 0 else None}
-        writer.write(answer(200, page))
+async def test_lists_are_followed_to_their_end_through_pages_that_hold_nothing() -> None:
+    async def pages(_: int, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        number = int(asked.target.partition("cursor=c")[2] or 0)
+        data = [{"id": f"call_{number}"}] if number != 1 else []
+        writer.write(answer(200, {"data": data, "next_cursor": f"c{number + 1}" if number < 2 else None}))
 
-    async with serving(pages) as server, AsyncClient(server.url, "k") as client:
-        assert [c["id"] async for c in client.list_calls(state="ringing")] == ["call_0", "call_1"]
+    async with serving(pages) as server:
+        async with AsyncClient(server.url, "k") as client:
+            assert [c["id"] async for c in client.list_calls(state="ringing")] == ["call_0", "call_2"]
+        assert await both(lambda c: [x["id"] for x in c.list_calls()])([server.url], 5) == [
+            "call_0",
+            "call_2",
+        ]
 
 
 async def test_the_events_of_a_long_call_are_all_there() -> None:

@@ -15,6 +15,7 @@ from regions.wire import ids
 from tests.support.api import Api, Project, serving
 from tests.support.calls import WrittenCall, create_call, event, owners_in, said
 from tests.support.engines import REGIONS
+from tests.support.schemas import documented
 from voxplane import ApiError, AsyncClient, Client
 
 
@@ -66,10 +67,10 @@ async def test_a_window_by_turns_and_pages_into_the_past_make_the_whole(api: Api
 
 
 async def test_a_page_knows_the_result_that_came_after_it(api: Api, call: WrittenCall) -> None:
-    await call.append(
+    status = await call.append(
         api, 1, event(1, "tool.called", id="t", name="look"), said(2, "caller", "and?"), event(3, "tool.result", id="t", result=5)
     )  # fmt: skip
-    page = (await call.read(before_seq=3)).json()
+    page = (await call.read(before_seq=3, min_seq=status.seq, wait_ms=8_000)).json()
     assert [(t["role"], t["result"], t["seq"]) for t in page["turns"]] == [("tool", 5, 2)]
     assert page["next_before_seq"] is None
 
@@ -123,7 +124,7 @@ async def test_what_is_not_below_the_durable_horizon_is_not_served(api: Api, cal
         await connection.fetchval("select pg_current_xact_id()")
         seq = (await call.write(type="turn", role="agent", text="too fresh", key="k")).json()["seq"]
         refused = await call.read(min_seq=seq, wait_ms=50)
-        served = (await call.read()).json()
+        served = (await call.read(min_seq=0)).json()
         await running.rollback()
     finally:
         await connection.close()
@@ -185,6 +186,7 @@ async def test_a_tool_that_has_run_is_not_run_again_whoever_asks(api: Api, call:
     assert (pending["done"], pending["id"], pending["arguments"]) == (False, "t1", {"eur": 5})
     assert first.status_code == 201
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert documented("writeConversation")[again.status_code] == documented("writeConversation")[201]
     assert again.json()["tool"] == done
     assert (done["done"], done["result"], done["seq"]) == (True, {"paid": True}, 2)
     turns = (await call.read()).json()["turns"]

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from app.ids import new_id
+from app.webhooks import claims
 from app.webhooks.claims import GIVE_BACK, RELEASE_EXPIRED
 from app.webhooks.settle import SETTLE
 from regions.wire import ids as wire
@@ -26,6 +27,11 @@ CLAIM = (
     "update vx.deliveries set state = 'in_flight', attempts = 1, claimed_by = $3, claimed_until = now() + interval '1 day'"
     " where call_id = $1 and seq = $2"
 )
+PILE_UP = """
+insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions)
+select uuidv7(), $1, 1, $2, '{nowhere}' from generate_series(1, $3::integer)
+"""
+READ = "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables where relname like 'deliveries%'"
 WAITS = "select count(*) from pg_stat_activity where pid = $1 and wait_event_type = 'Lock'"
 
 
@@ -52,7 +58,7 @@ class Line:
         at = datetime.now(UTC)
         await (connection or self.one).execute(
             SETTLE, self.worker, [self.call], [self.webhook], [seq], [1], [self.project], [at], [5], [204], [None], [None],
-            [state], [at + timedelta(days=1)],
+            [state], [at + timedelta(days=1)], [None],
         )  # fmt: skip
 
     async def states(self) -> dict[int, str]:
@@ -142,3 +148,25 @@ async def test_a_parked_one_that_comes_back_is_parked(line: Line, statement: str
         )
         await line.one.execute(statement, *([line.worker, [], [], []] if statement == GIVE_BACK else []))
         assert await line.states() == {1: "parked"}
+
+
+async def test_a_claim_reads_what_it_takes_and_not_what_waits(api: Api, project: Project) -> None:
+    """Nobody here sends from the place that these have to be sent from, so that they lie until they are claimed below."""
+    hook, waiting, most = uuid4(), 3_000, 20
+    owner = await asyncpg.connect(api.settings.database_url)
+    try:
+        await owner.execute(PILE_UP, hook, wire.decode(wire.PROJECT, project.id), waiting)
+        async with api.control.db.pool("worker").acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            before = await connection.fetchval(READ)
+            claimed = await connection.fetch(
+                claims.CLAIM, uuid4(), most, [hook], [most], most, ["nowhere"], 5.0
+            )
+            read = await connection.fetchval(READ) - before
+            await transaction.rollback()
+    finally:
+        await owner.execute("delete from vx.deliveries where webhook_id = $1", hook)
+        await owner.close()
+    assert len(claimed) == most
+    assert read < waiting / 2

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from app.draining import Draining
+from app.fleet.drain_store import DrainStore
 from app.fleet.drain_worker import DrainWorker
+from app.fleet.plan import Ask, Leaving
 from app.settings import Settings
 from regions.wire import ids
 from regions.wire.ticket import read
@@ -261,6 +264,10 @@ async def test_targets_that_are_none_and_operators_that_are_none(place: Place) -
     anonymous = await place.api.client()
     assert problem(await anonymous.post("/admin/v1/regions/us-east/drain")) == (401, "unauthenticated")
     assert problem(await place.command("regions/us-east", "drain", within_s=0))[0] == 422
+    for what in ("regions/us-east", f"edges/{ids.encode(ids.EDGE, place.edges['us-east'].edge_id)}"):
+        assert problem(await place.command(what, "evacuate", within_s=60))[0] == 422, "it waits for nothing"
+        shown = (await place.api.operator.get(f"/admin/v1/{what}")).json()
+        assert shown["admin_state"] == "active", "and nothing of it was done"
 
 
 async def test_one_call_is_moved_where_its_project_wants_it(place: Place) -> None:
@@ -294,6 +301,95 @@ async def test_one_call_is_moved_where_its_project_wants_it(place: Place) -> Non
     assert on.status_code == 202, "it may be moved on"
     await place.project.client.post(f"/v1/calls/{call.id}/end")
     assert problem(await place.project.client.post(path)) == (409, "call_ended")
+
+
+async def test_a_call_that_found_no_place_is_asked_again_at_once_and_not_past_its_deadline(
+    place: Place,
+) -> None:
+    call, other = await place.call("us-east"), await place.call("us-east")
+    edge, orders = place.edges["us-east"], place.api.control.draining.orders
+    await place.command("regions/us-east", "drain", within_s=600)
+    asked = await place.until(lambda: _all(place, [call, other]), "both asked")
+    call_id, first = ids.decode(ids.CALL, call.id), asked[call.id]
+    elsewhere = place.edges["us-west"].edge_id
+    await orders.not_taken(elsewhere, [(call_id, first)])
+    await orders.not_taken(edge.edge_id, [(call_id, first + 1), (uuid4(), 1)])
+    assert (await place.progress("regions/us-east"))["failed"] == 0, "said by whom it is none of"
+    for _ in range(2):
+        await orders.not_taken(edge.edge_id, [(call_id, first)])
+
+    async def again() -> int | None:
+        epoch = (await place.asked("us-east"))[call.id]
+        return epoch if epoch > first else None
+
+    await place.take(call, await place.until(again, "the call asked again"))
+    done = await place.until(lambda: _is(place, "regions/us-east", moved=1), "it has moved")
+    assert (done["failed"], done["under_way"]) == (1, 1), "the other is waited for"
+
+
+async def test_of_two_who_saw_the_same_place_one_is_given_it(place: Place) -> None:
+    """As where a drain and a move, or two drains, are decided in the same moment."""
+    calls = [await place.call("us-east"), await place.call("eu-west")]
+    store = DrainStore(place.api.control.db)
+    target = place.api.control.fleet.now.edge(place.edges["us-west"].edge_id)
+    assert target is not None
+    seen, _ = await store.reserved()
+
+    async def move(call: WrittenCall, seen: dict[UUID, int]) -> int:
+        edge = call.owners[0].edge_id
+        leaving = Leaving(call_id=ids.decode(ids.CALL, call.id), epoch=1, edge_id=edge)
+        force_at = place.api.control.clock.now() + timedelta(seconds=60)
+        return len(await store.move(None, edge, force_at, [Ask(leaving, (target,))], seen))
+
+    assert sorted(await asyncio.gather(*(move(call, seen) for call in calls))) == [0, 1]
+    seen, _ = await store.reserved()
+    assert seen == {target.id: 1}
+    assert sum(await asyncio.gather(*(move(call, seen) for call in calls))) == 1, "whoever looks again"
+
+
+async def test_a_move_that_came_to_nothing_stands_in_nobodys_way(place: Place) -> None:
+    call = await place.call("us-east")
+    path = f"/v1/calls/{call.id}/move"
+    first = (await place.project.client.post(path, json={"region": "eu-west"})).json()["epoch"]
+    call_id = ids.decode(ids.CALL, call.id)
+    orders = place.api.control.draining.orders
+    await orders.not_taken(place.edges["us-east"].edge_id, [(call_id, first)])
+    again = await place.project.client.post(path, json={"region": "us-west"})
+    assert (again.status_code, again.json()["region"]) == (202, "us-west"), again.text
+    await place.take(call, again.json()["epoch"])
+    await orders.not_taken(place.edges["us-east"].edge_id, [(call_id, again.json()["epoch"])])
+    await place.until(lambda: _moved(place, call_id), "what has moved has moved, whatever the old edge says")
+
+
+async def _moved(place: Place, call_id: UUID) -> bool:
+    await DrainStore(place.api.control.db).settle()
+    rows = await place.sql("select outcome from vx.moves where call_id = $1 order by epoch", call_id)
+    return [r["outcome"] for r in rows] == ["failed", "moved"]
+
+
+async def test_a_move_that_a_project_asked_for_keeps_no_drain_waiting_past_its_deadline(place: Place) -> None:
+    call = await place.call("us-east")
+    path = f"/v1/calls/{call.id}/move"
+    asked = {"region": "eu-west", "within_s": 3_600}
+    moving = (await place.project.client.post(path, json=asked)).json()
+    drain = (await place.command("regions/us-east", "drain", within_s=7_200)).json()
+    assert drain["deadline"] > moving["deadline"]
+    evacuation = (await place.command("regions/us-east", "evacuate")).json()
+    assert evacuation["deadline"] < moving["deadline"]
+
+    async def hurried() -> bool:
+        shown = (await place.project.client.post(path, json=asked)).json()
+        assert (shown["epoch"], shown["region"]) == (moving["epoch"], "eu-west"), "it is the same move"
+        told = await place.sql(
+            "select count(*) as n from vx.desired where edge_id = $1 and kind = 'move'",
+            place.edges["us-east"].edge_id,
+        )
+        return bool(shown["deadline"] <= evacuation["deadline"] and told[0]["n"] == 2)
+
+    await place.until(hurried, "the edge told of the nearer deadline, once")
+    await place.command("regions/us-east", "uncordon")
+    kept = (await place.project.client.post(path, json=asked)).json()
+    assert kept["epoch"] == moving["epoch"], "what a project asked for is not taken back with the drain"
 
 
 async def test_a_call_that_nobody_has_attached_to_is_not_moved(place: Place) -> None:

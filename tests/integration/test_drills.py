@@ -22,6 +22,8 @@ from tests.support.api import problem, serving
 from tests.support.calls import WrittenCall, event
 from tests.support.place import Place
 
+pytestmark = pytest.mark.slow
+
 DRILLS = "/admin/v1/drills"
 AT_MS = 1_700_000_000_000
 REAL: dict[str, Any] = {"kind": "region.loss", "target": "us-east", "calls": "real", "share": 1}
@@ -221,7 +223,9 @@ async def test_an_edge_that_does_not_answer_is_asked_again_and_then_given_up(pla
 def _worker(place: Place) -> DrillWorker:
     """Another instance's."""
     control = place.api.control
-    return Drilling.of(control.db, control.calls, control.appender, control.fleet_events).worker
+    return Drilling.of(
+        control.db, control.calls, control.appender, control.fleet_events, control.audit
+    ).worker
 
 
 async def test_many_instances_begin_each_wave_once(place: Place) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,6 +21,7 @@ from app import housekeeping, main
 from app.log import fan, live, sse
 from app.log import socket as feed_socket_module
 from app.log.append import EdgeIdentity
+from app.log.horizon import Bound
 from regions.wire import ids
 from regions.wire.uplink import Volatile
 from tests.support.api import Api, Project, serving
@@ -235,15 +237,15 @@ async def test_streams_of_a_project_share_one_look_at_the_log(
     await listed(project, 3)
     pages = 0
     feeds = api.control.feeds
-    page = feeds._page
+    read_rows = feeds._rows
 
-    async def counted(project_id: UUID, *rest: Any) -> Any:
+    async def counted(project_id: UUID, *rest: Any, **how: Any) -> Any:
         nonlocal pages
-        found = await page(project_id, *rest)
+        found = await read_rows(project_id, *rest, **how)
         pages += bool(found[0]) and project_id == ids.decode(ids.PROJECT, project.id)
         return found
 
-    monkeypatch.setattr(feeds, "_page", counted)
+    monkeypatch.setattr(feeds, "_rows", counted)
     wanted: list[dict[str, Any]] = [{}, {"types": "speech.*"}, {"metadata.team": "a"}, {"call_id": call.id}]
     got: dict[int, list[dict[str, Any]]] = {}
     opened = asyncio.Semaphore(0)
@@ -352,6 +354,40 @@ async def everything(deaf: socket.socket) -> bool:
     except ConnectionError:
         return False
     return read.endswith(b"0\r\n\r\n")
+
+
+# --- what instances tell each other -------------------------------------------------------------------------------
+
+
+async def test_what_another_instance_made_durable_is_served_while_the_horizon_is_not_heard_of(
+    api: Api, other: Api, project: Project, owners: list[EdgeIdentity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a marker takes long, or the standbys do not answer it."""
+    call = await call_with(api, project, owners, "call.answered")
+    await listed(project, 2)
+    asked = asyncio.Event()
+
+    async def never() -> Bound:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with streaming(await other.client(project.key)) as far:
+        # an event that is heard of shows that the follower there stands
+        await call.append(api, 1, event(2, "speech.started"))
+        assert [e["type"] for e in await far.events(1)] == ["speech.started"]
+        monkeypatch.setattr(other.control.horizon, "look", never)
+        other.control.hints.wake(f"feed:{ids.decode(ids.PROJECT, project.id)}")
+        async with asyncio.timeout(WITHIN_S):
+            await asked.wait()
+        await call.append(api, 1, event(3, "speech.stopped"))
+        made = await make(project)
+        heard = await far.events(2)
+        assert [(e["type"], e["call_id"]) for e in heard] == [
+            ("speech.stopped", call.id),
+            ("call.created", made),
+        ]
+        monkeypatch.undo()
 
 
 # --- volatile events ----------------------------------------------------------------------------------------------
@@ -529,7 +565,7 @@ async def test_a_socket_that_does_not_read_is_dropped(
     monkeypatch.setattr(feed_socket_module, "WRITE_WITHIN_S", 0.5)
     call = await call_with(api, project, owners)
     project_id = ids.decode(ids.PROJECT, project.id)
-    async with feed_socket(api, project.key, max_queue=1, compression=None) as ws:
+    async with feed_socket(api, project.key, max_queue=1, compression=None, close_timeout=0.1) as ws:
         await ws.subscribe(window=1_000)
         for n in range(1, 400, 10):
             await call.append(api, 1, *(event(n + i, pad="x" * 16_000) for i in range(10)))
@@ -553,3 +589,44 @@ async def test_a_socket_ends_with_its_key_and_says_that_it_lives(
             pass
         assert message["problem"]["status"] == 401
         assert await ws.closed() == (4401, "unauthenticated")
+
+
+# --- what this instance made durable itself -----------------------------------------------------------------------
+
+
+async def test_what_is_known_to_be_durable_waits_for_no_marker_and_what_nobody_told_of_does(
+    api: Api, other: Api, project: Project, owners: list[EdgeIdentity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await call_with(api, project, owners)
+    feeds, stop, answers = api.control.feeds, asyncio.Event(), asyncio.Event()
+    feed = feeds.follow(
+        ids.decode(ids.PROJECT, project.id), await feeds.newest(), look_every_s=0.0, stop=stop
+    )
+    look = api.control.horizon.look
+    # the other instance's word is lost
+    monkeypatch.setattr(api.control.hints, "_heard", lambda line: None)
+
+    async def slow() -> Bound:
+        await answers.wait()
+        return await look()
+
+    async def next_seqs() -> list[int]:
+        async for _, found in feed:
+            if found:
+                return [event.seq for _, event in found]
+        raise AssertionError("the feed has ended")
+
+    async with asyncio.timeout(WITHIN_S), aclosing(feed):
+        await call.append(api, 1, event(1))
+        first = await next_seqs()  # with a look, or its own
+        monkeypatch.setattr(api.control.horizon, "look", slow)
+        await call.append(api, 1, event(2), event(3))
+        assert (first[-1], await next_seqs()) == (2, [3, 4])
+        await call.append(other, 1, event(4))
+        await call.append(api, 1, event(5))  # behind it in the log: its commit says that both are durable
+        assert await next_seqs() == [5, 6]
+        await call.append(other, 1, event(6))
+        waiting = asyncio.create_task(next_seqs())
+        assert (await asyncio.wait([waiting], timeout=0.2))[1]
+        answers.set()
+        assert await waiting == [7]

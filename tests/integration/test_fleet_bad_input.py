@@ -11,6 +11,7 @@ import pytest
 from app.settings import Settings
 from tests.support.api import problem, serving
 from tests.support.place import Place
+from tests.support.schemas import documented
 
 DRILL: dict[str, Any] = {"kind": "region.loss", "target": "us-east", "calls": "real", "share": 1}
 
@@ -64,6 +65,22 @@ async def test_no_command_is_gone_around_by_changing_the_region(place: Place) ->
     assert problem(refused)[0] in (400, 422)
     renamed = await place.api.operator.patch(path, json={"name": "Virginia"}, headers=headers)
     assert renamed.status_code == 200 and renamed.json()["admin_state"] == "active"
+
+
+@pytest.mark.parametrize("said", ["\xb2", "9" * 30, '"9999999999"', 'W/"1"', '""'])
+async def test_a_region_is_changed_only_where_its_version_is_known(place: Place, said: str) -> None:
+    path, headers = "/admin/v1/regions/us-east", [(b"if-match", said.encode("latin-1"))]
+    refused = await place.api.operator.patch(path, json={"weight": 0.5}, headers=headers)
+    assert problem(refused) == (412, "precondition_failed")
+
+
+async def test_a_dry_drill_is_an_answer_that_is_documented(place: Place) -> None:
+    await place.call("us-east")
+    shown = await place.api.operator.post("/admin/v1/drills", json=DRILL | {"dry_run": True})
+    assert shown.status_code == 200, shown.text
+    answers = documented("adminStartDrill")
+    assert answers[200] == {"$ref": "#/components/schemas/DrillPreview"}
+    assert answers[202] == {"$ref": "#/components/schemas/DrillView"}
 
 
 async def test_operators_rights_are_nobody_elses(place: Place) -> None:

@@ -19,6 +19,8 @@ from tests.support.api import Api, Project
 from tests.support.edges import until
 from voxplane import AsyncClient
 
+pytestmark = pytest.mark.slow
+
 REGIONS = ("us-east", "eu-west")
 
 

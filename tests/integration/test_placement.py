@@ -1,103 +1,42 @@
-"""Placement through HTTP, on the real database: what is learned, what is claimed, what is refused, and what nobody stores."""
+"""Placement through HTTP, on the real database: what is learned, what a preview shows, and what nobody stores."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
 import pytest
 import pytest_asyncio
 
-from app.fleet.detector import DOWN_AFTER_S
-from app.placement.claims import Claim
-from app.placement.service import PROBES_BURST, UNKNOWN_RETRY_AFTER_S
-from regions.wire import ids
-from regions.wire.measuring import Leg, Measured, Mesh, Witnessed
-from tests.conftest import make_settings
-from tests.support.api import Api, Project, problem, serving
-from tests.support.edges import until
-from tests.support.engines import Engines
-from tests.support.fleet import add_region
-
-REGIONS = {
-    "us-east": "us",
-    "us-west": "us",
-    "eu-west": "eu",
-    "eu-north": "eu",
-    "ap-south": "in",
-    "ap-east": "sg",
-}
-FAR = [{"region": r, "rtt_ms": 300} for r in REGIONS]
+from regions.wire.measuring import Leg, Measured, Mesh
+from tests.support.api import Api, Project, problem
+from tests.support.placement import (
+    FAR,
+    REGIONS,
+    another_instance,
+    body,
+    create,
+    exchange,
+    learned,
+    preview,
+    probes,
+    project_uuid,
+    region_of,
+    rows,
+    six_regions,
+    witnessed,
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def fleet(api: Api) -> dict[str, UUID]:
-    return {region: (await add_region(api, region, of))[0] for region, of in REGIONS.items()}
-
-
-def body(address: str | None = None, **more: Any) -> dict[str, Any]:
-    caller = {"caller": {"address": address}} if address else {}
-    return {"agent": {"url": "ws://127.0.0.1:9/agent"}} | caller | more
-
-
-async def create(client: httpx.AsyncClient, address: str | None = None, **more: Any) -> httpx.Response:
-    return await client.post(
-        "/v1/calls", json=body(address, **more), headers={"Idempotency-Key": str(uuid4())}
-    )
-
-
-async def preview(client: httpx.AsyncClient, address: str | None = None, **more: Any) -> httpx.Response:
-    return await client.post("/v1/placements/preview", json=body(address, **more))
-
-
-async def probes(client: httpx.AsyncClient, address: str | None = None, **rtts: float) -> httpx.Response:
-    latencies = [{"region": r.replace("_", "-"), "rtt_ms": rtt} for r, rtt in rtts.items()]
-    asked: dict[str, Any] = {"latencies": latencies} | ({"address": address} if address else {})
-    return await client.post("/v1/probes", json=asked)
-
-
-async def region_of(client: httpx.AsyncClient, address: str, **more: Any) -> str:
-    made = await create(client, address, **more)
-    assert made.status_code == 201, made.text
-    region: str = made.json()["region"]
-    return region
-
-
-def witnessed(network: str, rtt_ms: float) -> Measured:
-    return Measured(callers=[Witnessed(network=network, rtt_ms=rtt_ms, jitter_ms=1.0, samples=5)])
-
-
-async def learned(api: Api, network: str, **rtts: float) -> None:
-    for region, rtt_ms in rtts.items():
-        api.control.learning.heard(region.replace("_", "-"), witnessed(network, rtt_ms))
-    await exchange(api)
-
-
-async def exchange(api: Api) -> None:
-    """One turn of the workers."""
-    assert api.control.learning.store is not None
-    since = await api.control.learning.store.now() - timedelta(minutes=1)
-    await api.control.learning.exchange(since)
-    await api.control.calls.placer.claimed.read(since)
+async def fleet(api: Api) -> None:
+    await six_regions(api)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def second(api: Api) -> AsyncIterator[Api]:
-    """Another instance over the same database, whose first turn, which looks a day back, is over."""
-    marker, network = project_uuid(await api.project()), api.control.learning.network("198.51.114.1")
-    assert network is not None
-    claim = Claim("us-east", 1.0, 0.0, 0.0, api.control.clock.now())
-    await api.control.calls.placer.claimed.say(marker, network, [claim])
-    other = make_settings(api.settings.database_url, api.settings.redis_urls, api.settings.data)
-    async with serving(other) as served:
-        await served.control.fleet.refresh()
-        claims, clock = served.control.calls.placer.claimed.claims, served.control.clock
-        await until(lambda: claims.recall(marker, network.number, clock.now()), "its first turn")
+    async with another_instance(api) as served:
         yield served
 
 
@@ -186,113 +125,6 @@ async def move_to(api: Api, region: str, **values: Any) -> dict[str, Any]:
     assert changed.status_code == 200, changed.text
     found: dict[str, Any] = changed.json()
     return found
-
-
-# ----------------------------------------------------------------------------------------------------------- claims
-
-
-async def test_a_claim_counts_for_its_own_project_and_for_nobody_else(
-    api: Api, second: Api, project: Project
-) -> None:
-    await learned(api, "198.51.104.0/24", eu_west=20.0, us_east=80.0)
-    claimed = await probes(project.client, "198.51.104.66", us_east=2.0, eu_west=400.0)
-    assert claimed.status_code == 200, claimed.text
-    assert claimed.json()["network"] == "198.51.104.0/24"
-    assert claimed.json()["estimates"][0] == {
-        "region": "us-east",
-        "rtt_ms": 2.0,
-        "source": "measured",
-        "confidence": 1.0,
-    }
-    assert await region_of(project.client, "198.51.104.1") == "us-east"
-    theirs = await api.project()
-    assert await region_of(theirs.client, "198.51.104.1") == "eu-west"
-    await exchange(second)
-    assert await region_of(await second.client(project.key), "198.51.104.1") == "us-east"
-    assert await region_of(await second.client(theirs.key), "198.51.104.1") == "eu-west"
-
-
-async def test_a_claim_from_two_minutes_ago_reaches_the_other_instance_and_an_older_one_changes_nothing(
-    api: Api, second: Api, project: Project
-) -> None:
-    now = datetime.now(UTC)
-    asked = {
-        "address": "198.51.105.1",
-        "latencies": [
-            {"region": "eu-west", "rtt_ms": 3, "at": (now - timedelta(seconds=120)).isoformat()},
-            {"region": "eu-west", "rtt_ms": 500, "at": (now - timedelta(seconds=150)).isoformat()},
-            {"region": "us-east", "rtt_ms": 1, "at": (now - timedelta(hours=1)).isoformat()},
-            {"region": "us-west", "rtt_ms": 1, "at": "0001-01-01T00:00:00+14:00"},
-        ],
-    }
-    assert (await project.client.post("/v1/probes", json=asked)).status_code == 200
-    asked["latencies"] = [
-        {"region": "eu-west", "rtt_ms": 900, "at": (now - timedelta(seconds=180)).isoformat()}
-    ]
-    assert (await project.client.post("/v1/probes", json=asked)).status_code == 200
-    stored = await rows(
-        api, "select region, rtt_ms from vx.probes where project_id = $1", project_uuid(project)
-    )
-    assert [tuple(r) for r in stored] == [("eu-west", 3.0)]
-    await exchange(second)
-    assert await region_of(await second.client(project.key), "198.51.105.9") == "eu-west"
-
-
-async def test_without_an_address_nothing_is_kept_and_the_caller_is_answered(
-    api: Api, project: Project
-) -> None:
-    for address in (None, "10.1.2.3", "127.0.0.1", "fe80::1"):
-        answer = (await probes(project.client, address, eu_west=7.0)).json()
-        assert answer["network"] is None
-        assert answer["estimates"][0]["region"] == "eu-west"
-    assert await rows(api, "select from vx.probes where project_id = $1", project_uuid(project)) == []
-
-
-async def test_probes_are_suggested_in_rounds(api: Api, project: Project) -> None:
-    first = (await probes(project.client, "198.51.106.1")).json()
-    assert set(first["probe_next"]) == set(REGIONS)  # nothing is known of anybody: all of them, once
-    assert first["ttl_s"] > 0
-    answered = dict.fromkeys((r.replace("-", "_") for r in first["probe_next"]), 50.0)
-    assert (await probes(project.client, "198.51.106.1", **answered)).json()["probe_next"] == []
-    await learned(api, "198.51.107.0/24", eu_west=10.0, eu_north=15.0, us_east=90.0, ap_south=150.0)
-    seen = (await probes(project.client, "198.51.107.1")).json()["probe_next"]
-    assert set(seen) == {"eu-west", "eu-north"}
-    done = await probes(project.client, "198.51.107.1", eu_west=11.0, eu_north=14.0)
-    assert done.json()["probe_next"] == []
-
-
-async def test_a_region_that_takes_no_calls_is_not_worth_a_probe(api: Api, project: Project) -> None:
-    await api.operator.post("/admin/v1/regions/ap-east/cordon")
-    try:
-        assert "ap-east" not in (await probes(project.client)).json()["probe_next"]
-    finally:
-        await api.operator.post("/admin/v1/regions/ap-east/uncordon")
-
-
-async def test_a_flood_of_probes_is_told_when_to_go_on(api: Api) -> None:
-    flooding, other = await api.project(), await api.project()
-    assert (await probes(flooding.client)).status_code == 200
-    asked, ahead_s = api.control.calls.placer.asked, api.control.clock.monotonic_s() + 60
-    assert sum(asked.take(project_uuid(flooding), ahead_s) for _ in range(2 * PROBES_BURST)) == PROBES_BURST
-    refused = await probes(flooding.client, "198.51.113.1", us_east=1.0)
-    assert problem(refused) == (429, "quota_exceeded")
-    assert refused.headers["retry-after"] == "1"
-    assert refused.headers["ratelimit"] == '"probes";r=0;t=1'
-    assert refused.headers["ratelimit-policy"] == '"probes";q=200;w=2'
-    assert await rows(api, "select from vx.probes where project_id = $1", project_uuid(flooding)) == []
-    assert (await probes(other.client)).status_code == 200
-
-
-async def test_whoever_may_only_read_asks_for_previews_and_reports_nothing(
-    api: Api, project: Project
-) -> None:
-    viewer = await api.key(project, "viewer")
-    assert problem(await probes(viewer, eu_west=1.0)) == (403, "forbidden")
-    assert (await preview(viewer)).status_code == 200
-    assert (await viewer.get("/v1/regions/matrix")).status_code == 200
-    nobody = await api.client()
-    for answer in (await probes(nobody), await preview(nobody), await nobody.get("/v1/regions/matrix")):
-        assert problem(answer) == (401, "unauthenticated")
 
 
 # --------------------------------------------------------------------------------------------------------- previews
@@ -430,221 +262,3 @@ async def test_the_matrix_has_every_way_that_was_measured(api: Api, project: Pro
     [way] = [w for w in found["ways"] if w["from"] == "eu-north"]
     assert 0 <= way.pop("age_s") < 60
     assert way == {"from": "eu-north", "to": "us-east", "rtt_ms": 82.25, "jitter_ms": 1.5, "loss": 0.1}
-
-
-# ---------------------------------------------------------------------------------------------------------- wishes
-
-
-async def test_a_cap_gives_way_step_by_step_and_no_further(project: Project) -> None:
-    near = [{"region": r, "rtt_ms": 60 + 100 * i} for i, r in enumerate(REGIONS)]
-    relaxed = await create(
-        project.client, latencies=near, regions={"rtt_ms_max": 30, "rtt_ms_relax": [50, 80, 200]}
-    )
-    assert relaxed.json()["placement"]["rtt_ms_cap"] == 80
-    assert relaxed.json()["region"] == "us-east"
-    assert {c["region"]: c["reason"] for c in relaxed.json()["placement"]["candidates"]}[
-        "us-west"
-    ] == "too_far"
-    never = await create(project.client, latencies=near, regions={"rtt_ms_max": 30, "rtt_ms_relax": [50]})
-    assert problem(never) == (422, "latency_unsatisfiable")
-    assert never.json()["candidates"][0] == {"region": "us-east", "rtt_ms": 60.0, "reason": "too_far"}
-
-
-@pytest.mark.parametrize(
-    ("regions", "code", "pointer"),
-    [
-        ({"pin": "us-east", "allow": ["us-west"]}, "invalid", "/regions/pin"),
-        ({"pin": "us-east", "jurisdictions": ["eu"]}, "invalid", "/regions/pin"),
-        ({"pin": "mars"}, "invalid", "/regions/pin"),
-        ({"allow": ["us-east", "mars"]}, "invalid", "/regions/allow/1"),
-        ({"prefer": ["mars"]}, "invalid", "/regions/prefer/0"),
-        ({"allow": ["us-east"], "jurisdictions": ["eu"]}, "residency_unsatisfiable", None),
-        ({"jurisdictions": ["mars"]}, "residency_unsatisfiable", None),
-        ({"rtt_ms_relax": [50]}, "invalid", "/regions/rtt_ms_relax"),
-        ({"rtt_ms_max": 80, "rtt_ms_relax": [50]}, "invalid", "/regions/rtt_ms_relax"),
-        ({"rtt_ms_max": 80, "rtt_ms_relax": [120, 100]}, "invalid", "/regions/rtt_ms_relax"),
-        ({"rtt_ms_max": 0}, "invalid", "/regions/rtt_ms_max"),
-        ({"rtt_ms_max": -1}, "invalid", "/regions/rtt_ms_max"),
-        ({"rtt_ms_max": "fast"}, "invalid", "/regions/rtt_ms_max"),
-        ({"nearest": True}, "invalid", "/regions/nearest"),
-    ],
-    ids=str,
-)
-async def test_wishes_that_contradict_or_name_nothing_are_refused_by_name(
-    project: Project, regions: dict[str, Any], code: str, pointer: str | None
-) -> None:
-    refused = await create(project.client, regions=regions)
-    assert problem(refused) == (422, code)
-    if pointer is None:
-        assert refused.json()["allowed_regions"] == sorted(REGIONS)
-    else:
-        assert [e["pointer"] for e in refused.json()["errors"]] == [pointer]
-
-
-# ------------------------------------------------------------------------------------------------------- bad input
-
-
-BAD_LATENCIES = {
-    "negative": '[{"region":"us-east","rtt_ms":-1}]',
-    "zero": '[{"region":"us-east","rtt_ms":0}]',
-    "minus zero": '[{"region":"us-east","rtt_ms":-0.0}]',
-    "too long": '[{"region":"us-east","rtt_ms":10001}]',
-    "infinite": '[{"region":"us-east","rtt_ms":Infinity}]',
-    "infinite by exponent": '[{"region":"us-east","rtt_ms":1e999}]',
-    "not a number": '[{"region":"us-east","rtt_ms":NaN}]',
-    "string": '[{"region":"us-east","rtt_ms":"20"}]',
-    "null": '[{"region":"us-east","rtt_ms":null}]',
-    "true": '[{"region":"us-east","rtt_ms":true}]',
-    "list": '[{"region":"us-east","rtt_ms":[20]}]',
-    "no figure": '[{"region":"us-east"}]',
-    "no region": '[{"rtt_ms":20}]',
-    "jitter": '[{"region":"us-east","rtt_ms":20,"jitter_ms":-1}]',
-    "loss": '[{"region":"us-east","rtt_ms":20,"loss":1.01}]',
-    "time without a zone": '[{"region":"us-east","rtt_ms":20,"at":"2026-01-01T00:00:00"}]',
-    "no time": '[{"region":"us-east","rtt_ms":20,"at":"yesterday"}]',
-    "unknown field": '[{"region":"us-east","rtt_ms":20,"hops":3}]',
-    "no id of a region": '[{"region":"US East!","rtt_ms":20}]',
-    "an object": '{"us-east":20}',
-    "a hundred and one": json.dumps([{"region": "us-east", "rtt_ms": 20}] * 101),
-    "ten thousand": json.dumps([{"region": "us-east", "rtt_ms": 20}] * 10_000),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", list(BAD_LATENCIES))
-async def test_latencies_that_are_none_are_refused_and_nothing_is_learned(
-    api: Api, project: Project, what: str
-) -> None:
-    raw = BAD_LATENCIES[what]
-    key = {"Idempotency-Key": str(uuid4()), "content-type": "application/json"}
-    known = len(api.control.learning.history)
-    asked = {
-        "/v1/calls": f'{{"agent":{{"url":"ws://127.0.0.1:9/"}},"latencies":{raw}}}',
-        "/v1/placements/preview": f'{{"agent":{{"url":"ws://127.0.0.1:9/"}},"latencies":{raw}}}',
-        "/v1/probes": f'{{"address":"198.51.110.1","latencies":{raw}}}',
-    }
-    for path, content in asked.items():
-        refused = await project.client.post(path, content=content, headers=key)
-        status, _ = problem(refused)
-        assert status in (400, 413, 422), refused.text
-        if status == 422:
-            assert refused.json()["errors"][0]["pointer"].startswith("/latencies"), refused.text
-    assert await rows(api, "select from vx.probes where project_id = $1", project_uuid(project)) == []
-    assert len(api.control.learning.history) == known
-
-
-@pytest.mark.parametrize(
-    "address", ["", "1", "300.1.1.1", "example.com", "203.0.113.7/24", "203.0.113.7:80", "x" * 46, 7]
-)
-async def test_an_address_that_is_none_is_refused_without_being_repeated(
-    project: Project, address: Any
-) -> None:
-    asked = body() | {"caller": {"address": address}}
-    key = {"Idempotency-Key": str(uuid4())}
-    made = await project.client.post("/v1/calls", json=asked, headers=key)
-    told = await project.client.post("/v1/probes", json={"address": address})
-    assert (problem(made)[0], problem(told)[0]) == (422, 422)
-    assert made.json()["errors"][0]["pointer"] == "/caller/address"
-    assert told.json()["errors"][0]["pointer"] == "/address"
-    if len(str(address)) > 1:
-        assert str(address) not in made.text + told.text
-
-
-async def test_unknown_regions_are_refused_in_probes_and_passed_over_in_a_create(project: Project) -> None:
-    """A region may have been taken away between the listing and the create: a hint that is stale costs nobody a call."""
-    refused = await project.client.post(
-        "/v1/probes",
-        json={"latencies": [{"region": "us-east", "rtt_ms": 9}, {"region": "mars", "rtt_ms": 1}]},
-    )
-    assert problem(refused) == (422, "invalid")
-    assert [e["pointer"] for e in refused.json()["errors"]] == ["/latencies/1/region"]
-    made = await create(
-        project.client, latencies=[{"region": "mars", "rtt_ms": 1}, {"region": "ap-south", "rtt_ms": 40}]
-    )
-    assert made.json()["region"] == "ap-south"
-    assert "mars" not in {c["region"] for c in made.json()["placement"]["candidates"]}
-
-
-async def test_the_same_region_twice_counts_once(api: Api, project: Project) -> None:
-    twice = {"address": "198.51.111.1", "latencies": [{"region": "us-east", "rtt_ms": 9}] * 100}
-    answer = await project.client.post("/v1/probes", json=twice)
-    assert answer.status_code == 200, answer.text
-    assert len(await rows(api, "select from vx.probes where project_id = $1", project_uuid(project))) == 1
-
-
-async def test_whatever_a_project_says_of_anothers_network_nothing_is_learned_of_it(
-    api: Api, project: Project
-) -> None:
-    await learned(api, "198.51.112.0/24", eu_north=14.0, ap_east=190.0)
-    honest = await api.project()
-    for i in range(20):
-        lies = {r.replace("-", "_"): 0.01 if r == "ap-east" else 9_999.0 for r in REGIONS}
-        assert (await probes(project.client, f"198.51.112.{i}", **lies)).status_code == 200
-        await create(project.client, f"198.51.112.{i}", latencies=[{"region": "ap-east", "rtt_ms": 0.01}])
-    await exchange(api)
-    placed = (await create(honest.client, "198.51.112.5")).json()["placement"]
-    assert placed["region"] == "eu-north"
-    assert {c["region"]: c["source"] for c in placed["candidates"]}["eu-north"] == "history"
-    windows = await rows(
-        api, "select distinct region from vx.round_trips where network = $1", (1 << 60) | 0xC63370
-    )
-    assert {r["region"] for r in windows} == {"eu-north", "ap-east"}
-
-
-# -------------------------------------------------------------------------------------------------- nothing is left
-
-
-async def test_where_all_allowed_regions_are_down_the_answer_says_when_the_first_could_be_back(
-    engines: Engines, api: Api
-) -> None:
-    async with (
-        engines.database() as url,
-        serving(make_settings(url, engines.redis_urls, api.settings.data)) as own,
-    ):
-        edges = {r: (await add_region(own, r))[0] for r in ("us-east", "us-west", "eu-west")}
-        client = (await own.project()).client
-        connection = await asyncpg.connect(url)
-        await connection.execute(
-            "update vx.edges set seen_at = clock_timestamp() - make_interval(secs => $1) where region = 'us-east'",
-            2 * DOWN_AFTER_S + 60,
-        )
-        await own.control.fleet.refresh()
-        wanted = {"allow": ["us-east"]}
-        down = await create(client, regions=wanted)
-        assert problem(down) == (503, "no_healthy_region")
-        edge = own.control.fleet.now.edge(edges["us-east"])
-        assert edge is not None and edge.returns_in_s is not None
-        assert down.headers["retry-after"] in ("1", "2")  # a heartbeat and a second in order
-        assert {c["region"]: c["reason"] for c in down.json()["candidates"]} == {
-            "us-east": "unhealthy", "us-west": "not_allowed", "eu-west": "not_allowed",
-        }  # fmt: skip
-        assert (await preview(client, regions=wanted)).headers["retry-after"] in ("1", "2")
-        assert (await create(client)).status_code == 201
-
-        await own.operator.post("/admin/v1/regions/us-west/cordon")
-        cordoned = await create(client, regions={"allow": ["us-west"]})
-        assert problem(cordoned) == (503, "no_healthy_region")
-        assert cordoned.headers["retry-after"] == str(UNKNOWN_RETRY_AFTER_S)
-
-        await connection.execute("update vx.edges set calls = capacity_calls where region = 'eu-west'")
-        await connection.close()
-        await own.control.fleet.refresh()
-        full = await create(client, regions={"allow": ["us-east", "eu-west"]})
-        assert problem(full) == (503, "temporary-reduced-capacity")
-        assert int(full.headers["retry-after"]) >= 1
-
-
-# ------------------------------------------------------------------------------------------------------------ helpers
-
-
-def project_uuid(project: Project) -> UUID:
-    found = ids.decode(ids.PROJECT, project.id)
-    assert found is not None
-    return found
-
-
-async def rows(api: Api, statement: str, *values: Any) -> list[Any]:
-    connection = await asyncpg.connect(api.settings.database_url)
-    try:
-        return list(await connection.fetch(statement, *values))
-    finally:
-        await connection.close()

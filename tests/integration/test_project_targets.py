@@ -151,6 +151,7 @@ async def test_who_may_change_it(api: Api, project: Project) -> None:
     assert (await project.client.put("/v1/targets", json={"targets": too_many})).status_code == 422
 
 
+@pytest.mark.slow
 async def test_from_the_command_line(api: Api, project: Project) -> None:
     env = {"VOXPLANE_URL": api.url, "VOXPLANE_API_KEY": project.key}
     assert (await voxplane("targets", "add", "localhost:3000", "10.1.0.0/16", **env)).code == 0

@@ -16,6 +16,7 @@ from tests.support.hooks import superuser
 
 TABLES = {
     "calls": "id", "events": "call_id", "late_events": "call_id", "deliveries": "call_id", "delivery_attempts": "call_id",
+    "call_labels": "call_id",
 }  # fmt: skip
 
 
@@ -59,6 +60,9 @@ async def old_call(
         " values ($1, $2, 1, 1, $3, now(), 1)",
         call, hook, mine,
     )  # fmt: skip
+    await database.execute(
+        "insert into vx.call_labels (label, call_id, project_id) values ($3, $1, $2)", call, mine, call.int & 0xFFFF
+    )  # fmt: skip
 
 
 async def left(database: asyncpg.Connection, call: UUID) -> set[str]:  # type: ignore[type-arg]
@@ -79,14 +83,14 @@ async def test_a_week_goes_with_its_deliveries_and_later_its_calls(api: Api, pro
         await old_call(database, project, young)
         path = f"/v1/calls/{ids.encode(ids.CALL, call)}"
         await housework.drop_calls()
-        assert len(await left(database, call)) == 4, "its events are kept, and so is it"
+        assert len(await left(database, call)) == 5, "its events are kept, and so is it"
         await housework.drop_events()
-        assert await left(database, call) == {"calls"}
+        assert await left(database, call) == {"calls", "call_labels"}
         await Housekeeping(api.control.db, api.control.clock, calls_kept_d=200).drop_calls()
-        assert await left(database, call) == {"calls"}
+        assert await left(database, call) == {"calls", "call_labels"}
         await housework.drop_calls()
         assert await left(database, call) == set()
-        assert len(await left(database, young)) == 4
+        assert len(await left(database, young)) == 5
     assert (await project.client.get(path)).status_code == 404
 
 
@@ -100,7 +104,7 @@ async def test_a_call_that_has_not_ended_keeps_its_week(api: Api, project: Proje
         await old_call(database, project, over)
         await housework.drop_events()
         await housework.drop_calls()
-        assert len(await left(database, open_)) == len(await left(database, over)) == 4
+        assert len(await left(database, open_)) == len(await left(database, over)) == 5
         await database.execute(
             "update vx.calls set ended_at = now() - interval '100 days' where id = $1", open_
         )
@@ -117,7 +121,7 @@ async def test_what_a_clock_far_off_has_written_goes_too(api: Api, project: Proj
         await old_call(database, project, over)
         await Housekeeping(api.control.db, api.control.clock).drop_calls()
         assert await left(database, over) == set()
-        assert len(await left(database, open_)) == 4
+        assert len(await left(database, open_)) == 5
         await database.execute("delete from vx.calls where id = $1", open_)
 
 

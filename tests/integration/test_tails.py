@@ -46,9 +46,9 @@ def steps(step: str) -> float:
 
 async def logged(api: Api, call: WrittenCall, seq: int) -> Tail:
     """The tail that the log gives, by itself."""
-    found = await api.control.tails.log.read(
-        ids.decode(ids.CALL, call.id), None, up_to_seq=seq, horizon=None, now_ms=0
-    )
+    facts = await api.control.tails._facts.of([ids.decode(ids.CALL, call.id)])
+    ((call_id, known),) = facts.items()
+    found = await api.control.tails.log.read(call_id, known.key, None, up_to_seq=seq, horizon=None, now_ms=0)
     assert found is not None
     return found
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -262,12 +263,22 @@ async def test_a_database_that_takes_no_writes_is_named_and_comes_back_by_itself
             await superuser.execute(f"alter system reset {setting.partition(' ')[0]}")
             await superuser.execute("select pg_reload_conf()")
         else:
-            await superuser.execute("drop trigger room on vx.events; drop function vx.full()")
+            await patiently(superuser, "drop trigger room on vx.events; drop function vx.full()")
     async with asyncio.timeout(20):
         while (await project.client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.02)
     assert [a.status for a in await api.control.appender.append(edge, run)] == ["durable"]
     assert (await create(project, "another")).status_code == 201
+
+
+async def patiently(connection: Any, statement: str) -> None:
+    """Again where it and a worker of the instance have each locked a partition that the other wants."""
+    while True:
+        try:
+            await connection.execute(statement)
+            return
+        except asyncpg.DeadlockDetectedError:
+            continue
 
 
 def ids_run(call: str, *events: Any) -> Any:

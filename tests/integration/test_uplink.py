@@ -269,6 +269,7 @@ NONSENSE: list[str | bytes] = [
     json.dumps(
         {"type": "heartbeat", "at_ms": 1, "load": {"calls": 0, "capacity_calls": 1}, "lapsed": [[GOOD, 0]]}
     ),
+    '{"type":"heartbeat","at_ms":1,"load":{"calls":0,"capacity_calls":1},"not_taken":[["call_x",1]]}',
     '{"type":"observed"}',
     '{"type":"observed","lag_ms":NaN}',
     '{"type":"observed","lag_ms":-1}',

@@ -14,6 +14,7 @@ import time
 
 from tests.simulation.agreement import agree, noticed
 from tests.simulation.batch import Batch, coverage_table, run_seeds
+from tests.simulation.directed import plan_for
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.plan import Plan, draw_plan
 from tests.simulation.run import Outcome, run
@@ -28,6 +29,7 @@ HISTORIES_PER_MUTATION = 2_000
 SEEDS_PER_WATCH = 20
 """Of the log's seeds there are so many to one of the detector's."""
 WATCHES_PER_MUTATION = 100
+TELLINGS = 20
 TRACE_LINES = 200
 PARTS = ("seeds", "mutations", "agreement")
 
@@ -75,6 +77,9 @@ def check_the_checkers() -> bool:
     print("\nchecks switched off in the simulator:")
     good = True
     for name, mutation in MUTATIONS.items():
+        if mutation.rare:
+            good &= tell_its_story(name)
+            continue
         seeds = range(1, SEEDS_PER_MUTATION + 1)
         *_, batch = run_seeds(seeds, mutation=name, until_broken=True)
         if batch.broken:
@@ -84,6 +89,19 @@ def check_the_checkers() -> bool:
             print(f"  {name:8} NOT NOTICED in {batch.seeds} seeds: {mutation.what}")
             good = False
     return good
+
+
+def tell_its_story(name: str) -> bool:
+    for seed in range(1, TELLINGS + 1):
+        violation = run(plan_for(name, seed), mutation=name).violation
+        if violation is not None:
+            print(
+                f"  {name:8} noticed by telling {seed}: {violation.check} ({MUTATIONS[name].what})",
+                flush=True,
+            )
+            return True
+    print(f"  {name:8} NOT NOTICED in {TELLINGS} tellings: {MUTATIONS[name].what}")
+    return False
 
 
 def simulate_detector(seeds: int) -> bool:

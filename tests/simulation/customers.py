@@ -78,7 +78,7 @@ class Conversation:
             case "media":
                 self._heard(said["media"]["payload"])
             case "voxplane" if said["type"] == "ack":
-                self._acknowledged(said["data"]["id"])
+                self._acknowledged(said["data"]["id"], again=said["data"].get("again", False))
             case "stop":
                 self._end.close(CLEAN)
 
@@ -92,7 +92,8 @@ class Conversation:
         draw = self._chance.random()
         if draw < 0.5:
             tool = f"t-{utterance}"
-            self._text("tool.called", {"id": tool, "name": "look_up", "arguments": {"for": utterance}})
+            called = {"id": tool, "key": tool, "name": "look_up", "arguments": {"for": utterance}}
+            self._text("tool.called", called)
         loop = self._backend.world.loop
         loop.call_later(0.05 + self._chance.random() * 0.3, self._reply, utterance)
 
@@ -110,9 +111,12 @@ class Conversation:
         elif draw > 0.985:
             self._end.close(CLEAN)
 
-    def _acknowledged(self, tool: str) -> None:
-        self._backend.world.ledger.tool_ran(self._call, tool)
-        self._text("tool.result", {"id": tool, "result": {"found": tool}})
+    def _acknowledged(self, tool: str, *, again: bool) -> None:
+        """As docs/reference/agent-twilio.md tells a backend: what may have run already is looked up before it is run."""
+        ledger = self._backend.world.ledger
+        if not (again and ledger.has_run(self._call, tool)):
+            ledger.tool_ran(self._call, tool)
+        self._text("tool.result", {"id": tool, "key": tool, "result": {"found": tool}})
 
     def _text(self, type_: str, data: dict[str, Any]) -> None:
         self._send({"event": "voxplane", "type": type_, "data": data})

@@ -27,8 +27,18 @@ class DeliveryStatements:
     claim_s: float
 
     def claim(
-        self, t: Tables, x: Txn, me: UUID, limit: int, known: list[UUID], rooms: list[int], first: int
+        self,
+        t: Tables,
+        x: Txn,
+        me: UUID,
+        limit: int,
+        known: list[UUID],
+        rooms: list[int],
+        first: int,
+        jurisdictions: list[str],
+        for_s: float,
     ) -> list[Row]:
+        """`for_s`: how long a claim lasts in production; here it is shorter."""
         room = dict(zip(known, rooms, strict=True))
         deliveries = t.rows["deliveries"]
         found = []
@@ -118,9 +128,11 @@ class DeliveryStatements:
                 )
         return []
 
-    def delivered_events(self, t: Tables, x: Txn, calls: list[UUID], numbers: list[int]) -> list[Row]:
-        events = t.rows["events"]
-        return [e for key in zip(calls, numbers, strict=True) if (e := events.get(key)) is not None]
+    def delivered_events(
+        self, t: Tables, x: Txn, calls: list[UUID], numbers: list[int], traced: bool
+    ) -> list[Row]:
+        found = (t.rows["events"].get(key) for key in zip(calls, numbers, strict=True))
+        return [{**event, "trace": None} for event in found if event is not None]
 
     def endpoints(self, t: Tables, x: Txn, ids: list[UUID]) -> list[Row]:
         return [
@@ -132,7 +144,7 @@ class DeliveryStatements:
     def settle(
         self, t: Tables, x: Txn, me: UUID, calls: list[UUID], webhooks: list[UUID], numbers: list[int], attempts: list[int],
         projects: list[UUID], at: list[Any], duration: list[int], status: list[Any], error: list[Any], excerpt: list[Any],
-        state: list[str], next_at: list[Any],
+        state: list[str], next_at: list[Any], url: list[str],
     ) -> list[Row]:  # fmt: skip
         keys = list(zip(calls, webhooks, numbers, strict=True))
         for key in keys:

@@ -51,6 +51,11 @@ def _each(kind: str, times: int, **more: str) -> tuple[Fault, ...]:
     return tuple(Fault(number=i, kind=kind, at_s=1.2 + 0.3 * i, steps=i, **more) for i in range(times))  # type: ignore[arg-type]
 
 
+_CUT_WAITS = (
+    Fault(number=0, kind="waits.cut", at_s=1.0, for_s=5.0),
+    Fault(number=1, kind="cut.replication", at_s=2.0, for_s=0.8),
+    Fault(number=2, kind="hooks.down", at_s=1.0, for_s=1.0),
+)
 _FAULTS: dict[str, tuple[Fault, ...]] = {
     # another edge writes under the owner's epoch, again and again
     "owner": _each("impostor", 12, target=NEXT, other=HOME),
@@ -79,18 +84,27 @@ _FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(number=1, kind="valkey.loss", at_s=1.0, for_s=1.0, target=NEXT),
         Fault(number=2, kind="hooks.down", at_s=1.0, for_s=1.0),
     ),
-    "quorum": (
-        Fault(number=0, kind="waits.cut", at_s=1.0, for_s=5.0),
-        Fault(number=1, kind="cut.replication", at_s=2.0, for_s=0.8),
-        Fault(number=2, kind="hooks.down", at_s=1.0, for_s=1.0),
-    ),
+    "quorum": _CUT_WAITS,
 }
 
 _COMMANDS: dict[str, tuple[tuple[str, ...], int, tuple[Fault, ...]]] = {
+    # calls are written to through two instances, and what one of them wrote is visible before it is durable
+    "acked": ((HOME, NEXT, THIRD), CAPACITY, _CUT_WAITS),
+    "told": ((HOME, NEXT, THIRD), CAPACITY, _CUT_WAITS),
     # the nearest edge is cordoned before the second call comes
     "held": ((HOME, HOME, HOME), CAPACITY, (_command(0, "cordon", 0.4), _command(1, "move", 3.0))),
     # two calls leave, and each of the others has room for one
     "room": ((HOME, HOME, NEXT, THIRD), 2, (_command(0, "drain", 4.5, amount=0.5),)),
+    # an edge is drained and calls of another are moved in the same moment, and the third has two places
+    "seen": (
+        (HOME, HOME, NEXT, NEXT),
+        2,
+        (
+            _command(0, "cordon", 3.0),
+            _command(1, "drain", 7.0, amount=0.5),
+            *(_command(2 + i, "move", 7.04 + 0.02 * i, steps=2 + i % 2, amount=1.0) for i in range(6)),
+        ),
+    ),
     # everybody has as much as may be, and an edge dies
     "full": ((HOME, NEXT, THIRD), 1, (Fault(number=0, kind="edge.crash", at_s=3.0, for_s=4.0, target=HOME),)),
     # a drain waits for the end of a turn, and is looked at again and again

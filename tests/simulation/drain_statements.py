@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from app.fleet.drain_store import CLAIM_S, LEAVING_MAX, MOVE_LATE_S
+from app.fleet.drain_store import AGAIN_S, CLAIM_S, FORGIVEN_S, LEAVING_MAX, MOVE_LATE_S
 from app.fleet.view import COUNTED_S
 from tests.simulation.fixtures import PROJECT
 from tests.simulation.tables import Row, Tables, Txn
@@ -134,15 +135,15 @@ class DrainStatements:
 
     def select_leaving(self, t: Tables, x: Txn, edges: list[UUID], drain: UUID, seed: int) -> list[Row]:
         moving = self._moving(t)
-        failed = [
-            m["call_id"]
-            for m in t.rows["moves"].values()
-            if (m["drain_id"], m["outcome"]) == (drain, "failed")
-        ]
+        failed: dict[UUID, list[timedelta]] = {}
+        for m in t.rows["moves"].values():
+            if (m["drain_id"], m["outcome"]) == (drain, "failed"):
+                failed.setdefault(m["call_id"], []).append(x.now - m["done_at"])
         found = [
             {**{k: c[k] for k in ("id", "epoch", "edge_id", "request")}, "candidates": _candidates(c),
-             "failures": failed.count(c["id"])}
+             "failures": max(sum(ago < _s(FORGIVEN_S) for ago in of), len(of) // 4)}
             for c in _live(t, edges) if c["id"] not in moving
+            for of in [failed.get(c["id"], [])] if all(ago >= _s(AGAIN_S) for ago in of)
         ]  # fmt: skip
         found.sort(key=lambda c: hashlib.blake2b(f"{c['id']}{seed}".encode()).digest())
         return found[:LEAVING_MAX]
@@ -162,6 +163,32 @@ class DrainStatements:
                 outcome = "moved" if (went and not ended) or left else "ended" if ended else "failed"
                 self._done(t, x, m, outcome)
         return []
+
+    def hurry_moves(self, t: Tables, x: Txn, drain: UUID) -> list[Row]:
+        d = t.rows["drains"].get(drain)
+        if d is None or d["ended_at"] is not None:
+            return []
+        found = [
+            m for m in _open_moves(t)
+            if m["drain_id"] is None and m["why"] is None and m["force_at"] > d["force_at"]
+            and t.rows["edges"][m["from_edge"]]["region"] == d["region"] and d["edge_id"] in (None, m["from_edge"])
+        ]  # fmt: skip
+        for m in found:
+            key = (m["call_id"], m["epoch"])
+            t.lock(x, "moves", key)
+            x.writes.append(("moves", key, {**m, "force_at": d["force_at"]}))
+        return found
+
+    def not_taken(self, t: Tables, x: Txn, edge: UUID, calls: list[UUID], epochs: list[int]) -> list[Row]:
+        found = []
+        for key in zip(calls, epochs, strict=True):
+            m, c = t.rows["moves"].get(key), t.rows["calls"].get(key[0])
+            if m is None or c is None or m["outcome"] is not None or m["from_edge"] != edge:
+                continue
+            if c["ended_at"] is None and c["epoch"] < m["epoch"]:
+                self._done(t, x, m, "failed")
+                found.append({"call_id": key[0]})
+        return found
 
     def _done(self, t: Tables, x: Txn, m: Row, outcome: str) -> None:
         key = (m["call_id"], m["epoch"])
@@ -194,7 +221,10 @@ class DrainStatements:
         self, t: Tables, x: Txn, drain: UUID | None, from_edge: UUID, force_at: datetime, calls: list[UUID], epochs: list[int],
         *more: Any,
     ) -> list[Row]:  # fmt: skip
-        *nth, why = more
+        *nth, why, seen = more
+        for target in sorted(set(nth[0]), key=lambda e: e.int):
+            t.lock(x, "advisory", (7423003, target))
+        given = Counter(m["to_edge"] for m in _counted(t, x)) if "seen" not in self.off else Counter()
         t.lock(x, "edges", from_edge)
         version = t.rows["edges"][from_edge]["desired_version"]
         answers = []
@@ -205,6 +235,8 @@ class DrainStatements:
             if c is None or c["ended_at"] is not None or (c["epoch"], c["edge_id"]) != (epochs[i], from_edge):
                 continue
             first = c["epoch_granted"] + 1
+            if given[nth[0][i]] > seen[i]:
+                continue
             if c["id"] in open_ or (c["id"], first) in t.rows["moves"]:
                 continue
             edges = tuple(e[i] for e in nth[0::2] if e[i] is not None)

@@ -83,7 +83,7 @@ class Connection:
                 self.broken = True
                 future.set_exception(outcome)
             elif warned and WARNINGS:
-                future.set_exception(CommitUnknown("the wait for the standbys was cut short"))
+                future.set_exception(Unacknowledged(outcome))
             else:
                 future.set_result(outcome)
 
@@ -110,6 +110,14 @@ class Connection:
         finally:
             self.statement = None
             timer.cancel()
+
+
+class Unacknowledged(CommitUnknown):
+    """`rows`: what production never sees, for the commit is unknown."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__("the wait for the standbys was cut short")
+        self.rows = rows
 
 
 class Pool:

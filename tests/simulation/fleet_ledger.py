@@ -7,9 +7,11 @@ its region, takes no new calls. Views of the fleet are read now and then, so eac
 from __future__ import annotations
 
 from collections import deque
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from app.fleet.view import COUNTED_S
 from regions.edge.machine import Phase
 from regions.wire import ids
 from tests.simulation import checks, move_checks
@@ -38,6 +40,8 @@ class FleetLedger:
         self._deadlines: dict[UUID, float] = {}
         self._heard_s: dict[str, float] = {}
         self._planned_s: dict[str, float] = {}
+        self._room_since_s: dict[UUID, dict[str, float]] = {}
+        self._came_s: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------------------------ the database
 
@@ -59,9 +63,23 @@ class FleetLedger:
             open_.add(epoch)
             self.world.ledger.counts["moves"] += 1
             self.world.ledger.check(move_checks.a_call_is_moved_once_at_a_time, call, open_)
+            self._given(move)
         else:
             open_.discard(epoch)
             self.world.ledger.counts[f"moves.{move['outcome']}"] += 1
+
+    def _given(self, move: Any) -> None:
+        """Judged where nothing fails, and where the planner knew who is there."""
+        world, primary = self.world, self.world.cluster.primary
+        region = next(r for r, e in EDGES.items() if e == move["to_edge"])
+        came_s = world.loop.now - self._came_s.get(region, -FOREVER_S)
+        edge = world.edges[region]
+        if min(world.calm_s(), came_s) < CALM_S or primary is None or edge.life.state is not RUNNING:
+            return
+        moves = primary.tables.rows["moves"] | {(move["call_id"], move["epoch"]): move}
+        coming = sum(m["to_edge"] == move["to_edge"] and m["outcome"] is None for m in moves.values())
+        check, capacity = move_checks.a_place_is_given_away_once, edge.calls.context.settings.capacity_calls
+        world.ledger.check(check, move["call_id"], region, coming, edge.calls._owned(), capacity)
 
     def held(self) -> frozenset[UUID]:
         """Durably, and as the primary shows it."""
@@ -105,6 +123,7 @@ class FleetLedger:
 
     def owns(self, region: str) -> None:
         """An edge has just taken a call."""
+        self._came_s[region] = self.world.loop.now
         calls = self.world.edges[region].calls
         self.world.ledger.check(
             move_checks.i9_an_edge_has_room,
@@ -160,6 +179,7 @@ class FleetLedger:
             return
         held = self.held()
         for drain in primary.tables.rows["drains"].values():
+            survivors = self._roomy(drain, held)
             deadline_s = self._deadlines.get(drain["id"])
             if deadline_s is None or drain["ended_at"] is not None:
                 continue
@@ -169,19 +189,35 @@ class FleetLedger:
             left = [
                 s.call for region, edge in world.edges.items()
                 if region == drain["region"] and edge.life.state is RUNNING
-                for s in edge.calls.sessions if s.phase is Phase.OWNING and s.owns() and not _refused(s)
-            ]  # fmt: skip
-            survivors = [
-                r for r, e in world.edges.items()
-                if e.life.state is RUNNING and r != drain["region"] and EDGES[r] not in held
-                and e.calls._owned() < e.calls.context.settings.capacity_calls
+                for s in edge.calls.sessions if s.phase is Phase.OWNING and s.owns()
             ]  # fmt: skip
             if left and survivors:
                 call = ids.decode(ids.CALL, left[0])
                 world.ledger.check(move_checks.a_drain_ends, call, world.loop.now - since_s, survivors)
 
-
-def _refused(session: Session) -> bool:
-    """None of the grants of its move could be had: the next move is planned when this one is given up, `MOVE_LATE_S` later."""
-    handover = session.moving._handover
-    return handover is not None and handover.failed
+    def _roomy(self, drain: Any, held: frozenset[UUID]) -> list[str]:
+        """Regions that could have taken a call of this drain for as long as it may take: not only just now. A place that a move
+        from elsewhere will fill, or has filled a moment ago, is none."""
+        primary, now = self.world.cluster.primary, self.world.loop.now
+        assert primary is not None
+        before, self._room_since_s[drain["id"]] = self._room_since_s.get(drain["id"], {}), {}
+        for region, edge in self.world.edges.items():
+            given = sum(
+                m["to_edge"] == EDGES[region]
+                and (
+                    m["outcome"] == "moved"
+                    or (m["outcome"] is None and m["from_edge"] != EDGES[drain["region"]])
+                )
+                for m in primary.tables.rows["moves"].values()
+                if m["done_at"] is None or m["done_at"] > primary.now() - timedelta(seconds=COUNTED_S)
+            )
+            room = edge.calls.context.settings.capacity_calls - edge.calls._owned() - given
+            if (
+                region != drain["region"]
+                and edge.life.state is RUNNING
+                and EDGES[region] not in held
+                and room > 0
+            ):
+                self._room_since_s[drain["id"]][region] = before.get(region, now)
+        since_s = self._room_since_s[drain["id"]]
+        return [r for r, s in since_s.items() if now - s >= move_checks.DRAINED_WITHIN_S]

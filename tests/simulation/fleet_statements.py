@@ -6,22 +6,38 @@ from uuid import UUID
 
 from tests.simulation.tables import Row, Tables, Txn
 
+NO_KEY = {
+    "key_since": None,
+    "key_asked_at": None,
+    "key_before_until": None,
+    "key_misuses": 0,
+    "key_misused_at": None,
+}
+"""No edge of a simulation has another key."""
+
 
 class FleetStatements:
     def select_edges(self, t: Tables, x: Txn) -> list[Row]:
         edges = sorted(t.rows["edges"].values(), key=lambda e: (e["region"], e["name"]))
         return [
-            {**e, "silent_s": (x.now - e["seen_at"]).total_seconds(), "stopping": False, "stopped": False}
+            {
+                **e,
+                "silent_s": (x.now - e["seen_at"]).total_seconds(),
+                "stopping": False,
+                "stopped": False,
+                "revoked_at": None,
+                **NO_KEY,
+            }
             for e in edges
         ]
 
     def select_edge(self, t: Tables, x: Txn, edge: UUID) -> list[Row]:
         row = t.rows["edges"].get(edge)
-        return [{**row, "silent_s": 0.0}] if row is not None else []
+        return [{**row, "silent_s": 0.0, "revoked": False}] if row is not None else []
 
     def put_edge(
         self, t: Tables, x: Txn, edge: UUID, region: str, name: str, incarnation: UUID, public_key: bytes, media_url: str,
-        http_url: str, capacity: int, software: str,
+        http_url: str, capacity: int, software: str, webrtc: bool, new_key: bool,
     ) -> list[Row]:  # fmt: skip
         known = next(
             (e for e in t.rows["edges"].values() if (e["region"], e["name"]) == (region, name)), None
@@ -30,7 +46,7 @@ class FleetStatements:
         t.lock(x, "edges", edge)
         row = {
             "id": edge, "region": region, "name": name, "incarnation": incarnation, "public_key": public_key,
-            "media_url": media_url, "http_url": http_url, "capacity_calls": capacity,
+            "media_url": media_url, "http_url": http_url, "capacity_calls": capacity, "webrtc": webrtc,
             "admin_state": known["admin_state"] if known else "active",
             "generation": known["generation"] + 1 if known else 0, "calls": 0, "load": "{}", "seen_at": x.now,
             "desired_version": known["desired_version"] if known else 0, "done_version": known["done_version"] if known else 0,

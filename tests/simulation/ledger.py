@@ -226,6 +226,10 @@ class Ledger:
 
     # ----------------------------------------------------------------------------------------------- the customer
 
+    def has_run(self, call: str, tool: str) -> bool:
+        """As the customer's own system knows it."""
+        return self.effects[(ids.decode(ids.CALL, call), tool)] > 0
+
     def tool_ran(self, call: str, tool: str) -> None:
         call_id = ids.decode(ids.CALL, call)
         self.effects[(call_id, tool)] += 1

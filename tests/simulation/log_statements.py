@@ -17,7 +17,10 @@ from tests.simulation.delivery_statements import first_state
 from tests.simulation.tables import Row, Tables, Txn
 
 FINAL = "call.ended"
-COMPLETED = ("caller_hung_up", "agent_hung_up", "ended_by_api", "max_duration")
+COMPLETED = (
+    "caller_hung_up", "agent_hung_up", "ended_by_api", "max_duration", "resolved", "idle", "caller_silent", "monologue",
+    "erased",
+)  # fmt: skip
 SIMPLE_STATES = {
     "call.ringing": "ringing",
     "call.answered": "in_progress",
@@ -32,7 +35,7 @@ def state_after(type_: str | None, reason: str | None, answered: bool) -> str | 
         return SIMPLE_STATES.get(type_ or "")
     if reason in ("no_answer", "busy"):
         return reason
-    if reason == "canceled" or (reason == "ended_by_api" and not answered):
+    if reason == "canceled" or (reason in ("ended_by_api", "erased") and not answered):
         return "canceled"
     return "completed" if reason in COMPLETED else "failed"
 
@@ -57,11 +60,20 @@ class LogStatements:
     off: frozenset[str]
 
     def create_calls(
-        self, t: Tables, x: Txn, project: UUID, route: str, now: Any, rows: list[tuple[Any, ...]]
+        self,
+        t: Tables,
+        x: Txn,
+        project: UUID,
+        route: str,
+        now: Any,
+        rows: list[tuple[Any, ...]],
+        limits: None,
     ) -> list[Row]:
+        """Of projects without quotas: nothing is counted."""
         names = (
             "key", "body_hash", "id", "event_id", "request", "placement", "metadata", "region", "edges", "incarnations",
             "webhook_id", "max_duration_s", "attach_by", "grants_expire_at", "data", "hash", "created_at",
+            "key_id", "wrapped", "subject",
         )  # fmt: skip
         answers: list[Row] = []
         for g in sorted((dict(zip(names, row, strict=True)) for row in rows), key=lambda g: g["key"]):
@@ -76,6 +88,8 @@ class LogStatements:
                         "call_id": known["call_id"],
                         "body_hash": known["body_hash"],
                         "replayed": True,
+                        "verdict": None,
+                        "feed_xid": None,
                     }
                 )
                 continue
@@ -88,7 +102,7 @@ class LogStatements:
                 "grant_edges": edges,
                 "grant_incarnations": tuple(g["incarnations"]),
                 "n": 0, "seq": 1, "feed_xid": x.xid, "replicated": True, "edge_id": edges[0], "answered_at": None, "ended_at": None,
-                "end_reason": None,
+                "end_reason": None, "erased_at": None, "wrapped": g["wrapped"],
                 **{k: g[k] for k in ("grants_expire_at", "attach_by", "region", "webhook_id", "request", "placement",
                                      "metadata", "max_duration_s", "created_at")},
             }  # fmt: skip
@@ -98,7 +112,7 @@ class LogStatements:
                 region=g["region"], at=g["created_at"], data=g["data"], hash=g["hash"],
             )  # fmt: skip
             self._store(t, x, row, event)
-            answers.append({"key": key, **record, "replayed": False})
+            answers.append({"key": key, **record, "replayed": False, "verdict": None, "feed_xid": x.xid})
         return answers
 
     def append(
@@ -119,7 +133,6 @@ class LogStatements:
             "at_ms",
             "data",
             "content",
-            "content_key",
             "hash",
             "oe",
             "o_n",
@@ -172,6 +185,7 @@ class LogStatements:
             "seq": c["seq"] if c else 0,
             "detail": why,
             "stored": 0,
+            "feed_xid": max(x.xid, c["feed_xid"]) if c else x.xid,
         }
         if verdict == "gap":
             answer["durable_n"] = n_before
@@ -260,7 +274,7 @@ class LogStatements:
             event = _event(
                 c, seq, feed_xid, id=g["id"], type=g["type"], epoch=c["epoch_granted"] + 1 if final else g["epoch"],
                 source="edge", origin_epoch=g["origin_epoch"], origin_n=g["origin_n"], region=region, at=g["at"],
-                data=g["data"], content=g["content"], content_key=g["content_key"], hash=g["hash"],
+                data=g["data"], content=g["content"], hash=g["hash"],
             )  # fmt: skip
             self._store(t, x, c, event)
             if g["type"].startswith("call."):
@@ -309,24 +323,25 @@ class LogStatements:
 
     def append_control(
         self, t: Tables, x: Txn, project: UUID, call: UUID, source: str, source_key: str, event_id: UUID, type_: str, at: Any,
-        data: str | None, content: bytes | None, content_key: UUID | None, hash_: bytes,
+        data: str | None, content: bytes | None, hash_: bytes,
     ) -> list[Row]:  # fmt: skip
         c = t.rows["calls"].get(call)
         if c is None or c["project_id"] != project:
-            return [{"status": "unknown", "seq": 0}]
+            return [{"status": "unknown", "seq": 0, "feed_xid": None}]
         t.lock(x, "calls", call)
         before = t.rows["by_key"].get((call, source_key))
         if before is not None:
-            return [{"status": "duplicate" if before["hash"] == hash_ else "conflict", "seq": before["seq"]}]
+            status = "duplicate" if before["hash"] == hash_ else "conflict"
+            return [{"status": status, "seq": before["seq"], "feed_xid": None}]
         if c["ended_at"] is not None:
-            return [{"status": "ended", "seq": c["seq"]}]
+            return [{"status": "ended", "seq": c["seq"], "feed_xid": None}]
         final = type_ == FINAL
         reason = msgspec.json.decode(data).get("end_reason") if final and data else None
         epoch = c["epoch_granted"] + 1 if final else c["epoch"]
         feed_xid = max(x.xid, c["feed_xid"])
         event = _event(
             c, c["seq"] + 1, feed_xid, id=event_id, type=type_, epoch=epoch, source=source, source_key=source_key,
-            region=c["region"], at=at, data=data, content=content, content_key=content_key, hash=hash_,
+            region=c["region"], at=at, data=data, content=content, hash=hash_,
         )  # fmt: skip
         self._store(t, x, c, event)
         changed = {
@@ -334,7 +349,7 @@ class LogStatements:
             "end_reason": reason, "state": state_after(type_, reason, c["answered_at"] is not None) or c["state"],
         }  # fmt: skip
         x.writes.append(("calls", call, {**c, **changed}))
-        return [{"status": "stored", "seq": c["seq"] + 1}]
+        return [{"status": "stored", "seq": c["seq"] + 1, "feed_xid": feed_xid}]
 
     def grant_epochs(
         self,
@@ -363,7 +378,7 @@ class LogStatements:
 def _event(call: Row, seq: int, feed_xid: int, **columns: Any) -> Row:
     row: Row = {
         "call_id": call["id"], "seq": seq, "project_id": call["project_id"], "source_key": None, "origin_epoch": None,
-        "origin_n": None, "data": None, "content": None, "content_key": None, "feed_xid": feed_xid,
+        "origin_n": None, "data": None, "content": None, "wrapped": call["wrapped"], "feed_xid": feed_xid,
     }  # fmt: skip
     row.update(columns)
     return row

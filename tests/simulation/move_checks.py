@@ -40,6 +40,15 @@ def i9_an_edge_has_room(ledger: Ledger, region: str, owned: int, capacity: int) 
     return f"{region} owns {owned} calls, and has room for {capacity}" if owned > capacity else None
 
 
+def a_place_is_given_away_once(ledger: Ledger, region: str, coming: int, owned: int, capacity: int) -> Broken:
+    """Where nobody else came lately, no more calls are on their way to an edge than it has places for, whoever asked them."""
+    return (
+        f"{coming} calls are to move to {region}, which has {owned} and room for {capacity}"
+        if owned + coming > capacity
+        else None
+    )
+
+
 def a_call_is_moved_once_at_a_time(ledger: Ledger, open_: set[int]) -> Broken:
     """A call has one move under way."""
     return f"it is being moved to the epochs {sorted(open_)} at once" if len(open_) > 1 else None

@@ -9,21 +9,26 @@ from typing import Any
 
 from app.fleet import view
 from app.fleet.plan import Room
+from app.log.acked import Acked, End, written
+from app.log.append import Appender
+from app.log.given import EVENT_ID
 from regions.edge.calls import Calls
 from regions.edge.handover import Drop, Handover
 from regions.edge.lease import Lease
 from tests.simulation import driver
+from tests.simulation.fixtures import PROJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
     """`off`: switches of the modelled statements. `patches`: (object, attribute, replacement) in production code. `sql`: (text of
-    the append function, what takes its place), every occurrence."""
+    the append function, what takes its place), every occurrence. `rare`: drawn seeds hardly meet what it takes; its story does."""
 
     what: str
     off: frozenset[str] = frozenset()
     patches: tuple[tuple[Any, str, Any], ...] = ()
     sql: tuple[tuple[str, str], ...] = ()
+    rare: bool = False
 
 
 def _forgets(self: Room, call: Any, *, draw: float, pin: str | None = None) -> Any:
@@ -39,7 +44,20 @@ def _blind(row: Any, judged: Any) -> Any:
     return _edge_state({**row, "admin_state": "active"}, judged)
 
 
-_take, _edge_state = Room.take, view._edge_state
+async def _tells_first(self: Appender, edge: Any, given: Any) -> Any:
+    """`Appender._call` that tells the other instances of a commit whose acknowledgement did not come."""
+    try:
+        return await _call(self, edge, given)
+    except driver.Unacknowledged as error:
+        last = {row[0]: row[EVENT_ID] for row in given}
+        ends = [
+            End(r["call_id"], r["seq"], r["feed_xid"], last[r["call_id"]]) for r in error.rows if r["stored"]
+        ]
+        self._hints.wake(f"feed:{PROJECT}", written(ends))
+        raise
+
+
+_take, _edge_state, _call = Room.take, view._edge_state, Appender._call
 
 NOT_STORED = """
        and not exists (select 1 from stored s where s.call_id = g.call_id and s.origin_epoch = g.origin_epoch
@@ -96,6 +114,10 @@ MUTATIONS: dict[str, Mutation] = {
         what="a commit whose wait for the standbys was cut short passes for acknowledged",
         patches=((driver, "WARNINGS", False),),
     ),
+    "acked": Mutation(
+        what="what is visible passes for durable where this instance writes to the feed",
+        patches=((Acked, "sure", lambda self, rows, below: len(rows)),),
+    ),
     "held": Mutation(
         what="new calls and standbys are placed on edges that take none",
         patches=((view, "_edge_state", _blind),),
@@ -103,6 +125,15 @@ MUTATIONS: dict[str, Mutation] = {
     "room": Mutation(
         what="a plan does not count the places that it gives away",
         patches=((Room, "take", _forgets),),
+    ),
+    "seen": Mutation(
+        what="a place that two plans have seen is given away by both",
+        off=frozenset({"seen"}),
+        rare=True,
+    ),
+    "told": Mutation(
+        what="an instance tells the others of a write whose commit was not acknowledged",
+        patches=((Appender, "_call", _tells_first),),
     ),
     "full": Mutation(
         what="an edge takes calls that it has no room for",

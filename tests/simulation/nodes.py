@@ -26,6 +26,7 @@ from app.fleet.uplink import Uplink
 from app.fleet.view import FleetView
 from app.hints import Hints
 from app.ids import parse
+from app.log.acked import Acked
 from app.log.append import Appender, EdgeIdentity
 from app.log.facts import FactsReader
 from app.log.feeds import Feeds
@@ -115,23 +116,26 @@ class Api:
         self.fleet = FleetView(db)
         await self.fleet.refresh()
         self.store = FleetStore(db)
-        horizon, known = Horizon(db), FactsReader(db, clock)
-        tails = Tails(TailLog(db, vault, horizon), known, clock, urls, self.fleet.regions_of, keyring)
-        appender = Appender(db, vault, clock, known, hints, tails)
+        horizon, known = Horizon(db), FactsReader(db, vault, clock)
+        tails = Tails(TailLog(db, horizon), known, clock, urls, self.fleet.regions_of, keyring)
+        acked = Acked()
+        hints.listen("feed", acked.hear)
+        appender = Appender(db, clock, known, hints, tails, acked)
         store = CallStore(db, horizon)
         commands = Commands(self.store, hints)
         self.overdue = Overdue(db)
         self.access = EdgeAccess(urls, lambda: b"secret")
         self.learning = Learning(lambda: self.fleet.now, clock)
         nobody: Any = None
+        audit: Any = fixtures.UnwrittenAudit()
         self.calls = Calls(
             store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE), appender=appender, vault=vault, keyring=keyring,
             fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
-            attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False,
+            attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False, audit=audit,
             placer=Placer(self.learning, Claimed(db, clock), chance=random.Random(world.chance.getrandbits(32))),
         )  # fmt: skip
         self.draining = Draining.of(db, self.calls)
-        self.feeds = Feeds(db, vault, clock, hints, horizon)
+        self.feeds = Feeds(db, vault, clock, hints, horizon, acked)
         self.stopping = asyncio.Event()
         self.beats = Beats(self.store)
         self.parts = {
@@ -205,7 +209,7 @@ class Api:
         try:
             match payload:
                 case ("create", str(key), CallPlan() as plan):
-                    created, _ = await self.calls.create(fixtures.PRINCIPAL, key, _body(plan))
+                    created, *_ = await self.calls.create(fixtures.PRINCIPAL, key, _body(plan))
                     return {"id": created.id, "ticket": created.ticket, "region": created.region}
                 case ("ticket", str(call_id), str(ticket)):
                     return (await self.calls.new_ticket(call_id, ticket)).ticket
@@ -214,7 +218,7 @@ class Api:
                     return None
                 case ("register", RegisterRequest() as body):
                     edge_id = await self.store.put_edge(
-                        fixtures.EDGES[body.region], UUID(body.incarnation), b"", body
+                        self.store._pool, fixtures.EDGES[body.region], UUID(body.incarnation), b"", body
                     )
                     await self.fleet.refresh()
                     edge = self.fleet.now.edge(edge_id)

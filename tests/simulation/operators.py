@@ -27,12 +27,12 @@ AGAINST = ("uncordon", "evacuate", "cordon", "drain")
 
 
 class Operator:
-    """`busy`: commands that are not answered yet, and those that are to be taken back."""
+    """`busy`: commands that are not answered yet, and those that are to be taken back. `answered`: all that were, so far."""
 
     def __init__(self, world: World, machine: Machine) -> None:
         self.world = world
         self.machine = machine
-        self.busy = 0
+        self.busy = self.answered = 0
         self.life = Life(world.loop, machine.name, machine)
 
     def carry_out(self, fault: Fault) -> None:
@@ -76,6 +76,7 @@ class Operator:
             try:
                 async with asyncio.timeout(ASK_WITHIN_S):
                     await self.world.network.request(self.life, f"{names[i % len(names)]}/rest", payload)
+                self.answered += 1
                 self.world.ledger.say(self.machine.name, f"has {' '.join(map(str, payload))}")
                 return True
             except ApiError as error:

@@ -130,12 +130,12 @@ class OverdueStatements(LogStatements):
     ) -> list[Row]:
         c = t.rows["calls"].get(call)
         if c is None:
-            return [{"status": "ended", "seq": 0}]
+            return [{"status": "ended", "seq": 0, "feed_xid": None}]
         t.lock(x, "calls", call)
         if c["ended_at"] is not None:
-            return [{"status": "ended", "seq": c["seq"]}]
+            return [{"status": "ended", "seq": c["seq"], "feed_xid": None}]
         if not self._nobody_holds(t, x, c, min(grace_s, self.grace_s)):
-            return [{"status": "held", "seq": c["seq"]}]
+            return [{"status": "held", "seq": c["seq"], "feed_xid": None}]
         return self.append_control(
-            t, x, c["project_id"], call, "control", "reconcile", event, FINAL, at, data, None, None, hash_
+            t, x, c["project_id"], call, "control", "reconcile", event, FINAL, at, data, None, hash_
         )

@@ -18,7 +18,7 @@ class ReadStatements:
         return [made] if made is not None else []
 
     def select_facts(self, t: Tables, x: Txn, calls: list[UUID]) -> list[Row]:
-        return [c for call in calls if (c := t.rows["calls"].get(call)) is not None]
+        return [c | {"redaction": None} for call in calls if (c := t.rows["calls"].get(call)) is not None]
 
     def read_horizon(self, t: Tables, x: Txn, writer: UUID, always: bool) -> list[Row]:
         """There are standbys: the marker is always written."""
@@ -32,19 +32,21 @@ class ReadStatements:
 
     def select_feed(
         self, t: Tables, x: Txn, project: UUID, feed_xid: int, call: UUID, seq: int, horizon_xid: int, types: list[str] | None,
-        limit: int, proof: UUID | None, metadata: str | None, only: UUID | None,
+        limit: int, proof: UUID | None, metadata: str | None, only: UUID | None, whole: bool,
     ) -> list[Row]:  # fmt: skip
         assert (metadata, only) == (None, None)
         events, found = t.rows["events"], []
         if not _proven(t, proof, horizon_xid):
             return []
+        below = t.xmin()
+        known = {"kept_xid": 0, "below": below, "upto": t.next_xid}
         for xid, call_int, number in t.feed_after((feed_xid, call.int, seq)):
-            if xid >= horizon_xid or len(found) >= limit:
+            if xid >= (below if whole else horizon_xid) or len(found) >= limit:
                 break
             row = events[(UUID(int=call_int), number)]
             if row["project_id"] == project and (types is None or row["type"] in types):
-                found.append(row | {"kept_xid": 0})
-        return found or [{"call_id": None, "kept_xid": 0}]
+                found.append(row | known)
+        return found or [{"call_id": None} | known]
 
     def select_call_events(
         self, t: Tables, x: Txn, call: UUID, seq: int, horizon_xid: int, limit: int, proof: UUID | None

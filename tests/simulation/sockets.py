@@ -237,7 +237,7 @@ class CallerTransport(Transport):
         self._ledger = ledger
 
     def send(self, msg_type: WSMsgType, message: bytes) -> None:
-        session = self.listener._session
+        session = self.listener.attachment.session
         if session is not None:
             self._ledger.on_word(session.call)
         if msg_type == WSMsgType.BINARY:

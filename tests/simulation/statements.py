@@ -70,6 +70,8 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             drain_store.CLAIM: self.claim_drain,
             drain_store.RELEASE: self.release_drain,
             drain_store.SETTLE: self.settle_moves,
+            drain_store.NOT_TAKEN: self.not_taken,
+            drain_store.HURRY: self.hurry_moves,
             drain_store.MOVE: self.move_calls,
         }
         reads: dict[str, Handler] = {

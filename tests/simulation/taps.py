@@ -68,7 +68,8 @@ def production(world: World, mutation: str) -> Iterator[None]:
 
     def filled(self: Outbox, **fields: Any) -> None:
         fill(self, **fields)
-        ledger.wrote(self.call, self.epoch, owner(), self.unacked[-1])
+        if not self.closed:
+            ledger.wrote(self.call, self.epoch, owner(), self.unacked[-1])
 
     def acknowledged(self: Outbox, durable_n: int) -> bool:
         above = self.acked_n

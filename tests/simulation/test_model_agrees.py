@@ -34,11 +34,13 @@ async def test_the_model_gives_the_answers_and_leaves_the_rows_of_the_real_funct
     assert not found, found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_SQL)
 async def test_a_check_that_is_switched_off_in_sql_is_noticed(name: str, engines: Engines) -> None:
     await noticed(MUTATIONS[name], engines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", PLAIN)
 async def test_a_run_that_goes_the_short_way_without_being_plain_is_noticed(
     condition: str, engines: Engines

@@ -211,7 +211,7 @@ class World:
         """What is not done yet, in words."""
         found = [f"{n.machine.name} is at work" for n in self.callers.values() if not n.done]
         if self.operator.busy:
-            found.append("the operator has commands to take back")
+            found.append(f"the operator has commands to take back, {self.operator.answered} were answered")
         for edge in self.edges.values():
             if not edge.life.alive or not hasattr(edge, "calls"):
                 found.append(f"{edge.machine.name} is away")

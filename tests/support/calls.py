@@ -31,12 +31,13 @@ async def owners_in(api: Api, regions: tuple[str, ...]) -> list[EdgeIdentity]:
 
 @dataclass(slots=True)
 class WrittenCall:
-    """`owners`: by epoch, the primary first. `ticket`: its caller's."""
+    """`owners`: by epoch, the primary first. `ticket`: its caller's. `seq`: the newest that was written here."""
 
     id: str
     owners: list[EdgeIdentity]
     project: Project
     ticket: str
+    seq: int = 0
 
     async def append(self, api: Api, epoch: int, *events: EdgeEvent) -> AppendStatus:
         """As the owner of that epoch, through that instance; again while somebody else has the call locked."""
@@ -47,12 +48,17 @@ class WrittenCall:
                 if status.status != "busy":
                     break
         assert status.status == "durable", status
+        self.seq = max(self.seq, status.seq or 0)
         return status
 
     async def write(self, **entry: Any) -> Any:
-        return await self.project.client.post(f"/v1/calls/{self.id}/conversation", json=entry)
+        answer = await self.project.client.post(f"/v1/calls/{self.id}/conversation", json=entry)
+        self.seq = max(self.seq, answer.json().get("seq") or 0)
+        return answer
 
     async def read(self, **asked: Any) -> Any:
+        """What was written here is waited for, since any other test's transaction holds the durable horizon back."""
+        asked = {"min_seq": self.seq, "wait_ms": 10_000} | asked
         return await self.project.client.get(f"/v1/calls/{self.id}/conversation", params=asked)
 
 

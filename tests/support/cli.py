@@ -11,7 +11,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
@@ -27,7 +27,7 @@ class Done:
 async def begin(*words: str, **env: str) -> asyncio.subprocess.Process:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VOXPLANE_", "DATABASE_", "REDIS_"))}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.cli", *words, cwd=ROOT, env=kept | {"VOXPLANE_DATA": "/nonexistent"} | env,
+        sys.executable, "-m", "app.cli.main", *words, cwd=ROOT, env=kept | {"VOXPLANE_DATA": "/nonexistent"} | env,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -31,7 +31,13 @@ def _hear_all(api: Api) -> None:
 
 
 async def add_region(
-    api: Api, region: str, jurisdiction: str = "us", *, capacity: int = 100, port: int = 9
+    api: Api,
+    region: str,
+    jurisdiction: str = "us",
+    *,
+    capacity: int = 100,
+    port: int = 9,
+    webrtc: bool = True,
 ) -> tuple[UUID, UUID]:
     """A region with one edge: (edge id, incarnation). Again for a region that is there: another edge in it."""
     edge, incarnation = new_id(), uuid4()
@@ -43,10 +49,10 @@ async def add_region(
             jurisdiction,
         )
         await connection.execute(
-            "insert into vx.edges (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, seen_at)"
-            " values ($1, $2, $8, $3, $4, $5, $6, $7, clock_timestamp())",
+            "insert into vx.edges (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, webrtc, seen_at)"
+            " values ($1, $2, $8, $3, $4, $5, $6, $7, $9, clock_timestamp())",
             edge, region, incarnation, b"\0" * 32, f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}", capacity,
-            f"e{edge.hex[-8:]}",
+            f"e{edge.hex[-8:]}", webrtc,
         )  # fmt: skip
     finally:
         await connection.close()

@@ -100,7 +100,7 @@ class FrankCaller:
 @asynccontextmanager
 async def frank_caller(url: str, ticket: str, epoch: int) -> AsyncIterator[FrankCaller]:
     """Connected; it has not attached yet."""
-    async with connect(url + "/v1/media", ping_interval=None, compression=None) as socket:
+    async with connect(url + "/v1/media", ping_interval=None, compression=None, max_queue=None) as socket:
         caller = FrankCaller(ticket, epoch, socket)
         tasks = [asyncio.create_task(caller.listen()), asyncio.create_task(caller.speak())]
         try:

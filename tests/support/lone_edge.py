@@ -58,6 +58,11 @@ class Log:
     def of(self, type_: str) -> list[dict[str, Any]]:
         return [data for kind, data in self.events if kind == type_]
 
+    def why_ended(self) -> dict[str, Any]:
+        """The final event, without what the call's line was like."""
+        [ended] = self.of("call.ended")
+        return {name: value for name, value in ended.items() if name not in ("quality", "usage")}
+
     def notify(self, session: Session) -> None:
         asyncio.get_running_loop().call_soon(self._take, session)
 
@@ -182,7 +187,9 @@ class LoneEdge:
         self, ticket: str = "", epoch: int = 1, mode: str = "attach", **more: Any
     ) -> AsyncIterator[Caller]:
         """A socket; with a ticket it has said `attach`."""
-        async with connect(self.url + "/v1/media", ping_interval=None, compression=None) as socket:
+        async with connect(
+            self.url + "/v1/media", ping_interval=None, compression=None, max_queue=None
+        ) as socket:
             caller = Caller(socket)
             if ticket:
                 await caller.say("attach", ticket=ticket, epoch=epoch, mode=mode, **more)

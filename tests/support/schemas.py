@@ -22,6 +22,16 @@ def data_schema(type_: str) -> dict[str, Any]:
     return found
 
 
+def documented(operation: str) -> dict[int, Any]:
+    """By status, the schema of the operation's JSON answer that `openapi.json` shows; None where it shows none, or a problem."""
+    paths = json.loads((OPENAPI / "openapi.json").read_text())["paths"]
+    [said] = [o for methods in paths.values() for o in methods.values() if o.get("operationId") == operation]
+    return {
+        int(status): answer.get("content", {}).get("application/json", {}).get("schema")
+        for status, answer in said["responses"].items()
+    }
+
+
 def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "$") -> list[str]:
     """What of `value` the schema refuses. Raises `Unread` for a keyword that is not read here."""
     found: list[str] = []
@@ -53,11 +63,13 @@ def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
                 found += [f for n, v in value.items() for f in faults(v, said, root, f"{at}.{n}")]
             case "minimum" if isinstance(value, int | float):
                 found += [] if value >= said else [f"{at} is below {said}"]
+            case "maximum" if isinstance(value, int | float):
+                found += [] if value <= said else [f"{at} is above {said}"]
             case "exclusiveMinimum" if isinstance(value, int | float):
                 found += [] if value > said else [f"{at} is not above {said}"]
             case "maxLength" if isinstance(value, str):
                 found += [] if len(value) <= said else [f"{at} is longer than {said}"]
-            case "properties" | "items" | "minimum" | "exclusiveMinimum" | "maxLength":
+            case "properties" | "items" | "minimum" | "maximum" | "exclusiveMinimum" | "maxLength":
                 continue
             case _ if word not in SAYS_NOTHING:
                 raise Unread(word)

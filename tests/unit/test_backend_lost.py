@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from regions.agents.connection import LOST
 from regions.agents.redial import FIRST_WITHIN_MS, PAUSE_MAX_MS, STEADY_MS, Redial
-from regions.edge import listening as listening_module
 from regions.edge.agent_leg import Dialled
 from regions.edge.backend_counts import BackendCounts
 from regions.edge.caller_leg import CallerLeg
 from regions.edge.journal import Journal
+from regions.edge.line import Carried
 from regions.edge.listening import BEFORE_FRAMES, CATCH_UP_FRAMES, HELD_FRAMES_MAX, Listening
 from regions.edge.recall import Recall
 from regions.edge.returning import Returning
 from regions.edge.speech import AgentSpeech
 from regions.media.caller_buffer import CallerBuffer
-from regions.media.codecs import SILENCE, to_pcm
+from regions.media.codecs import SILENCE, Ear
 from regions.media.hold_sound import BEGINS_AFTER_MS, FRAMES, LISTENS_AFTER_MS, HoldSound
 from regions.wire.snapshot import Turn
 from regions.wire.ticket import Grant, Reconnect
@@ -83,7 +83,7 @@ def test_a_new_owner_dials_once_whatever_the_deadline() -> None:
 
 def test_the_sound_is_soft_begins_and_ends_without_a_click_and_is_mostly_silence() -> None:
     assert {len(f) for f in FRAMES} == {160}
-    pcm = [to_pcm(f) for f in FRAMES]
+    pcm = [Ear()(f) for f in FRAMES]
     assert max(audioop.max(p, 2) for p in pcm) < 2_500
     assert sum(audioop.rms(p, 2) > 100 for p in pcm) < len(pcm) // 5
     samples = b"".join(pcm)
@@ -195,23 +195,8 @@ def test_a_backend_that_listens_is_back_after_a_second_of_the_callers_audio() ->
 # ------------------------------------------------------------------------------------------------------------ listening
 
 
-class Voice:
-    """Loud is a voice, at once."""
-
-    def __init__(self) -> None:
-        self.speaking = False
-
-    def feed(self, pcm: bytes) -> str | None:
-        loud = audioop.max(pcm, 2) > 1_000
-        if loud == self.speaking:
-            return None
-        self.speaking = loud
-        return "started" if loud else "stopped"
-
-
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Listening:
-    monkeypatch.setattr(listening_module, "VoiceGate", Voice)
+def heard() -> Listening:
     return Listening(CallerBuffer())
 
 
@@ -223,11 +208,17 @@ def loud(number: int) -> bytes:
     return bytes([number]) * 160
 
 
+def hear(listening: Listening, frame: bytes) -> None:
+    """Loud is a voice, at once."""
+    listening.voice(audioop.max(Ear()(frame), 2) > 1_000)
+    listening.hear(frame)
+
+
 def turns(listening: Listening, frames: list[bytes], *, backend: bool = True) -> list[bytes]:
     """One frame in each turn; what the agent was given."""
     given: list[bytes] = []
     for frame in frames:
-        listening.hear(frame)
+        hear(listening, frame)
         given += listening.due() if backend else []
     return given
 
@@ -257,14 +248,14 @@ def test_what_has_piled_up_meanwhile_leaves_no_delay_behind(heard: Listening) ->
     for frame in frames[:6]:
         buffer.push(frame)
     for frame in heard.next():
-        heard.hear(frame)
+        hear(heard, frame)
     assert drain(heard) == frames[:1], "early, and given in its time"
     turns(heard, frames[1:6], backend=False)
     buffer.push(b"".join(frames[6:]))
     came = heard.next()
     assert len(came) == 15, "all that is there"
     for frame in came:
-        heard.hear(frame)
+        hear(heard, frame)
     drain(heard)
     assert buffer.pop() is None
 
@@ -296,6 +287,15 @@ def test_one_that_was_answered_is_not_and_what_was_begun_since_is(heard: Listeni
     assert drain(heard) == [quiet(1)] * BEFORE_FRAMES + [loud(2)] * 10
 
 
+def test_what_was_answered_is_not_given_as_the_lead_in_of_the_next_turn(heard: Listening) -> None:
+    """A word that was answered just before: a backend that hears it twice does twice what it asks for."""
+    turns(heard, [quiet(1)] * 30 + [loud(1)] * 2 + [quiet(2)] * 2)
+    heard.answered()
+    turns(heard, [loud(3)] * 10)
+    heard.again()
+    assert drain(heard) == [loud(3)] * 10
+
+
 def test_a_turn_that_nobody_answers_for_long_is_let_go(heard: Listening) -> None:
     turns(heard, [loud(1)] * 10 + [quiet(1)] * (HELD_FRAMES_MAX + 1))
     heard.again()
@@ -317,7 +317,8 @@ def test_any_history_gives_each_frame_in_order_and_at_most_twice(heard: Listenin
                     lost += 1
             elif rng.random() < 0.02:
                 heard.answered()
-            heard.hear((loud(n % 100 + 1) if rng.random() < 0.5 else SILENCE)[:150] + n.to_bytes(10, "big"))
+            sound = loud(n % 100 + 1) if rng.random() < 0.5 else SILENCE
+            hear(heard, sound[:150] + n.to_bytes(10, "big"))
             given_ += heard.due() if there else []
         numbers = [int.from_bytes(f[150:], "big") for f in given_]
         assert sum(b <= a for a, b in itertools.pairwise(numbers)) <= lost
@@ -429,8 +430,14 @@ def test_metrics_say_how_backends_were_lost_and_how_long_callers_waited() -> Non
 class _Port:
     def __init__(self) -> None:
         self.frames = 0
+        self.carried, self.dtx = Carried(), False
+
+    def report(self) -> None: ...
 
     def send_text(self, message: bytes) -> None: ...
+    def silent(self) -> None:
+        return
+
     def send_audio(self, frame: bytes) -> None:
         self.frames += 1
 

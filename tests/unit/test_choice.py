@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from app.fleet.verdicts import ORDER
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.placement.belief import Prior
-from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose, estimate, load_penalty_ms
+from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose, estimate
+from app.placement.newest import Newest
 from app.placement.policy import Policy, policy_of
+from app.placement.sites import load_penalty_ms
 
 
 def region(
@@ -115,6 +117,16 @@ def test_none_allowed_none_healthy_all_full() -> None:
         getattr(choose(fleet((region("a"), [edge("a", calls=10)])), {}, Wishes(), draw=0), "why", "")
         == "full"
     )
+
+
+def test_what_a_picture_says_is_summed_up_once_also_where_cells_take_turns() -> None:
+    made: list[Fleet] = []
+    newest = Newest(lambda of: made.append(of) or len(made), kept=2)  # type: ignore[func-returns-value]
+    one, other, third = fleet(A), fleet(A), fleet(A)
+    assert [newest.of(f) for f in (one, other, one, other, one)] == [1, 2, 1, 2, 1]
+    assert newest.of(third) == 3
+    assert [newest.of(f) for f in (other, third, one)] == [2, 3, 4]
+    assert made[3] is one
 
 
 def test_a_measurement_ages_towards_the_prior() -> None:
@@ -371,7 +383,7 @@ def test_whatever_is_asked_every_region_has_one_reason_and_none_is_taken_that_is
         best = min((e[0] for e in r["edges"]), key=ORDER.index, default="down")
         states[name] = replace(states[name], health=best)
     seen = Fleet(regions=states, edges=tuple(edges))
-    policy = replace(policy_of(states.values()), reserve=reserve)
+    policy = replace(policy_of(states), reserve=reserve)
     placed = choose(
         seen,
         {n: Measured(rtt_ms=r["rtt"], age_s=r["age_s"]) for n, r in named.items() if r["rtt"]},
@@ -431,3 +443,22 @@ def test_a_fleet_filled_by_new_calls_has_room_for_the_loss_of_any_region(
             room = sum(size[r] - c for r, c in calls.items() if r != lost)
             assert calls[lost] <= room + len(calls), (lost, calls, size)  # each was one call below its line
     assert all("reserved" not in reason for reason in reasons(placed).values())
+
+
+def test_a_caller_over_webrtc_is_placed_only_where_that_is_served() -> None:
+    beside = replace(edge("b", 2), webrtc=True)
+    mixed = fleet(A, (region("b"), [edge("b"), beside]), (region("c"), [replace(edge("c"), webrtc=True)]))
+    placed = choose(mixed, near(a=1, b=20, c=60), Wishes(webrtc=True), draw=0.5)
+    assert isinstance(placed, Placement)
+    assert [(e.region, e.webrtc) for e in placed.edges] == [("b", True), ("c", True)]
+    assert reasons(placed)["a"] == "unhealthy"
+    other = choose(mixed, near(a=1, b=20, c=60), Wishes(), draw=0.5)
+    assert placed_in(other).region == "a"
+    none = choose(fleet(A), {}, Wishes(webrtc=True), draw=0.5)
+    assert isinstance(none, NoPlacement)
+
+
+def test_a_caller_that_can_go_nowhere_gets_no_standby() -> None:
+    placed = choose(fleet(A, B, C), near(a=1), Wishes(alone=True), draw=0.5)
+    assert isinstance(placed, Placement)
+    assert ([e.region for e in placed.edges], placed.protection) == (["a"], "none")

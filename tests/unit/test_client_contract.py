@@ -129,6 +129,10 @@ def test_the_other_messages_are_what_an_edge_reads() -> None:
     assert read(known.alive()) == wire.Alive(stamp=9, played=RESUME.played)
     assert read(known.dtmf("#")) == wire.Dtmf(digit="#", stamp=9)
     assert read(messages.hangup()) == wire.Hangup()
+    assert [read(messages.talk(on)) for on in (True, False)] == [wire.Talk(on=True), wire.Talk(on=False)]
+    assert known.wishes() == []
+    known.talking = known.hanging_up = True
+    assert [read(wish) for wish in known.wishes()] == [wire.Talk(on=True), wire.Hangup()]
     assert read(messages.ready(4, "")) == wire.Ready(epoch=4)
     assert read(messages.ready(4, "full")) == wire.Ready(epoch=4, code="full")
     assert read(messages.moved(4)) == wire.Moved(epoch=4)

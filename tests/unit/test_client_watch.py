@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import watch_histories
 from voxplane.watch import AskTicket, GiveUp, LetGo, Prepare, Retry, State, Take, Watch
 
 
@@ -121,3 +122,9 @@ def test_the_reason_why_the_owner_was_left_outlives_a_standby_that_is_gone_as_we
     assert watch.closed(10.0) == [Take(2, "closed")]
     assert watch.failed(2, 20.0) == [Take(3, "refused")]
     assert watch.left_for == "closed"
+
+
+def test_the_histories_that_other_libraries_are_held_to_are_this_watchs() -> None:
+    assert watch_histories.FILE.read_text(encoding="utf-8") == watch_histories.text(), (
+        "run python -m tests.support.watch_histories"
+    )

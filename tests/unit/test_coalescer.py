@@ -37,7 +37,7 @@ def coalescer(store: Store) -> Coalescer:
 
 
 def start(joined: Coalescer, *keys: str) -> list[asyncio.Task[Created]]:
-    return [asyncio.create_task(joined.create(PROJECT, SimpleNamespace(key=key))) for key in keys]  # type: ignore[arg-type]
+    return [asyncio.create_task(joined.create(PROJECT, SimpleNamespace(key=key, limits=()))) for key in keys]  # type: ignore[arg-type]
 
 
 async def until(store: Store, count: int) -> None:
@@ -113,3 +113,23 @@ async def test_the_same_key_never_meets_itself() -> None:
     store.gate.set()
     await asyncio.gather(*tasks)
     assert store.batches == [["a"], ["a"]]
+
+
+async def test_where_quotas_are_counted_one_batch_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another would wait for the first's lock in the database, with a connection in its hands."""
+    monkeypatch.setattr(coalescing, "WAIT_S", 0.0)
+    store = Store()
+    joined = coalescer(store)
+    limited = SimpleNamespace(key="a", limits=((PROJECT, 1, None),))
+    tasks = [asyncio.create_task(joined.create(PROJECT, limited))]  # type: ignore[arg-type]
+    await until(store, 1)
+    tasks += [
+        asyncio.create_task(joined.create(PROJECT, SimpleNamespace(key=k, limits=limited.limits)))
+        for k in "bc"
+    ]  # type: ignore[arg-type]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert store.batches == [["a"]]
+    store.gate.set()
+    await asyncio.gather(*tasks)
+    assert store.batches == [["a"], ["b", "c"]]

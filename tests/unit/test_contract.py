@@ -137,6 +137,9 @@ def test_the_client_takes_what_later_releases_add() -> None:
     assert unknown.data == {"height_m": 2}
     erased = voxplane.typed(BASE | {"type": "turn.ended", "data": {"erased": True}})
     assert type(erased.data).__name__ == "Erased"
+    withheld = {"type": "turn.ended", "data": {"withheld": True}}
+    assert (type(voxplane.typed(BASE | withheld).data).__name__, event_faults(withheld)) == ("Withheld", [])
+    assert event_faults({"type": "call.ended", "data": {"withheld": True}})
     live = {k: v for k, v in BASE.items() if k not in ("id", "seq")}
     partial = voxplane.typed(live | {"type": "transcript.partial", "data": {"text": "he"}})
     assert (partial.id, partial.seq, partial.data.text) == (None, None, "he")

@@ -17,7 +17,7 @@ from regions.edge.outbox import BYTES_MAX, EVENTS_MAX, Outbox
 from regions.edge.snapshots import open_snapshot, seal_snapshot
 from regions.edge.takeover import plan_takeover
 from regions.edge.utterances import Said
-from regions.media.caller_buffer import BUFFERED_BYTES_MAX, CallerBuffer
+from regions.media.caller_buffer import BUFFERED_FRAMES_MAX, CallerBuffer
 from regions.media.pacer import Pacer
 from regions.media.playout import Playout
 from regions.wire.events import EdgeEvent, Origin
@@ -123,6 +123,19 @@ def test_an_outbox_is_bounded_and_a_closed_one_sends_nothing() -> None:
     outbox.close()
     assert outbox.run() == []
     assert outbox.settled
+
+
+def test_a_closed_outbox_keeps_nothing_and_is_settled_whatever_is_written_after() -> None:
+    """An owner that was fenced is heard out; what it still writes must not keep its call from being denied."""
+    outbox = Outbox("call_x", 1)
+    outbox.add(id="evt_1", type="turn.started", at_ms=1, data=b"{}")
+    outbox.acknowledge(1)
+    outbox.skip()
+    outbox.close()
+    outbox.fill(id="evt_2", type="events.lost", at_ms=2, data=b"{}")
+    outbox.reopen(0, id="evt_3", type="events.lost", at_ms=3, data=b"{}")
+    outbox.add(id="evt_4", type="turn.ended", at_ms=4, data=b"{}")
+    assert (outbox.settled, outbox.run(), outbox.unacked) == (True, [], [])
 
 
 def test_an_outbox_is_bounded_by_size_as_well() -> None:
@@ -255,7 +268,7 @@ def test_the_caller_buffer_keeps_the_newest() -> None:
     assert buffer.pop() is None
     buffer.push(b"a" * 100)
     assert buffer.pop() is None
-    buffer.push(b"b" * BUFFERED_BYTES_MAX)
+    buffer.push(b"b" * 160 * BUFFERED_FRAMES_MAX)
     assert buffer.dropped_bytes == 100
     assert buffer.pop() == b"b" * 160
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from app.placement.advice import PROBES_MAX, next_probes
 from app.placement.belief import Known, believe, far_ms, kilometres, priors_of
 from app.placement.history import KEPT_WINDOWS_MAX, REGIONS_KEPT, WINDOWS_KEPT, History, window_of
-from app.placement.profiles import NONE, profiles_of
+from app.placement.likeness import LAST_MILE_BELIEVED, LAST_MILE_SCALE_MS, SCALE_MS, SCALE_SHARE, TAIL
+from app.placement.profiles import MULTIPLIED_MAX, NONE, PLAUSIBLE_MS, profiles_of
+from app.placement.scenarios import NEAR_MS, Scenarios
 
 REGIONS = tuple(f"r{i:02}" for i in range(8))
 NOW = 500_000
@@ -127,6 +130,56 @@ def test_the_mean_of_the_scenarios_is_the_prior() -> None:
                 assert mean[i] == pytest.approx(priors[region].rtt_ms, rel=0.1, abs=6)
 
 
+def likely(row: list[float], seen: dict[int, float]) -> tuple[float, float]:
+    """(how likely a stranger is like one network, how much farther it then is), word for word as `app.placement.likeness` says it."""
+    apart = [ms - row[c] for c, ms in seen.items()]
+    last_mile = LAST_MILE_BELIEVED * statistics.median(apart)
+    odds = (1 + (last_mile / LAST_MILE_SCALE_MS) ** 2) ** -TAIL
+    for (c, ms), off in zip(seen.items(), apart, strict=True):
+        odds *= (1 + ((off - last_mile) / (SCALE_MS + SCALE_SHARE * min(ms, row[c]))) ** 2) ** -TAIL
+    return odds, last_mile
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, MULTIPLIED_MAX, MULTIPLIED_MAX + 1])
+def test_however_many_regions_are_known_what_is_expected_is_the_kernel_regression(count: int) -> None:
+    rng = np.random.default_rng(count)
+    regions = tuple(f"r{i:02}" for i in range(MULTIPLIED_MAX + 4))
+    profiles = profiles_of(regions, rng.gamma(2.0, 30.0, (60, len(regions))))
+    seen = {c: float(rng.uniform(1, 200)) for c in rng.permutation(len(regions))[:count].tolist()}
+    guesses = [likely(row, seen) for row in profiles.rtt_ms.tolist()]
+    weights = [odds * trust for (odds, _), trust in zip(guesses, profiles.trust.tolist(), strict=True)]
+    for column, expected in enumerate(profiles.expected(seen).tolist()):
+        rows = profiles.rtt_ms[:, column].tolist()
+        said = [w * (v + last_mile) for w, v, (_, last_mile) in zip(weights, rows, guesses, strict=True)]
+        assert expected == pytest.approx(max(PLAUSIBLE_MS, sum(said) / sum(weights)))
+
+
+def test_evidence_as_far_off_as_it_can_be_still_leaves_a_figure() -> None:
+    regions = tuple(f"r{i:02}" for i in range(MULTIPLIED_MAX))
+    profiles = profiles_of(regions, np.full((60, len(regions)), 0.1))
+    seen = {c: 0.1 if c % 2 else 6_000.0 for c in range(MULTIPLIED_MAX)}
+    assert np.isfinite(profiles.expected(seen)).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_measured_next_is_what_most_likely_holds_the_nearest(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, weight = rng.gamma(2.0, 40.0, (50, len(REGIONS))), rng.dirichlet(np.ones(50))
+    measured = {0: 60.0} if seed % 2 else {}
+    seen = [{**dict(enumerate(row)), **measured} for row in rows.tolist()]
+
+    def found(columns: list[int]) -> float:
+        """How likely the nearest of these is as near as any, by counting."""
+        near = [min(row[c] for c in columns) <= min(row.values()) + NEAR_MS for row in seen]
+        return sum(w for w, hit in zip(weight.tolist(), near, strict=True) if hit)
+
+    chosen = [*measured, *Scenarios(rows, weight).next_probes(measured, 3)]
+    for i in range(len(measured), len(chosen)):
+        best = max(found([*chosen[:i], c]) for c in range(len(REGIONS)))
+        # of those that are as likely, the one that is missed by less
+        assert found(chosen[: i + 1]) >= best - 0.02
+
+
 def test_a_stranger_measures_two_landmarks_and_then_the_two_most_promising() -> None:
     rows = world()
     profiles = profiles_of(REGIONS, rows[1:])
@@ -139,6 +192,18 @@ def test_a_stranger_measures_two_landmarks_and_then_the_two_most_promising() -> 
     assert len(measured) == PROBES_MAX
     assert min(measured.values()) <= rows[0].min() + 10
     assert next_probes(REGIONS, REGIONS, Known(measured=measured), profiles) == []
+
+
+def test_a_region_that_was_seen_in_one_bad_hour_is_measured_again_and_after_several_no_more() -> None:
+    profiles = profiles_of(REGIONS, world())
+    nearest = REGIONS[2]
+    sites = np.linspace(0, 200, len(REGIONS))
+    mine = dict(zip(REGIONS, (np.abs(sites - sites[2]) + 6.0).tolist(), strict=True))
+    told = mine | {nearest: mine[nearest] + 150.0}
+    once = believe(REGIONS, Known(history={r: (v,) for r, v in told.items()}), profiles)
+    assert nearest in once.next_probes(2)
+    often = believe(REGIONS, Known(history={r: (v,) * 4 for r, v in told.items()}), profiles)
+    assert nearest not in often.next_probes(2)
 
 
 def test_a_network_that_was_seen_measures_the_two_that_were_best_and_no_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from app.fleet.view import EdgeState, Fleet, RegionState
 from app.placement.claims import KEPT_S, Claim, Claims
 from app.placement.countries import COORDINATES, whereabouts
-from app.placement.learning import Learning, drawn_edges
+from app.placement.history import window_of
+from app.placement.learning import LEARNED_AT_ONCE, Learning, drawn_edges
 from app.placement.networks import MaxMindAtlas, Whereabouts, network_from, number_of, wider_of
-from app.placement.witness import KEPT, Witness
+from app.placement.witness import KEPT, Value, Witness
 from regions.wire.measuring import Leg, Measured, Mesh, Witnessed
+from tests.support.mmdb import write_mmdb
 
 NOW_S = 1_800_000_000.0
 NET = "203.0.113.0/24"
@@ -134,6 +137,21 @@ def test_claims_hold_for_their_own_project_and_for_ten_minutes() -> None:
     assert claims.recall(mine, 7, now + timedelta(seconds=KEPT_S + 1)) == []
 
 
+def test_a_project_that_reports_of_too_many_networks_forgets_its_own_and_nobody_elses() -> None:
+    claims, now = Claims(networks_max=100), datetime.fromtimestamp(NOW_S, UTC)
+    mine, flooding = UUID(int=1), UUID(int=2)
+    for network in range(30):
+        claims.learn(mine, network, [Claim("a", 1.0, 0.0, 0.0, now)])
+    for network in range(1_000):
+        claims.learn(flooding, network, [Claim("a", 2.0, 0.0, 0.0, now)])
+        assert len(claims) <= 100
+    assert all(claims.recall(mine, network, now) for network in range(30))
+    assert claims.recall(flooding, 999, now) and not claims.recall(flooding, 0, now)
+    for other in range(3, 300):
+        claims.learn(UUID(int=other), 1, [Claim("a", 3.0, 0.0, 0.0, now)])
+    assert len(claims) == 100 and claims.recall(UUID(int=299), 1, now)
+
+
 def test_the_mesh_and_the_way_to_backends() -> None:
     learns = learning()
     learns.heard(
@@ -181,6 +199,55 @@ def test_a_system_and_a_metro_are_wider_than_a_network() -> None:
     assert metro != wider_of(Whereabouts(asn=64_500, metro="808"))[0]
 
 
+BERLIN = {"city": {"geoname_id": 2950159}, "location": {"latitude": 52.5, "longitude": 13.4}}
+
+
+def test_what_an_operators_file_says_is_learned_of_and_is_the_last_resort(tmp_path: Path) -> None:
+    systems = write_mmdb(
+        tmp_path / "asn.mmdb",
+        {
+            "203.0.113.0/24": {"autonomous_system_number": 64_500},
+            "198.51.100.0/24": {"autonomous_system_number": 64_500},
+            "192.0.2.0/24": {"autonomous_system_number": 64_501},
+        },
+    )
+    cities = write_mmdb(
+        tmp_path / "city.mmdb", {"203.0.113.0/24": BERLIN, "198.51.100.0/24": BERLIN, "192.0.2.0/25": BERLIN}
+    )
+    atlas = MaxMindAtlas(systems, cities)
+    learns = Learning(fleet, Clock(), atlas=atlas)
+    heard(learns, 21.0, network="203.0.113.0/24")
+    same, other = learns.network("198.51.100.9"), learns.network("192.0.2.9")
+    assert same is not None and other is not None
+    assert (len(same.wider), len(other.wider), same.at) == (2, 2, (52.5, 13.4))
+    assert learns.known(same, {}).wider == {"a": (21.0,)}
+    assert learns.priors(learns.known(same, {}))["a"].source == "wider"
+    # of another system in the same city nothing is known but where it is
+    assert learns.known(other, {}).wider == {} and learns.known(other, {}).at == (52.5, 13.4)
+    assert learns.priors(learns.known(other, {}))["a"].source == "geography"
+    nowhere = learns.network("198.18.0.9")
+    assert nowhere is not None and (nowhere.wider, nowhere.at) == ((), None)
+    atlas.close()
+
+
+def test_nonsense_in_an_operators_file_says_nothing_and_harms_nobody(tmp_path: Path) -> None:
+    odd = write_mmdb(
+        tmp_path / "odd.mmdb",
+        {
+            "203.0.113.0/24": {
+                "autonomous_system_number": "64500",
+                "location": {"latitude": 1000.0, "longitude": 13.4},
+            },
+            "198.51.100.0/24": "no map",
+            "192.0.2.0/24": {"autonomous_system_number": 1 << 40, "location": "Berlin", "city": ["Berlin"]},
+        },
+    )
+    atlas = MaxMindAtlas(odd)
+    for address in ("203.0.113.7", "198.51.100.7", "192.0.2.7", "2001:db9::1"):
+        found = network_from(address, atlas)
+        assert found is not None and (found.wider, found.at) == ((), None), address
+
+
 def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     bad = tmp_path / "geo.mmdb"
     bad.write_bytes(b"nothing of the kind")
@@ -196,3 +263,18 @@ def test_a_number_says_its_country() -> None:
     assert whereabouts(None) is None
     assert whereabouts("nonsense") is None
     assert all(-90 <= lat <= 90 and -180 <= lon <= 180 for lat, lon in COORDINATES.values())
+
+
+async def test_a_page_is_taken_in_a_few_at_a_time() -> None:
+    """What a request waits for is one turn of the loop."""
+    learns, turns = learning(), 0
+    window = window_of(NOW_S)
+    taking = asyncio.create_task(
+        learns._take_in([Value(n, "a", window, 20.0, 1) for n in range(4 * LEARNED_AT_ONCE)])
+    )
+    while not taking.done():
+        known = len(learns.history)
+        await asyncio.sleep(0)
+        assert len(learns.history) - known <= LEARNED_AT_ONCE
+        turns += 1
+    assert len(learns.history) == 4 * LEARNED_AT_ONCE and turns >= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from app.settings import Settings
@@ -60,3 +61,27 @@ def test_calls_are_kept_as_long_as_their_events() -> None:
     for wrong in ({"VOXPLANE_EVENTS_KEPT_DAYS": "91"}, {"VOXPLANE_CALLS_KEPT_DAYS": "29"}):
         with pytest.raises(ControlSettingsError, match="VOXPLANE_CALLS_KEPT_DAYS"):
             Settings.from_env(CONTROL | wrong)
+
+
+def test_default_quotas_are_read_or_refused_with_what_is_wrong() -> None:
+    def of(text: str) -> object:
+        return msgspec.to_builtins(
+            Settings.from_env(CONTROL | {"VOXPLANE_DEFAULT_QUOTAS": text}).default_quotas
+        )
+
+    assert of("") == {}
+    assert of("concurrent_calls=5, destinations=US+CA,") == {
+        "concurrent_calls": 5,
+        "destinations": ["CA", "US"],
+    }
+    assert of("destinations=") == {"destinations": []}
+    for wrong, says in (
+        ("calls=5", "is no quota"),
+        ("concurrent_calls", "whole number"),
+        ("concurrent_calls=-1", "whole number"),
+        ("creates_per_s=0", "creates_per_s"),
+        ("creates_per_s=1,creates_per_s=2", "twice"),
+        ("destinations=Germany", "destinations"),
+    ):
+        with pytest.raises(ControlSettingsError, match=says):
+            of(wrong)

@@ -99,9 +99,7 @@ def world(folder: Path) -> World:
 
 def place(picture: Fleet, near: int, draw: float) -> Placement | None:
     priors = {r: Prior(ms, "history", 0.9) for r, ms in zip(REGIONS, WAY_MS[near], strict=True)}
-    placed = choose(
-        picture, {}, Wishes(), draw=draw, priors=priors, policy=policy_of(picture.regions.values())
-    )
+    placed = choose(picture, {}, Wishes(), draw=draw, priors=priors, policy=policy_of(picture.regions))
     return placed if isinstance(placed, Placement) else None
 
 

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from app.webhooks.policy import canonical, type_faults, url_faults
 from app.webhooks.retry import SCHEDULE_S, Attempt, judge
 from app.webhooks.samples import SAMPLES
+from app.webhooks.sender import retry_after
 from app.webhooks.signature import headers, public_key, read_secret, sign, sign_asymmetric, write_secret
 from regions.wire.event_data import EVENT_DATA
 from voxplane import WebhookError, verify
@@ -110,3 +112,57 @@ def test_pauses_stay_within_a_fifth(number: int, draw: float) -> None:
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_examples_are_as_the_contract_has_it(name: str) -> None:
     msgspec.convert(SAMPLES[name], EVENT_DATA[name])
+
+
+@pytest.mark.parametrize(
+    "same", ["https://EXAMPLE.com/a?b=C", "https://example.com:443/a?b=C", "HTTPS://example.com/a?b=C"]
+)
+def test_what_leads_to_the_same_place_is_the_same(same: str) -> None:
+    assert canonical(same) == canonical("https://example.com/a?b=C")
+    assert url_faults(same, local_targets=False, listed=None) == []
+
+
+def test_what_leads_elsewhere_is_another() -> None:
+    urls = (
+        "https://a.io/",
+        "http://a.io/",
+        "https://a.io/A",
+        "https://a.io/a",
+        "https://a.io:8443/",
+        "https://a.io/?",
+    )
+    assert canonical("https://a.io") == canonical("https://a.io/")
+    assert len({canonical(u) for u in urls}) == 5
+    assert canonical("https://[2606:4700::1]/") == canonical("https://[2606:4700::1]:443/")
+
+
+def test_a_volatile_type_is_told_from_one_that_is_not() -> None:
+    volatile, unknown = type_faults(["transcript.partial", "nonsense"])
+    assert "volatile=true" in volatile.detail
+    assert "no such" in unknown.detail
+
+
+@pytest.mark.parametrize(
+    ("after", "date", "said"),
+    [
+        ("120", "", 120.0),
+        (" 7 ", "", 7.0),
+        ("9" * 12, "", 1e12 - 1),
+        ("Wed, 21 Oct 2026 07:30:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 120.0),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2026 07:30:00 GMT", "", None),
+        ("Wed, 21 Oct 2026 07:30:00 -0000", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("-5", "", None),
+        ("1.5", "", None),
+        ("soon", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", "", None),
+    ],
+)
+def test_retry_after_is_read_in_both_its_forms(after: str, date: str, said: float | None) -> None:
+    assert retry_after({"Retry-After": after, **({"Date": date} if date else {})}) == said
+
+
+def test_a_retry_after_of_a_century_is_a_day() -> None:
+    for much in ("9" * 12, "9" * 400):
+        attempt = Attempt(number=1, status=503, retry_after_s=retry_after({"Retry-After": much}))
+        assert judge(attempt, draw=0.5).pause_s == 86_400

@@ -18,8 +18,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from regions.agents import redial
 from regions.agents.connection import AgentConnection, Ending
 from regions.agents.dial import UNACKED_MS_MAX, DialError, dial
+from regions.agents.dialect import Start
 from regions.agents.twilio import TwilioDialect
-from regions.edge.agent_leg import BROKE_OFF, AgentLeg, Dialled
+from regions.edge.agent_leg import BROKE_OFF, AgentLeg, Dialled, Known
 from regions.edge.context import EdgeContext
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings
@@ -52,7 +53,7 @@ class Call:
 
     def on_audio(self, ulaw: bytes) -> None: ...
     def on_mark(self, name: str) -> None: ...
-    def on_clear(self) -> None: ...
+    def on_clear(self, chunk: bytes | None) -> None: ...
     def on_text(self, type_: str, data: bytes) -> None: ...
 
     def on_connected(self, dialled: Dialled) -> None:
@@ -68,7 +69,7 @@ class Call:
     def on_closed(self, connection: AgentConnection, ending: Ending) -> None:
         taken_as = self.leg.lost(connection, ending)
         if taken_as is not None and not taken_as.clean:
-            self.leg.again(list)
+            self.leg.again(lambda: Known([]))
 
     async def backend(self, socket: ServerConnection) -> None:
         self.dialled += 1
@@ -100,7 +101,7 @@ async def calling(
         )  # fmt: skip
         sealed = Sealed(agent=agent, snapshot_key="", local_targets=True)
         call.leg = AgentLeg(call, context, claims, 1, sealed)
-        call.leg.dial(list, resumed=False)
+        call.leg.dial(lambda: Known([]), resumed=False)
         try:
             yield call
         finally:
@@ -225,8 +226,9 @@ async def test_a_backend_that_closes_with_the_handshake_was_not_reached(tmp_path
                 await asyncio.sleep(0.001)
             assert call.connected[0].fallback is True
         connection = AgentConnection(call, TwilioDialect(stream_sid="MZ", account_sid="AC", call_sid="CA"))
+        start = Start(call="c", epoch=1)
         with pytest.raises(DialError) as error:
-            await connection.open(Agent(url=url), {}, local_targets=True, tls=ssl.create_default_context())
+            await connection.open(Agent(url=url), start, local_targets=True, tls=ssl.create_default_context())
         assert error.value.code == "handshake"
         assert not connection.up
 

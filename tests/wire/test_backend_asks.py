@@ -14,6 +14,7 @@ import msgspec
 from websockets.asyncio.server import ServerConnection, serve
 
 from regions.edge.context import EdgeContext
+from regions.edge.line import Carried
 from regions.edge.session import Session
 from regions.edge.settings import EdgeSettings
 from regions.edge.takeover import TakeoverPlan
@@ -26,8 +27,12 @@ WITHIN_S = 10.0
 
 
 class Caller:
+    carried, dtx = Carried(), False
+
+    def report(self) -> None: ...
     def send_text(self, message: bytes) -> None: ...
     def send_audio(self, frame: bytes) -> None: ...
+    def silent(self) -> None: ...
     def close(self) -> None: ...
 
 

@@ -13,8 +13,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.local.process import free_port
+from regions.agents.dialect import AgentAudio, AgentText, Start
 from regions.agents.text import said
-from regions.agents.twilio import AgentMedia, AgentText, TwilioDialect, conversation_parameter, decode
+from regions.agents.twilio import TwilioDialect, decode
 from regions.wire.snapshot import Turn
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-backend.md"
@@ -47,11 +48,11 @@ async def dialled(url: str) -> ClientConnection:
                 await asyncio.sleep(0.02)
 
 
-async def started(url: str, parameters: dict[str, str]) -> tuple[ClientConnection, TwilioDialect]:
+async def started(url: str, start: Start) -> tuple[ClientConnection, TwilioDialect]:
     socket = await dialled(url)
     dialect = TwilioDialect(stream_sid="MZ1", account_sid="AC1", call_sid="CA1")
-    await socket.send(dialect.connected().decode())
-    await socket.send(dialect.start(parameters).decode())
+    for message in dialect.opening(start):
+        await socket.send(message.decode())
     return socket, dialect
 
 
@@ -63,7 +64,7 @@ async def one_turn(socket: ClientConnection) -> tuple[list[tuple[str, str, str]]
         while not texts or texts[-1][:2] != ("turn.ended", "agent"):
             raw: Any = await socket.recv()
             match decode(raw.encode()):
-                case AgentMedia(ulaw):
+                case AgentAudio(ulaw):
                     audio += ulaw
                 case AgentText(type_, data):
                     texts.append((type_, said(data).role, said(data).text))
@@ -71,12 +72,12 @@ async def one_turn(socket: ClientConnection) -> tuple[list[tuple[str, str, str]]
 
 
 async def test_it_greets_and_says_back_what_it_heard(url: str) -> None:
-    socket, dialect = await started(url, {"voxplane_call": "c", "voxplane_resumed": "false"})
+    socket, dialect = await started(url, Start(call="c", epoch=1))
     async with socket:
         texts, greeting = await one_turn(socket)
         assert texts[0] == ("transcript.final", "agent", "Say something.")
         for frame in [LOUD] * 50 + [QUIET] * 31:
-            await socket.send(dialect.media(frame).decode())
+            await socket.send(dialect.audio(frame).decode())
         texts, audio = await one_turn(socket)
         assert texts[0] == ("turn.ended", "caller", "1.0 seconds of speech")
         assert texts[1] == ("transcript.final", "agent", "Turn 1: 1.0 seconds of speech.")
@@ -85,13 +86,7 @@ async def test_it_greets_and_says_back_what_it_heard(url: str) -> None:
 
 async def test_a_resumed_socket_remembers(url: str) -> None:
     turns = [Turn(role="caller", text="one"), Turn(role="agent", text="x"), Turn(role="caller", text="two")]
-    parameters = {
-        "voxplane_call": "c",
-        "voxplane_epoch": "2",
-        "voxplane_resumed": "true",
-        "voxplane_conversation": conversation_parameter(turns),
-    }
-    socket, _ = await started(url, parameters)
+    socket, _ = await started(url, Start(call="c", epoch=2, turns=turns))
     async with socket:
         texts, _ = await one_turn(socket)
     assert texts[0] == ("transcript.final", "agent", "I am back, and remember 2 of your turns.")

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from regions.callers.websocket import FRAME_BYTES_MAX
 from regions.edge import session as session_module
 from regions.edge.clock import wall_ms
+from regions.edge.pressed import KEYS_MAX, TOLD_EVERY_MS, WITHIN_MS, Pressed, Presses
 from regions.edge.snapshots import seal_snapshot
 from regions.wire.media import AUDIO, HEADER
 from regions.wire.snapshot import CallSnapshot
+from regions.wire.ticket import Turns
 from tests.support.edges import until
 from tests.support.lone_edge import SNAPSHOT_KEY, Backend, lone_edge
 
@@ -136,7 +142,7 @@ async def test_the_end_says_why_the_backend_was_not_reached(tmp_path: Path, url:
             await caller.hear("attached")
             assert (await caller.hear("ended"))["end_reason"] == "agent_unreachable"
         await until(lambda: edge.log.of("call.ended"), "the final event")
-        assert edge.log.of("call.ended") == [{"end_reason": "agent_unreachable", "detail": detail}]
+        assert edge.log.why_ended() == {"end_reason": "agent_unreachable", "detail": detail}
 
 
 @pytest.mark.parametrize(
@@ -254,10 +260,10 @@ class SlowTail:
 
 
 @pytest.fixture
-def unraised() -> Iterator[list[dict[str, Any]]]:
+async def unraised() -> AsyncIterator[list[dict[str, Any]]]:
     """What the event loop was told of tasks that failed with nobody to hear it; there is nothing."""
     told: list[dict[str, Any]] = []
-    loop = asyncio.get_event_loop()
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: told.append(context))
     yield told
     gc.collect()
@@ -307,3 +313,60 @@ async def test_a_caller_that_leaves_while_its_take_is_under_way_owns_nothing(
         assert edge.calls.held() == []
         async with edge.caller(ticket, 2, "take", resume={"epoch": 1}) as caller:
             await caller.hear("attached")
+
+
+async def test_a_caller_cannot_fill_the_log_with_keys(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        with capture_logs() as lines:
+            async with edge.caller(edge.ticket(backend.url)) as caller:
+                await caller.hear("attached")
+                await until(lambda: backend.starts, "the backend's start")
+                for _ in range(KEYS_MAX * 4):
+                    await caller.say("dtmf", digit="5")
+                await caller.say("hangup")
+                assert (await caller.hear("ended"))["end_reason"] == "caller_hung_up"
+                await until(lambda: edge.log.of("call.ended"), "the end")
+        assert edge.log.of("dtmf.received") == [{"digit": "5"}] * KEYS_MAX
+        assert len([m for m in backend.got if m["event"] == "dtmf"]) == KEYS_MAX
+        assert edge.calls.context.counts.presses_dropped == {"key": KEYS_MAX * 3, "button": 0}
+        [told] = [line for line in lines if line["event"] == "call.presses_dropped"]
+        assert (told["call"], told["epoch"], told["kind"], told["dropped"]) == ("call_1", 1, "key", 1)
+        assert "5" not in told.values(), "which keys they were is content"
+
+
+async def test_nor_with_presses_of_its_button(tmp_path: Path) -> None:
+    async with lone_edge(tmp_path) as edge, Backend().run() as backend:
+        ticket = edge.ticket(backend.url, turns=Turns(mode="push_to_talk"))
+        async with edge.caller(ticket) as caller:
+            await caller.hear("attached")
+            await until(lambda: backend.starts, "the backend's start")
+            for i in range(KEYS_MAX * 6 + 1):
+                await caller.say("talk", on=i % 2 == 0)
+            await caller.say("talk", on=False)
+            await caller.say("hangup")
+            await caller.hear("ended")
+            await until(lambda: edge.log.of("call.ended"), "the end")
+        assert len(edge.log.of("speech.started")) == len(edge.log.of("speech.stopped")) == KEYS_MAX
+        assert edge.calls.context.counts.presses_dropped["button"] == KEYS_MAX * 2 + 1
+
+
+def test_a_minute_of_dropped_keys_has_one_line() -> None:
+    dropped = Counter[str]()
+    presses = Presses("key", "call_1", 2, dropped)
+    with capture_logs() as lines:
+        for now_ms in range(0, TOLD_EVERY_MS * 2 + 5_000, 20):
+            presses.count(now_ms)
+    assert [line["epoch"] for line in lines] == [2, 2, 2]
+    assert lines[0]["dropped"] == 1 and dropped["key"] >= lines[-1]["dropped"] > 2_000
+
+
+@given(st.lists(st.integers(0, 400), max_size=300))
+def test_whoever_waits_may_press_on(pauses_ms: list[int]) -> None:
+    pressed, now_ms, counted = Pressed(), 0, list[int]()
+    for pause_ms in pauses_ms:
+        now_ms += pause_ms
+        if pressed.counts(now_ms):
+            counted.append(now_ms)
+        else:
+            assert len([at for at in counted if now_ms - at < WITHIN_MS]) == KEYS_MAX
+    assert all(b - a >= WITHIN_MS for a, b in zip(counted, counted[KEYS_MAX:], strict=False))

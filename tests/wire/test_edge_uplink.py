@@ -102,7 +102,7 @@ class Calls:
     def held(self) -> list[Any]:
         return []
 
-    lapsed = held
+    lapsed = not_taken = held
 
     def session(self, call: str, epoch: int) -> Call | None:
         return next((s for s in self.sessions if (s.call, s.epoch) == (call, epoch)), None)

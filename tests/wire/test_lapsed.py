@@ -38,7 +38,7 @@ async def test_what_comes_before_the_turn_that_notices_takes_no_effect(
             later.setattr(sessions, "lease_ms", lambda: lease_ms() + LEASE_MS + 1_000)
             session.caller_dtmf("5")
             session.on_audio(b"\x10" * 160)
-            session.on_clear()
+            session.on_clear(None)
             session.on_text("tool.called", b'{"id":"t","name":"look","arguments":{}}')
             session.on_unreachable(Dialled(resumed=True, code="timeout"))
             session.caller_hung_up()

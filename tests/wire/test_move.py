@@ -14,6 +14,7 @@ import pytest
 
 from regions.edge import handover
 from regions.wire.ticket import MovedFor
+from regions.wire.uplink import Held
 from tests.support.edges import until
 from tests.support.lone_edge import Backend, LoneEdge, lone_edge
 from voxplane import AsyncCaller
@@ -175,6 +176,7 @@ async def test_a_caller_that_finds_the_first_edge_full_is_offered_the_next(tmp_p
         assert (await caller.hear("move"))["epoch"] == 3
         await caller.say("ready", epoch=3, code="full")
         assert (await caller.hear("move"))["epoch"] == 4
+        assert a.calls.not_taken() == [], "there is another grant"
         await caller.say("ready", epoch=3)
         await caller.say("ready", epoch=4)
         assert (await caller.hear("go"))["epoch"] == 4
@@ -198,6 +200,10 @@ async def test_an_edge_that_fills_up_meanwhile_refuses_and_the_call_stays(tmp_pa
             assert (caller.epoch, caller.region, caller.over) == (1, "a", False)
             session = a.calls.session(CALL, 1)
             await until(lambda: session is not None and not session.moving.gone, "the old edge goes on")
+            # the move began with 3; it is said until something else is asked
+            assert a.calls.not_taken() == [Held(call=CALL, epoch=3)]
+            a.calls.stay(CALL, 3)
+            assert a.calls.not_taken() == []
             await caller.hangup()
         assert caller.end_reason == "caller_hung_up"
 

@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.agents.twilio import (
-    CLEAR,
-    CONVERSATION_BYTES_MAX,
-    UNKNOWN,
-    AgentMark,
-    AgentMedia,
-    AgentText,
-    TwilioDialect,
-    conversation_parameter,
-    decode,
-    decode_payload,
-)
+from regions.agents.dialect import CLEAR, UNKNOWN, AgentAudio, AgentMark, AgentText, Start, decode_payload
+from regions.agents.recollection import CONVERSATION_BYTES_MAX, conversation_parameter
+from regions.agents.twilio import TwilioDialect, decode
 from regions.wire.snapshot import Turn
 
 
@@ -32,10 +23,9 @@ def dialect() -> TwilioDialect:
 def test_the_order_and_the_types_of_what_a_backend_gets() -> None:
     d = dialect()
     sent = [
-        d.connected(),
-        d.start({"a": "b"}),
-        d.media(b"\xff" * 160),
-        d.media(b"\x00" * 160),
+        *d.opening(Start(call="c", epoch=1, parameters={"a": "b"})),
+        d.audio(b"\xff" * 160),
+        d.audio(b"\x00" * 160),
         d.dtmf("5"),
         d.mark("m"),
         d.stop(),
@@ -46,7 +36,8 @@ def test_the_order_and_the_types_of_what_a_backend_gets() -> None:
         {
             "event": "start", "sequenceNumber": "1", "streamSid": "MZ1",
             "start": {
-                "streamSid": "MZ1", "accountSid": "AC1", "callSid": "CA1", "tracks": ["inbound"], "customParameters": {"a": "b"},
+                "streamSid": "MZ1", "accountSid": "AC1", "callSid": "CA1", "tracks": ["inbound"],
+                "customParameters": {"a": "b", "voxplane_call": "c", "voxplane_epoch": "1", "voxplane_resumed": "false"},
                 "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
             },
         },
@@ -67,7 +58,7 @@ def test_the_order_and_the_types_of_what_a_backend_gets() -> None:
 @pytest.mark.parametrize(
     ("message", "meaning"),
     [
-        (b'{"event":"media","streamSid":"MZ1","media":{"payload":"AAEC"}}', AgentMedia(b"\x00\x01\x02")),
+        (b'{"event":"media","streamSid":"MZ1","media":{"payload":"AAEC"}}', AgentAudio(b"\x00\x01\x02")),
         (b'{"event":"mark","mark":{"name":"x"}}', AgentMark("x")),
         (b'{"event":"mark","mark":{}}', AgentMark("")),
         (b'{"event":"mark"}', AgentMark("")),
@@ -118,5 +109,5 @@ def test_the_conversation_stays_small_and_says_what_it_left_out() -> None:
 
 
 def test_the_frames_json_is_what_a_json_library_would_write() -> None:
-    sent = TwilioDialect(stream_sid='a"b', account_sid="x", call_sid="y").media(b"\x01\x02")
+    sent = TwilioDialect(stream_sid='a"b', account_sid="x", call_sid="y").audio(b"\x01\x02")
     assert msgspec.json.decode(sent)["streamSid"] == 'a"b'

@@ -1,0 +1,1 @@
+"""The whole OpenAPI document against a real instance, by Schemathesis: `make fuzz`."""

@@ -1,0 +1,1 @@
+"""Calls with programs of others as their backends, as they are published: `make interop`."""
