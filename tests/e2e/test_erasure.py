@@ -70,7 +70,9 @@ async def test_an_erased_call_opens_nowhere_though_an_edge_was_away(deployment: 
         async def all_have_standbys() -> bool:
             # what an instance knows of the fleet for the cell may be behind what the operator was shown, or another instance
             asked = {"agent": {"url": backend.url}, "latencies": LATENCIES}
-            shown = [await http.post(f"{url}/v1/placements/preview", json=asked) for url in deployment.api_urls]
+            shown = [
+                await http.post(f"{url}/v1/placements/preview", json=asked) for url in deployment.api_urls
+            ]
             return all(one.status_code == 200 and one.json()["standbys"] for one in shown)
 
         await until(all_have_standbys, "a region and another to stand by")
