@@ -20,7 +20,8 @@ from typing import Any
 
 from app.local.caller_script import Talker
 from app.local.certificates import LocalTls
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import Account, EngineError, start, stop
 from app.local.proof import check_events, check_webhooks
 from app.local.receiver import WebhookReceiver

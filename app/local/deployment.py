@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -35,7 +34,7 @@ from app.local.wan import Link
 from app.migrate import migrate
 from app.preflight import check_database
 
-__all__ = ["PLACES", "TAKES_CALLS", "Deployment", "Place", "Reached", "RegionUp", "temporary_folder"]
+__all__ = ["PLACES", "TAKES_CALLS", "Deployment", "Place", "Reached", "RegionUp"]
 
 READY_WITHIN_S = 30.0
 TAKES_CALLS = ("healthy", "probation")
@@ -364,20 +363,6 @@ class Deployment:
 
     def _spawn(self, command: list[str], log: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
         return start(Account(demote=False), command, log=self.folder / log, cwd=self.folder, env=env)
-
-
-def temporary_folder(prefix: str) -> Path:
-    """A new folder that the engines' account may enter, below TMPDIR where it may enter that."""
-    account = Account()
-    base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()
-    try:
-        account.check_reachable(base)
-    except EngineError:
-        base = Path("/tmp")
-    folder = base / f"{prefix}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o755)
-    folder.chmod(0o755)
-    return folder
 
 
 async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:

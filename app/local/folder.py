@@ -135,6 +135,20 @@ def make_folder(path: Path, account: Account) -> None:
     account.check_reachable(path)
 
 
+def temporary_folder(prefix: str) -> Path:
+    """A new folder that the engines' account may enter, below TMPDIR where it may enter that."""
+    account = Account()
+    base = Path(os.environ.get("TMPDIR") or "/tmp").absolute()
+    try:
+        account.check_reachable(base)
+    except EngineError:
+        base = Path("/tmp")
+    folder = base / f"{prefix}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    return folder
+
+
 def kept_secret(file: Path, account: Account) -> str:
     """The secret in `file`, made (0600) where there is none; it is there whole, or not at all."""
     if not file.exists():

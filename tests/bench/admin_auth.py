@@ -15,7 +15,8 @@ import httpx
 
 from app.clock import SystemClock
 from app.db import Database
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.projects.auth import Authenticator
 from app.projects.credentials import authorization_of
 from tests.bench.report import Figure

@@ -20,7 +20,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from regions.wire import ids
 from tests.bench.report import Figure
 

@@ -21,7 +21,8 @@ from typing import Any
 import asyncpg
 import httpx
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import free_port
 from tests.bench.report import Figure
 from tests.bench.support import Receiver, cpu_s, family_cpu_s, receiver

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from tests.bench.report import Figure
 
 STARTS = 3

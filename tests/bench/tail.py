@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from app.local.valkey import Valkey
 from regions.edge.tails import TailReader
 from regions.edge.valkey import RegionValkey

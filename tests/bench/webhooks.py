@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import free_port
 from tests.bench.create import load
 from tests.bench.report import Figure

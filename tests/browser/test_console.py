@@ -16,7 +16,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.local.deployment import PLACES, temporary_folder
+from app.local.deployment import PLACES
+from app.local.folder import temporary_folder
 from app.log.append import EdgeIdentity
 from regions.wire import ids
 from tests.support.api import Api, Project

@@ -20,7 +20,8 @@ import pytest
 
 from app.local.caller_script import Talker
 from app.local.demo import RATE_HZ, Demo, _speak_lines
-from app.local.deployment import Deployment, temporary_folder
+from app.local.deployment import Deployment
+from app.local.folder import temporary_folder
 from app.local.receiver import WebhookReceiver
 from tests.support.api import Api
 from tests.support.chromium import Chromium

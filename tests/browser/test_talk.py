@@ -24,7 +24,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from app.local.deployment import Deployment, temporary_folder
+from app.local.deployment import Deployment
+from app.local.folder import temporary_folder
 from app.local.talk import page_urls
 from tests.support.chromium import Chromium
 from tests.support.deployed import deployed

@@ -30,7 +30,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from app.ids import new_id
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from regions.wire import ids
 from voxplane import AsyncClient
 

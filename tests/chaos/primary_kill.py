@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.local.caller_script import Talker
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import EngineError
 from app.local.receiver import WebhookReceiver
 from app.primary import Hosts

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from app.local.process import free_port
 from app.local.receiver import WebhookReceiver
 from tests.chaos import report

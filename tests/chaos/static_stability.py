@@ -21,7 +21,8 @@ from pathlib import Path
 
 import uvloop
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import works_in
 from app.local.receiver import WebhookReceiver
 from tests.chaos import report

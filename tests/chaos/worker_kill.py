@@ -21,7 +21,8 @@ from uuid import UUID
 
 import asyncpg
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.process import EngineError
 from app.local.receiver import WebhookReceiver
 from regions.wire import ids

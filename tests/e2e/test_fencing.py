@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from regions.edge.clock import lease_ms
 from regions.wire import ids
 from regions.wire.media import LEASE_MS

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from app.local.caller_script import Talker
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from app.local.receiver import WebhookReceiver
 from regions.wire.tracing import span_of
 from tests.e2e.test_failover import RATE_HZ, ToneBackend, until

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from app.local.postgres import Postgres
 from app.migrate import migrate
 from app.preflight import check_instance

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from regions.wire import ids
 from tests.support.cli import WITHIN_S, begin, invoke, until_says, voxplane
 

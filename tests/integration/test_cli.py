@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.db import Database
 from app.fleet.keyring import Keyring
-from app.local.deployment import temporary_folder
+from app.local.folder import temporary_folder
 from app.local.postgres import Postgres
 from app.local.process import is_alive, works_in
 from app.vault import LocalKeys

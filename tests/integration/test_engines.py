@@ -17,8 +17,7 @@ import asyncpg
 import pytest
 import redis.asyncio as redis
 
-from app.local.deployment import temporary_folder
-from app.local.folder import reachable_binaries
+from app.local.folder import reachable_binaries, temporary_folder
 from app.local.postgres import Postgres
 from app.local.process import Account, EngineError, is_alive
 from app.local.valkey import Valkey

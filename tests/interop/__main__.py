@@ -13,7 +13,8 @@ import sys
 import time
 import traceback
 
-from app.local.deployment import PLACES, Deployment, temporary_folder
+from app.local.deployment import PLACES, Deployment
+from app.local.folder import temporary_folder
 from tests.interop.environment import ROOT, Environment, Missing, environment
 from tests.interop.proofs import NEEDS_NODE, PROOFS, Ground
 from voxplane import AsyncClient
