@@ -19,9 +19,8 @@ from regions.wire.events import FINAL_TYPE, LOST_TYPE, EndReason, Lost, Origin
 from regions.wire.snapshot import TURNS_MAX, CallSnapshot, Tail, Turn, Unacked, bounded
 
 SNAPSHOT_TYPES = (
-    frozenset(
-        {"call.answered", "call.reconnecting", "call.reconnected", "transcript.final", "playback.started"}
-    )
+    frozenset({"call.answered", "call.reconnecting", "call.reconnected", "transcript.final"})
+    | frozenset({"playback.started", "playback.interrupted", "playback.done"})
     | FOLDED_TYPES
 )
 WRITTEN_ALWAYS = frozenset({"call.ended"})

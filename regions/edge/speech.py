@@ -104,12 +104,7 @@ class AgentSpeech:
         awaited, self.awaited = self.awaited, None
         if awaited is None:
             return NO_FACTS
-        said = self._utterances.of(awaited.at.utterance)
-        heard = said.heard(awaited.at.offset_ms) if said is not None else ""
-        if said is None or not said.text:
-            self._utterances.drop(awaited.at.utterance)
-            return NO_FACTS
-        return [self._interrupted(awaited.at, heard)]
+        return self._lost(awaited.at, "edge_lost")
 
     def hold(self) -> None:
         """Nothing is heard until it goes on, and nothing is lost."""
@@ -205,15 +200,15 @@ class AgentSpeech:
     def _ran_out(self, at: Position) -> list[Fact]:
         """Of an utterance that its backend did not live to end, all that had come has been played."""
         self._broken.discard(at.utterance)
+        return self._lost(at, "agent_lost")
+
+    def _lost(self, at: Position, by: str) -> list[Fact]:
+        """The rest of it never comes."""
+        facts: list[Fact] = [_cut_at(at, by)]
         said = self._utterances.of(at.utterance)
-        facts: list[Fact] = [
-            (
-                "playback.interrupted",
-                {"utterance": at.utterance, "offset_ms": at.offset_ms, "by": "agent_lost"},
-            )
-        ]
         if said is not None and said.text:
             facts.append(self._interrupted(at, said.heard(at.offset_ms)))
+        self._utterances.drop(at.utterance)
         return facts
 
     def cancel(self, chunk: bytes | None) -> bool:
@@ -236,9 +231,7 @@ class AgentSpeech:
             self._utterances.drop(receiving)
             return cleared.marks, None
         at = cleared.position
-        facts: list[Fact] = [
-            ("playback.interrupted", {"utterance": at.utterance, "offset_ms": at.offset_ms, "by": by})
-        ]
+        facts = [_cut_at(at, by)]
         said = self._utterances.of(at.utterance)
         heard = ""
         if said is not None:
@@ -249,15 +242,15 @@ class AgentSpeech:
 
     def cut_before(self, at: Position, text: str, words: list[Word], id_: str = "") -> list[Fact]:
         """An utterance that an earlier owner was playing when it was lost. With an `id_`, its rest is awaited."""
-        if not at.utterance or not (text or id_):
-            return []
-        self._utterances.announce(at.utterance, text, words)
-        if id_:
-            self._utterances.name(at.utterance, id_)
-            self.awaited = Awaited(id_, at)
-            return []
-        said = self._utterances.of(at.utterance)
-        return [self._interrupted(at, said.heard(at.offset_ms) if said else "")]
+        if not at.utterance:
+            return NO_FACTS
+        if text:
+            self._utterances.announce(at.utterance, text, words)
+        if not id_:
+            return self._lost(at, "edge_lost")
+        self._utterances.name(at.utterance, id_)
+        self.awaited = Awaited(id_, at)
+        return NO_FACTS
 
     def into(self, snapshot: CallSnapshot) -> None:
         """Fills in where the playback stands."""
@@ -280,3 +273,7 @@ class AgentSpeech:
             "utterance": at.utterance,
             "offset_ms": at.offset_ms,
         }
+
+
+def _cut_at(at: Position, by: str) -> Fact:
+    return "playback.interrupted", {"utterance": at.utterance, "offset_ms": at.offset_ms, "by": by}

@@ -10,7 +10,7 @@ The cases, in order:
    written through the API, which only the tail knows
 Events of the snapshot that were not acknowledged are adopted with their origin, those that the caller saw acknowledged
 excepted; the log stores none of them twice. An agent utterance that was cut by the failure is written as interrupted, with
-what the caller had played of it.
+what the caller had played of it, once its backend has not gone on with it.
 """
 
 from __future__ import annotations

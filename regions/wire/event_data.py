@@ -231,7 +231,7 @@ class PlaybackInterrupted(msgspec.Struct, frozen=True, kw_only=True):
 
     utterance: Utterance
     offset_ms: Milliseconds
-    by: Annotated[str, Meta(examples=["caller", "agent", "end"])]
+    by: Annotated[str, Meta(examples=["caller", "agent", "end", "agent_lost", "edge_lost"])]
 
 
 class PlaybackDone(msgspec.Struct, frozen=True, kw_only=True):

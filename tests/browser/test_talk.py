@@ -218,8 +218,9 @@ async def test_the_edge_is_killed_and_the_page_goes_on(deployment: Deployment, f
         kinds = [e["type"] for e in events]
         assert kinds.count("call.reconnecting") == kinds.count("call.reconnected") == 1
         assert events[-1]["data"]["end_reason"] == "caller_hung_up"
-        cuts = [(e["epoch"], e["data"]["offset_ms"]) for e in events if e["type"] == "playback.interrupted"]
-        assert cuts and 0 < cuts[0][1] <= talk.bot.sent_ms[0], (
+        cuts = [e["data"] for e in events if e["type"] == "playback.interrupted"]
+        assert [(cut["utterance"], cut["by"]) for cut in cuts] == [(1, "edge_lost"), (2, "end")]
+        assert 0 < cuts[0]["offset_ms"] <= talk.bot.sent_ms[0], (
             f"what was heard was told, and no more: {cuts}, {talk.bot.sent_ms}"
         )
 
@@ -289,6 +290,7 @@ async def test_over_webrtc_the_edge_is_killed_and_the_page_goes_on(
         assert [e["data"]["digit"] for e in events if e["type"] == "dtmf.received"] == ["5"]
         assert events[-1]["data"]["end_reason"] == "caller_hung_up"
         cut = next(e for e in events if e["type"] == "playback.interrupted")
+        assert (cut["data"]["utterance"], cut["data"]["by"]) == (1, "edge_lost")
         assert 0 < cut["data"]["offset_ms"] <= talk.bot.sent_ms[0], "what was sent was told, and no more"
 
 

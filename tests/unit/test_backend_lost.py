@@ -24,6 +24,7 @@ from regions.edge.speech import AgentSpeech
 from regions.media.caller_buffer import CallerBuffer
 from regions.media.codecs import SILENCE, Ear
 from regions.media.hold_sound import BEGINS_AFTER_MS, FRAMES, LISTENS_AFTER_MS, HoldSound
+from regions.wire.media import Position
 from regions.wire.snapshot import Turn
 from regions.wire.ticket import Grant, Reconnect
 from regions.wire.uplink import AppendStatus
@@ -376,6 +377,28 @@ def test_a_text_whose_audio_never_came_is_not_the_next_backends() -> None:
         popped = speech.pop()
         facts += speech.facts(popped) if popped is not None else []
     assert [t for t, _ in facts] == ["playback.started", "playback.done"]
+
+
+CUT = Position(utterance=2, offset_ms=1_500)
+STOPPED = ("playback.interrupted", {"utterance": 2, "offset_ms": 1_500, "by": "edge_lost"})
+
+
+@pytest.mark.parametrize(("text", "said"), [("", []), ("so far", ["turn.interrupted"])])
+def test_what_an_edge_was_playing_when_it_died_was_interrupted_whether_it_had_a_text_or_not(
+    text: str, said: list[str]
+) -> None:
+    speech = AgentSpeech()
+    first, *rest = speech.cut_before(CUT, text, [])
+    assert first == STOPPED
+    assert [type_ for type_, _ in rest] == said
+    assert AgentSpeech().cut_before(Position(), "nothing was being played", []) == []
+
+
+def test_what_its_backend_had_named_is_interrupted_once_its_rest_does_not_come() -> None:
+    speech, goes_on = AgentSpeech(), AgentSpeech()
+    assert speech.cut_before(CUT, "", [], "u7") == goes_on.cut_before(CUT, "", [], "u7") == []
+    assert goes_on.begin("u7", 1_500) == goes_on.settle() == []
+    assert speech.begin("another", 0) == [STOPPED]
 
 
 # ---------------------------------------------------------------------------------------------------------------- tools
