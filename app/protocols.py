@@ -36,6 +36,10 @@ _REASONS = {400: b"Bad Request", 501: b"Not Implemented"}
 
 class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
+        """Raises where the request does not say once whom it is for (RFC 9112, 3.2); the parser hands that on as its own error."""
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise httptools.HttpParserError("host")
         # the request's own scope, before it is served
         scope: Any = self.scope
         scope[ABORT] = self.transport.abort

@@ -80,7 +80,7 @@ on conflict (id) do update
  where e.generation < excluded.generation
     or e.generation = excluded.generation
        and (e.seen_at < excluded.seen_at - interval '0.5 seconds' or e.admin_state <> excluded.admin_state
-         or e.stopped is distinct from excluded.stopped)
+         or e.stopped is distinct from excluded.stopped or e.public_key <> excluded.public_key)
 """
 SELECT_LIVES = "select id, incarnation from vx.edges"
 BEGIN_DRAIN = """

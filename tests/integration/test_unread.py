@@ -30,6 +30,10 @@ async def answer_to(api: Api, request: bytes) -> tuple[int, dict[str, str], dict
         (b"BREW /v1/calls HTTP/1.1\r\nhost: x\r\n\r\n", 501, "unknown_method"),
         (b"get /v1/calls HTTP/1.1\r\nhost: x\r\n\r\n", 501, "unknown_method"),
         (b"GET /v1/calls HTTP/1.1\r\nhost : x\r\n\r\n", 400, "malformed_http"),
+        (b"GET /v1/calls HTTP/1.1\r\n\r\n", 400, "malformed_http"),
+        (b"POST /v1/calls HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", 400, "malformed_http"),
+        (b"GET /v1/calls HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", 400, "malformed_http"),
+        (b"GET /v1/calls HTTP/1.0\r\n\r\n", 401, "unauthenticated"),
         (b"PROPFIND /v1/calls HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 405, "method_not_allowed"),
     ],
 )
