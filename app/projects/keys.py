@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.service import Audit
@@ -39,6 +39,7 @@ BEFORE_MAX = 8
 """Secrets of one key, the present one left out, that work at the same time."""
 BEFORE_KEPT = timedelta(days=7)
 """So long one that works no more is told from one that never was."""
+MANAGES = "keys:write"
 TOPIC = "keys"
 
 
@@ -104,8 +105,11 @@ class Keys:
                 raise Invalid(
                     "A key can only be narrowed.", errors=faults, fix="Create another key for more."
                 )
-            if role != "owner" and owners == [row["id"]]:
-                raise Conflict("This is the project's last owner key.", fix="Create another owner key first.")
+            if owners == [row["id"]] and (role != "owner" or MANAGES not in permissions(role, scopes)):
+                raise Conflict(
+                    "This is the project's last owner key that may manage keys.",
+                    fix="Create another owner key first.",
+                )
             name = row["name"] if body.name is UNSET else body.name
             changed = {"name": name, "role": role, "scopes": scopes}
             said = {field: value for field, value in changed.items() if value != row[field]}
@@ -192,11 +196,13 @@ class Keys:
         return [dict(found) for found in (await connection.execute(query)).mappings()]
 
     async def _lock_owners(self, connection: AsyncConnection) -> list[UUID]:
-        """The owner keys that work, locked, so that two of them cannot revoke each other at the same time."""
+        """The owner keys that work and may manage keys, locked, so that two of them cannot revoke each other at the same time.
+        With one that was narrowed to something else a project is as locked out as with none."""
         c = api_keys.c
         live = (c.role == "owner") & c.revoked_at.is_(None)
         lasting = c.expires_at.is_(None) | (c.expires_at > self._clock.now())
-        query = select(c.id).where(live & lasting).order_by(c.id).with_for_update()
+        manages = (func.cardinality(c.scopes) == 0) | (literal(MANAGES) == c.scopes.any_())
+        query = select(c.id).where(live & lasting & manages).order_by(c.id).with_for_update()
         return list((await connection.execute(query)).scalars())
 
     async def _put(

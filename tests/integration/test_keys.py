@@ -312,6 +312,13 @@ async def test_a_key_of_a_role_becomes_one_of_a_lesser_role_and_the_last_owner_s
     (own,) = [k for k in (await project.client.get("/v1/keys")).json()["data"] if k["role"] == "owner"]
     assert "last owner" in (await changed(project.client, own, 409, role="viewer"))["detail"]
     assert (await changed(project.client, own, name="still an owner's"))["role"] == "owner"
+    reading = ["calls:read"]
+    assert "last owner" in (await changed(project.client, own, 409, scopes=reading))["detail"]
+    second = await made(project.client, role="owner")
+    assert (await changed(project.client, second, scopes=reading))["scopes"] == reading
+    # with that one alone nobody would make keys any more
+    assert (await project.client.delete(f"/v1/keys/{own['id']}")).status_code == 409
+    assert (await project.client.delete(f"/v1/keys/{second['id']}")).status_code == 204
     viewer = await api.key(project, "viewer")
     assert (await viewer.patch(f"/v1/keys/{key['id']}", json={"name": "x"})).status_code == 403
     stranger = await api.project()
