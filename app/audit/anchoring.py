@@ -31,10 +31,12 @@ log = structlog.get_logger()
 
 EVERY_S = 60.0
 LOOK_BACK = timedelta(minutes=10)
-"""A transaction that writes entries ends long before: what is older was anchored by the round before, or in this one."""
+"""A transaction that writes entries ends long before, and no entry says that it was written earlier than `store.CLOCK_OFF_MAX`
+before: what is older was anchored by the round before, or in this one."""
 DROP_AT_ONCE = 10_000
 
-NEWEST_AT = "select max(stored_at) from vx.audit_anchors"
+# A clock of the database that was ahead, and was set right, has left anchors that lie in the future.
+NEWEST_AT = "select least(stored_at, clock_timestamp()) from vx.audit_anchors order by stored_at desc limit 1"
 MOVED = """
 select distinct on (project_id, writer) project_id, writer, n, hash from vx.audit_entries
  where $1::timestamptz is null or id > vx.first_uuid_at($1)

@@ -57,6 +57,19 @@ class Entry:
     kid: str
     signature: bytes
 
+    @property
+    def said(self) -> tuple[str | None, dict[str, Any] | None]:
+        """Address and summary. None of what was erased, or is not what anybody here has written: the log is looked at and exported
+        all the same, and its verification says that this was changed."""
+        try:
+            found = json.loads(self.details or "{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            return None, None
+        address, summary = found.get("address"), found.get("summary")
+        return address if isinstance(address, str) else None, summary if isinstance(summary, dict) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:

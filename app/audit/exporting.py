@@ -52,12 +52,12 @@ def of_anchor(anchor: Anchor) -> Record:
 
 
 def of_entry(entry: Entry) -> Record:
-    details = json.loads(entry.details) if entry.details is not None else {}
+    address, summary = entry.said
     return {
         "kind": "entry", "project": str(entry.project_id), "writer": str(entry.writer), "n": entry.n,
         "id": ids.encode(ids.AUDIT, entry.id), "at": rfc3339(entry.at), "actor_kind": entry.actor.kind,
-        "actor_id": entry.actor.id, "address": details.get("address"), "request_id": entry.request_id,
-        "action": entry.action, "target": entry.target, "summary": details.get("summary"),
+        "actor_id": entry.actor.id, "address": address, "request_id": entry.request_id,
+        "action": entry.action, "target": entry.target, "summary": summary,
         "salt": entry.salt.hex() if entry.salt is not None else None, "digest": entry.digest.hex(), "prev": entry.prev.hex(),
         "hash": entry.hash.hex(), "kid": entry.kid, "signature": entry.signature.hex(),
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from uuid import UUID
@@ -184,16 +183,16 @@ def _place(cursor: str, filters: str) -> UUID:
 
 
 def _view(entry: Entry) -> AuditEntry:
-    details = json.loads(entry.details) if entry.details is not None else {}
+    address, summary = entry.said
     return AuditEntry(
         id=ids.encode(ids.AUDIT, entry.id),
         at=rfc3339(entry.at),
         actor=ActorView(kind=entry.actor.kind, id=entry.actor.id),
-        address=details.get("address"),
+        address=address,
         request_id=entry.request_id,
         action=entry.action,
         target=entry.target,
-        summary=details.get("summary"),
+        summary=summary,
         writer=str(entry.writer),
         n=entry.n,
         hash=entry.hash.hex(),

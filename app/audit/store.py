@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,7 +18,12 @@ from app.ids import new_id
 from app.projects.roles import Actor
 from app.times import unix_ms
 
-HEAD = "select n, hash from vx.audit_head($1, $2)"
+CLOCK_OFF_MAX = timedelta(minutes=5)
+"""An entry of an instance whose clock is further off has the database's time. Entries are anchored, listed and dropped in the order
+of their times: one that seems to be from long ago would be bound by no anchor."""
+HEAD = """
+select h.n, h.hash, clock_timestamp() as now from (values (1)) as one left join vx.audit_head($1, $2) h on true
+"""
 COLUMNS = """project_id, writer, n, id, at, actor_kind, actor_id, action, target, request_id, details, salt, digest, prev, hash,
  kid, signature"""
 INSERT = f"insert into vx.audit_entries ({COLUMNS}) values ({', '.join(f'${i}' for i in range(1, 18))})"
@@ -82,19 +87,21 @@ class Chains:
         """In the open transaction of `driver`; the chain is this transaction's until it ends. Raises what the driver raises."""
         writer = self._others.get(project_id, self._writer)
         head = await driver.fetchrow(HEAD, project_id, writer)
-        if head is None and project_id in self._known:
+        begun = head["n"] is not None
+        if not begun and project_id in self._known:
             writer = self._others[project_id] = new_id(self.cell)
-        after: tuple[int, bytes] = (head["n"], head["hash"]) if head is not None else (0, NOTHING)
+        after: tuple[int, bytes] = (head["n"], head["hash"]) if begun else (0, NOTHING)
         made: list[Entry] = []
         for one in noted:
+            at = one.at if abs(one.at - head["now"]) <= CLOCK_OFF_MAX else head["now"]
             made.append(
                 next_entry(
                     signer,
                     project_id=project_id,
                     writer=writer,
                     after=after,
-                    id_=new_id(self.cell, unix_ms(one.at)),
-                    at=one.at,
+                    id_=new_id(self.cell, unix_ms(at)),
+                    at=at,
                     actor=one.actor,
                     action=one.action,
                     target=one.target,
@@ -106,7 +113,7 @@ class Chains:
             )
             after = (made[-1].n, made[-1].hash)
         await driver.executemany(INSERT, [_row(e) for e in made])
-        if head is not None:
+        if begun:
             self._known.add(project_id)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
@@ -253,6 +254,57 @@ async def test_a_tampering_is_found_and_named(
     assert not report["ok"]
     assert report["faults"][0]["what"] == what, report["faults"]
     assert report["faults"][0]["where"].startswith(f"entry {n} of "), report["faults"]
+
+
+@pytest.mark.parametrize("details", ["no JSON", "[]", '{"address": 1, "summary": "text"}'])
+async def test_a_log_whose_details_cannot_be_read_is_still_shown_and_exported(
+    api: Api, project: Project, owner: Superuser, details: str
+) -> None:
+    """Else one edit keeps everybody from looking at the rest, and from verifying it elsewhere."""
+    await some_acts(project)
+    edit = "update vx.audit_entries set details = $2 where project_id = $1 and n = 3"
+    await owner.execute(edit, uuid_of(project), details)
+
+    (third,) = [e for e in await entries(project.client) if e["n"] == 3]
+    assert (third["address"], third["summary"]) == (None, None)
+    assert [f["what"] for f in (await verified(project.client))["faults"]] == ["changed"]
+    for shape in ("jsonl", "csv"):
+        answer = await project.client.get("/v1/audit/export", params={"format": shape})
+        assert [f.what for f in offline.verify(answer.text.splitlines(keepends=True)).faults] == ["changed"]
+    browser, _ = await signed_in(api, f"{uuid4().hex[:8]}@reader.example", {project.id: "owner"})
+    assert (await browser.get(f"/console/p/{project.id}/audit")).status_code == 200
+
+
+async def test_a_clock_that_was_ahead_or_is_behind_keeps_nothing_from_being_anchored(
+    api: Api, project: Project, owner: Superuser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchoring, anchors = (
+        api.control.audit_log.anchoring,
+        "select count(*) from vx.audit_anchors where project_id = $1",
+    )
+    await anchoring.round()
+    await owner.execute(
+        "update vx.audit_anchors set stored_at = stored_at + interval '1 day' where project_id = $1",
+        uuid_of(project),
+    )
+    before = await owner.fetchval(anchors, uuid_of(project))
+    await some_acts(project, 1)
+    await anchoring.round()
+    ahead = await owner.fetchval(anchors, uuid_of(project))
+
+    now = api.control.clock.now
+    monkeypatch.setattr(api.control.audit.clock, "now", lambda: now() - timedelta(hours=2))
+    await some_acts(project, 1)
+    monkeypatch.undo()
+    await anchoring.round()
+    behind, report = await owner.fetchval(anchors, uuid_of(project)), await verified(project.client)
+
+    assert (ahead, behind) == (before + 1, before + 2)
+    assert (report["ok"], report["unanchored"]) == (True, 0)
+    newest = (await entries(project.client))[0]
+    assert abs(now() - datetime.fromisoformat(newest["at"])) < timedelta(minutes=1), (
+        "it has the database's time"
+    )
 
 
 async def test_a_true_reorder_names_both(api: Api, project: Project, owner: Superuser) -> None:
