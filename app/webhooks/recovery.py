@@ -80,13 +80,18 @@ class Recovery:
         asked = {"project": principal.project_id, "webhook": row["id"], "call": call_id, "seq": body.seq}
         async with self._db.project(principal.project_id) as connection:
             answer = await connection.scalar(RESEND, asked)
-            if answer not in ("none", "waiting"):
+            if answer == "again":
                 said = {"call": body.call_id, "seq": body.seq}
                 await self._audit.record(
                     connection, "webhook.resent", webhook, project_id=principal.project_id, summary=said
                 )
         if answer == "none":
             raise NotFound("There is no such event.")
+        if answer == "gone":
+            raise Conflict(
+                "Deliveries of this call are not kept any more, and are not sent again.",
+                fix="Read the event from the log. How long deliveries are kept: `voxplane privacy show`.",
+            )
         if answer == "waiting":
             raise Conflict(
                 "This event is on its way to the endpoint.", fix="Wait for it: see the deliveries."

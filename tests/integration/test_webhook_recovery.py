@@ -286,3 +286,60 @@ async def test_a_disabled_endpoint_is_not_sent_anything(project: Project, receiv
     answer = await project.client.post(f"{path}/recover", json={"since": an_hour_ago()})
     assert answer.status_code == 409
     assert "Enable it first" in answer.json()["fix"]
+
+
+async def test_what_was_delivered_and_kept_no_longer_is_not_sent_again(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    """With the deliveries goes the knowledge of what was delivered: a replay would take all of it for missing."""
+    hook = await make_hook(project, receiver)
+    call = await make_call(project)
+    await project.client.post(f"/v1/calls/{call}/end")
+    await until(lambda: has(api, call, delivered=2))
+    await kept_for_days(api, project, 1, looked_at_after=2)
+    assert await has(api, call)
+
+    assert (await recovered(project, hook, what="undelivered"))["queued"] == 0
+    assert (await recovered(project, hook, what="all"))["queued"] == 0
+    again = await project.client.post(f"/v1/webhooks/{hook['id']}/resend", json={"call_id": call, "seq": 1})
+    assert (again.status_code, "not kept" in again.json()["detail"]) == (409, True)
+    young = await make_call(project)
+    await receiver.until(3, 15)
+    assert (await recovered(project, hook, what="all"))["queued"] == 1
+    await receiver.until(4, 15)
+    assert [e["call_id"] for e in receiver.received] == [call, call, young, young]
+
+
+async def test_a_delivery_that_was_under_way_when_its_time_came_goes_when_it_is_done(
+    api: Api, project: Project, receiver: WebhookReceiver
+) -> None:
+    await make_hook(project, receiver)
+    receiver.status = 503
+    call = await make_call(project)
+    await project.client.post(f"/v1/calls/{call}/end")
+    await kept_for_days(api, project, 1, looked_at_after=2)
+    assert not await has(api, call), "the events are still to be told"
+    receiver.status = 204
+
+    await until(lambda: has(api, call, delivered=2), 30)
+    await kept_for_days(api, project, 1, looked_at_after=2)
+    assert await has(api, call)
+    async with superuser(api) as database:
+        for table in ("delivery_attempts", "retention_late"):
+            left = f"select count(*) from vx.{table} where call_id = $1"
+            assert await database.fetchval(left, wire.decode(wire.CALL, call)) == 0
+
+
+async def kept_for_days(api: Api, project: Project, days: int, *, looked_at_after: int) -> None:
+    async with superuser(api) as database:
+        before = datetime.now(UTC) + timedelta(days=looked_at_after - days)
+        mine = wire.decode(wire.PROJECT, project.id)
+        await database.fetchval("select vx.retain($1, 'deliveries', $2, 500)", mine, before)
+
+
+async def has(api: Api, call: str, **deliveries: int) -> bool:
+    """Whether a call has just these deliveries: how many in which state."""
+    statement = "select state, count(*) as n from vx.deliveries where call_id = $1 group by 1"
+    async with superuser(api) as database:
+        found = await database.fetch(statement, wire.decode(wire.CALL, call))
+    return {r["state"]: r["n"] for r in found} == deliveries

@@ -66,7 +66,8 @@ begin
   return 'go';
 end $$;
 
--- One event to one endpoint once more: `again` (it waits no longer), `waiting` (it is on its way anyway), `none` (no such event).
+-- One event to one endpoint once more: `again` (it waits no longer), `waiting` (it is on its way anyway), `none` (no such event),
+-- `gone` (its project keeps deliveries for a shorter time: vx.deliveries_gone).
 create function vx.resend(p_project uuid, p_webhook uuid, p_call uuid, p_seq integer) returns text
 language plpgsql volatile security invoker set search_path = vx, pg_temp as $$
 declare
@@ -76,6 +77,9 @@ begin
   perform from vx.events e where e.call_id = p_call and e.seq = p_seq and e.project_id = p_project;
   if not found then
     return 'none';
+  end if;
+  if p_call <= vx.deliveries_gone(p_project) then
+    return 'gone';
   end if;
   insert into vx.deliveries (call_id, webhook_id, seq, project_id, jurisdictions, replay, next_at)
   values (p_call, p_webhook, p_seq, p_project, vx.sent_from(p_call), true, clock_timestamp()) on conflict do nothing;
@@ -111,6 +115,7 @@ declare
   last_call uuid;
   last_seq integer;
   calls uuid[];
+  gone uuid;
 begin
   select * into r from vx.replays k where k.state = 'running' and k.next_at <= clock_timestamp()
    order by k.next_at limit 1 for no key update skip locked;
@@ -129,9 +134,10 @@ begin
     update vx.replays k set next_at = clock_timestamp() + interval '0.1 seconds' where k.id = r.id;
     return 0;
   end if;
+  gone := vx.deliveries_gone(r.project_id);
   select array_agg(c.id order by c.id) into calls
     from (select c.id from vx.calls c where c.project_id = r.project_id and c.id >= r.call_id
-             and c.id < vx.first_uuid_at(r.until)
+             and c.id < vx.first_uuid_at(r.until) and c.id > gone
            order by c.id limit p_calls) c;
   with wanted as (
     select e.call_id, e.seq from vx.events e left join vx.deliveries d

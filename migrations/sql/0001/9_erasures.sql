@@ -157,6 +157,35 @@ alter table vx.retention enable row level security;
 alter table vx.retention force row level security;
 create policy owner_all on vx.retention to vx_owner using (true) with check (true);
 
+-- Calls whose deliveries were to go while some of them were still on their way: they go when they are done.
+create table vx.retention_late (
+  project_id  uuid not null references vx.projects,
+  call_id     uuid not null,
+  primary key (project_id, call_id)
+);
+alter table vx.retention_late enable row level security;
+alter table vx.retention_late force row level security;
+create policy owner_all on vx.retention_late to vx_owner using (true) with check (true);
+
+-- The newest call of a project whose deliveries have gone for their age: what was delivered before is not known any more, so nothing
+-- of these calls is sent again.
+create function vx.deliveries_gone(p_project uuid) returns uuid
+language sql stable security definer set search_path = vx, pg_temp as $$
+  select coalesce((select r.upto from vx.retention r where r.project_id = p_project and r.class = 'deliveries'),
+                  '00000000-0000-0000-0000-000000000000')
+$$;
+
+-- Finished deliveries of calls, and all attempts; what is not finished is kept for later.
+create function vx.drop_deliveries(p_project uuid, p_calls uuid[]) returns void
+language plpgsql security definer set search_path = vx, pg_temp as $$
+begin
+  delete from vx.delivery_attempts where call_id = any(p_calls);
+  delete from vx.deliveries where call_id = any(p_calls) and state in ('delivered', 'failed');
+  delete from vx.retention_late l where l.project_id = p_project and l.call_id = any(p_calls);
+  insert into vx.retention_late (project_id, call_id)
+  select distinct p_project, d.call_id from vx.deliveries d where d.call_id = any(p_calls);
+end $$;
+
 -- Goes on with one class of a project, over so many calls at most that were created before p_before; how many it were. A call that has
 -- not ended holds those after it back.
 create function vx.retain(p_project uuid, p_class text, p_before timestamptz, p_most integer) returns integer
@@ -168,6 +197,10 @@ begin
   select r.upto into after from vx.retention r where r.project_id = p_project and r.class = p_class for update skip locked;
   if not found then
     return 0;  -- another instance is at it
+  end if;
+  if p_class = 'deliveries' then
+    perform vx.drop_deliveries(p_project, array(select l.call_id from vx.retention_late l where l.project_id = p_project
+                                                 order by random() limit p_most));
   end if;
   old := array(select c.id from vx.calls c
                 where c.project_id = p_project and c.id > after and c.id < vx.first_uuid_at(p_before)
@@ -183,14 +216,15 @@ begin
     when 'personal' then
       perform vx.erase_calls(null, p_project, old);
     when 'deliveries' then
-      delete from vx.delivery_attempts where call_id = any(old);
-      delete from vx.deliveries where call_id = any(old) and state in ('delivered', 'failed');
+      perform vx.drop_deliveries(p_project, old);
   end case;
   update vx.retention set upto = old[cardinality(old)] where project_id = p_project and class = p_class;
   return cardinality(old);
 end $$;
 
 grant execute on function vx.retain(uuid, text, timestamptz, integer) to vx_worker;
+grant execute on function vx.deliveries_gone(uuid) to vx_api, vx_worker;
+grant execute on function vx.drop_deliveries(uuid, uuid[]) to vx_owner;
 grant execute on function vx.forgotten(jsonb) to vx_owner;
 grant execute on function vx.origin_of(text) to vx_owner, vx_worker;
 grant execute on function vx.label_of(uuid, text, text) to vx_owner;
