@@ -208,6 +208,7 @@ def trigger(
         str, typer.Option(help="Straight to this URL, from this machine, such as http://localhost:3000/hook.")
     ] = "",
     secret: Annotated[str, typer.Option(help="With --forward: sign with this one (whsec_…).")] = "",
+    json_: JsonFlag = False,
 ) -> None:
     """Have an example of an event sent to the project's endpoints, signed, and show what they answer.
 
@@ -224,14 +225,16 @@ def trigger(
 
     async def work() -> None:
         if forward:
-            await _trigger_here(type_, forward, secret)
+            await _trigger_here(type_, forward, secret, json_=json_)
             return
         async with client() as api:
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
             results = [await api.request("POST", f"/v1/webhooks/{h}/test", {"type": type_}) for h in hooks]
-        for hook, result in zip(hooks, results, strict=True):
+        if json_:
+            typer.echo(json.dumps([{"webhook_id": h} | r for h, r in zip(hooks, results, strict=True)]))
+        for hook, result in () if json_ else zip(hooks, results, strict=True):
             answer = result["status"] if result["status"] is not None else result["error"]
             typer.echo(
                 f"{hook}  {result['type']}  {result['event_id']}  {answer}  {result['duration_ms']} ms"
@@ -278,7 +281,7 @@ def replay(
     run(work)
 
 
-async def _trigger_here(type_: str, url: str, secret: str) -> None:
+async def _trigger_here(type_: str, url: str, secret: str, *, json_: bool) -> None:
     import httpx
     import msgspec
 
@@ -296,7 +299,7 @@ async def _trigger_here(type_: str, url: str, secret: str) -> None:
     async with httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False) as http:
         event = msgspec.to_builtins(sample(type_, 0, SystemClock().now()))
         done = await Forwarder(url, used, lambda _: None).send(http, event)
-    typer.echo(_line(done, as_json=False))
+    typer.echo(_line(done, as_json=json_))
     if done.status is None or not 200 <= done.status < 300:
         raise typer.Exit(1)
 

@@ -46,6 +46,9 @@ async def test_an_endpoint_from_its_creation_to_its_end(
     tried = await voxplane("trigger", "call.ended", **env)
     assert (tried.code, tried.err) == (0, "")
     assert re.fullmatch(rf"{hook}  call\.ended  evt_\w+  204  \d+ ms\n", tried.out)
+    (told,) = json.loads((await voxplane("trigger", "call.ended", "--json", **env)).out)
+    assert (told["webhook_id"], told["status"], told["ok"]) == (hook, 204, True)
+    receiver.received.pop()
     call = await make_call(project)
     await receiver.until(2, 15)
     assert [e["type"] for e in receiver.received] == ["call.ended", "call.created"]
@@ -78,6 +81,8 @@ async def test_an_example_goes_straight_to_a_receiver_on_this_machine(receiver: 
     assert (sent.code, sent.err) == (0, ""), sent
     assert [e["type"] for e in receiver.received] == ["call.moved"]
     assert f"{receiver.received[0]['call_id']}:1  -> 204" in sent.out
+    to = ("--forward", receiver.url, "--secret", receiver.secret)
+    assert json.loads((await voxplane("trigger", "call.moved", *to, "--json")).out)["status"] == 204
     other = await voxplane("trigger", "call.moved", "--forward", receiver.url)
     assert (other.code, receiver.faults) == (1, ["bad_signature"])
     assert "signed with whsec_" in other.err
