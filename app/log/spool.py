@@ -4,8 +4,9 @@ Decides which runs are flushed (`due`), in which pieces and what is given up as 
 flushes its own memory, so its spool is left alone unless it has been abandoned; a silent edge's is flushed, and holes in it
 are left to the edge; once its incarnation has ended nobody can fill them, and `events.lost` does. Who writes is known from
 the key, which only that edge may write; the project from the call. Any instance may do this, and two at once do no harm: the
-log knows every number. An entry that is not an event is set aside and counted, and becomes a hole like any other; one under
-a key that is not known here waits until the keys have been read again.
+log knows every number. An entry that is not an event is set aside and counted, and becomes a hole like any other; so is a
+key under which an edge has put a value of another kind, lest it stop the round for its neighbours. An entry under a fleet key
+that is not known here waits until the keys have been read again.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
 import redis.asyncio as redis
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.clock import Clock
 from app.connection import DATABASE_ERRORS
@@ -43,8 +44,11 @@ log = structlog.get_logger()
 Client: TypeAlias = Any
 """`redis.asyncio.Redis` that gives bytes; its types leave open whether it gives bytes or text."""
 
+T = TypeVar("T")
+
 EVERY_S = 1.0
 ABANDONED_AFTER_MS = 15 * 60 * 1000
+INCARNATIONS_PER_ROUND_MAX = 20
 RUNS_PER_ROUND_MAX = 200
 EVENTS_PER_RUN_MAX = 5_000
 EVENTS_PER_APPEND_MAX = 200
@@ -188,13 +192,15 @@ class SpoolFlusher:
         await self._access.ensure(region, client, trusted, revoked)
         for edge in edges:
             name = ids.encode(ids.EDGE, edge.id)
-            for raw in await client.smembers(names.incarnations_key(name)):
+            key = names.incarnations_key(name)
+            drawn = client.srandmember(key, INCARNATIONS_PER_ROUND_MAX)
+            for raw in await self._told(client, name, key, b"set", drawn) or ():
                 incarnation = raw.decode(errors="replace")
                 await self._flush(client, edge, name, incarnation)
 
     async def _flush(self, client: Client, edge: EdgeState, name: str, incarnation: str) -> None:
         key = names.calls_key(name, incarnation)
-        runs = await client.srandmember(key, RUNS_PER_ROUND_MAX)
+        runs = await self._told(client, name, key, b"set", client.srandmember(key, RUNS_PER_ROUND_MAX))
         ended = incarnation != str(edge.incarnation)
         if not runs:
             if ended:
@@ -206,7 +212,7 @@ class SpoolFlusher:
             events_key = names.events_key(name, incarnation, run_name)
             try:
                 owner = EdgeIdentity(edge.id, UUID(incarnation), edge.region)
-                run = read_run(run_name, await self._entries(client, events_key))
+                run = read_run(run_name, await self._entries(client, name, events_key))
             except DATABASE_ERRORS:
                 continue
             except ValueError:
@@ -220,9 +226,24 @@ class SpoolFlusher:
             if await self._append(client, owner, run, events_key, ended=ended):
                 await client.srem(key, run_name)
 
-    async def _entries(self, client: Client, key: str) -> dict[bytes, bytes]:
-        """All of a run, as far as an honest edge fills it."""
-        if await client.hlen(key) > EVENTS_PER_RUN_MAX:
+    async def _told(self, client: Client, edge: str, key: str, kind: bytes, answer: Awaitable[T]) -> T | None:
+        """The answer; None where the edge has put a value of another kind under the key, which is out of the way then."""
+        try:
+            return await answer
+        except ResponseError:
+            if await client.type(key) in (kind, b"none"):
+                raise
+        # one such value is kept; the newest
+        await client.rename(key, f"{names.spool_prefix(edge)}aside.value")
+        await self._note_aside(client, edge, key)
+        return None
+
+    async def _entries(self, client: Client, edge: str, key: str) -> dict[bytes, bytes]:
+        """All of a run, as far as an honest edge fills it; nothing of what is no run."""
+        count = await self._told(client, edge, key, b"hash", client.hlen(key))
+        if count is None:
+            return {}
+        if count > EVENTS_PER_RUN_MAX:
             raise ValueError("too long for a run")
         found: dict[bytes, bytes] = await client.hgetall(key)
         if any(
@@ -272,10 +293,13 @@ class SpoolFlusher:
 
     async def _set_aside(self, client: Client, edge: str, key: str, run_name: str) -> None:
         """A name that is none, or a run that no edge would write: kept where an operator can look, and counted."""
-        aside = f"{names.spool_prefix(edge)}aside"
-        await client.lpush(aside, run_name)
-        await client.ltrim(aside, 0, POISON_KEPT_MAX - 1)
+        await self._note_aside(client, edge, run_name)
         await client.srem(key, run_name)
+
+    async def _note_aside(self, client: Client, edge: str, what: str) -> None:
+        aside = f"{names.spool_prefix(edge)}aside"
+        if await self._told(client, edge, aside, b"list", client.lpush(aside, what)):
+            await client.ltrim(aside, 0, POISON_KEPT_MAX - 1)
         spool_events_total.labels("poisoned").inc()
         log.warning("spool.poisoned", edge=edge)
 

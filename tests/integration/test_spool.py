@@ -209,6 +209,33 @@ async def test_entries_that_are_no_events_cost_the_call_nothing_but_themselves(l
     assert await left.entries() == [f"spool:{name}:aside"]
 
 
+@pytest.mark.parametrize("which", ["incarnations", "calls", "events", "aside"])
+async def test_an_edge_that_writes_other_kinds_of_values_stops_nobody_elses_spool(
+    left: Left, which: str
+) -> None:
+    other, theirs = await add_region(left.api, REGION)
+    name, incarnation, run = ids.encode(ids.EDGE, other), str(theirs), names.run_name(left.call, 1)
+    key = {
+        "incarnations": names.incarnations_key(name),
+        "calls": names.calls_key(name, incarnation),
+        "events": names.events_key(name, incarnation, run),
+        "aside": f"{names.spool_prefix(name)}aside",
+    }[which]
+    url = await left.api.control.edge_access.url_for(REGION, other)
+    assert url is not None
+    async with redis.from_url(url) as edge:
+        await edge.sadd(names.incarnations_key(name), incarnation)
+        await edge.sadd(names.calls_key(name, incarnation), run, "nonsense")
+        await edge.delete(key)
+        await (edge.sadd(key, "x") if which == "events" else edge.hset(key, "1", "x"))
+    left.write(2)
+    await left.keep()
+    await left.restart()
+    await left.flush()
+    assert len(await left.stored()) == 2
+    assert await left.valkey.llen(f"{names.spool_prefix(name)}aside") > 0
+
+
 async def test_what_comes_after_the_end_is_kept_as_late(left: Left, project: Project) -> None:
     left.write(2)
     assert await left.append(1) == "durable"
