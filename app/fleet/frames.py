@@ -5,6 +5,9 @@ An edge that talks nonsense is cut off alone, and nothing of that frame is kept.
 
 from __future__ import annotations
 
+import json
+import re
+
 import msgspec
 
 from regions.wire import ids
@@ -55,6 +58,11 @@ LOAD_MAX = 1e9
 DRAIN_S_MAX = 86_400
 CUT_MAX = 200
 UNACKED_MAX = 200
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""An escaped NUL, and not the text of one: what follows an escaped backslash is what somebody said."""
+_DOUBTFUL = re.compile(rb"\\u0000|[eE][+-]?\d{4}")
+"""What may be a NUL or a number beyond the database's, or only look like one: it is looked at more closely."""
+EXPONENT_MAX = 1_000
 
 
 class BadFrame(Exception):
@@ -207,7 +215,7 @@ def _is_plain(batch: Events) -> bool:
         and max(times) < AT_MS_MAX
         and max(map(len, data)) <= DATA_BYTES_MAX
         and {raw[:1] for raw in data} == {b"{"}
-        and b"\\u0000" not in b" ".join(data)
+        and _DOUBTFUL.search(b" ".join(data)) is None
         and {event.origin for event in events} == {None}
     )
 
@@ -234,10 +242,29 @@ def check_event(event: EdgeEvent, epoch: int) -> None:
     if event.type not in DURABLE_TYPES:
         raise BadFrame("an edge may not write this type of event, or it is not a durable one")
     raw = bytes(event.data)
-    if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or b"\\u0000" in raw:
-        raise BadFrame(f"data is a JSON object of at most {DATA_BYTES_MAX} bytes without NUL")
+    if len(raw) > DATA_BYTES_MAX or raw[:1] != b"{" or not fits_database(raw):
+        raise BadFrame(
+            f"data is a JSON object of at most {DATA_BYTES_MAX} bytes, in UTF-8, without NUL and without numbers beyond all bounds"
+        )
     if not 0 <= event.at_ms < AT_MS_MAX:
         raise BadFrame("at_ms is a time in Unix milliseconds")
     if event.origin is not None and not (1 <= event.origin.epoch < epoch and 1 <= event.origin.n < 1 << 30):
         raise BadFrame("an origin is of an earlier epoch")
     ids.decode(ids.EVENT, event.id)
+
+
+def fits_database(raw: bytes) -> bool:
+    """Whether PostgreSQL can hold it: what it refuses would be answered ``busy`` for ever, with all that stood in the same batch."""
+    try:
+        text = raw.decode()
+        if _DOUBTFUL.search(raw) is not None:
+            json.loads(text, parse_float=_check_float)
+    except (ValueError, RecursionError):
+        return False
+    return _NUL.search(raw) is None
+
+
+def _check_float(text: str) -> None:
+    _, _, exponent = text.lower().partition("e")
+    if exponent and abs(int(exponent)) > EXPONENT_MAX:
+        raise ValueError("a number beyond all bounds")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from app.fleet.frames import BadFrame, check_event
 from app.ids import new_id
 from app.log.append import APPEND, EdgeIdentity
 from app.log.given import rows_of
@@ -322,3 +323,32 @@ async def test_what_is_adopted_in_the_midst_of_an_epoch_keeps_its_origin(log: Lo
         "select origin_epoch, origin_n from vx.events where call_id = $1 and origin_n is not null order by seq"
     )
     assert [tuple(o) for o in origins] == [(2, 1), (2, 2), (1, 1)]
+
+
+DOCUMENTS = [
+    rb'{"x":"\\u0000"}', rb'{"\\u0000":1}', rb'{"x":"\\\u0000"}', rb'{"x":"\u0000"}', rb'{"x":"\\\\u0000"}', rb'{"\u0000":1}',
+    rb'{"x":1e1000}', rb'{"x":1E-1000}', rb'{"x":1e131072}', rb'{"x":1e-99999}', rb'{"x":"1e99999"}', rb'{"x":-1.5E+9999999}',
+    rb'{"x":1e9999999999999999999}', rb'{"x":1e0001}', rb'{"x":' + b"9" * 5_000 + b"}", b'{"x":"\xff"}', '{"x":"ü"}'.encode(),
+    b'{"x":' + b"[" * 400 + b"]" * 400 + b"}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", DOCUMENTS, ids=range(len(DOCUMENTS)))
+async def test_what_is_let_in_can_be_stored_and_what_cannot_is_not_let_in(log: Log, raw: bytes) -> None:
+    given = msgspec.structs.replace(event(1), data=msgspec.Raw(raw))
+    try:
+        check_event(given, 1)
+    except BadFrame:
+        stored = False
+    else:
+        stored = True
+        assert (await log.append(1, given)).status == "durable"
+    connection = await asyncpg.connect(log.api.settings.database_url)
+    try:
+        await connection.fetchval("select convert_from($1, 'UTF8')::jsonb::text", raw)
+    except asyncpg.PostgresError:
+        assert not stored
+    else:
+        assert stored or b"e" in raw.lower(), "a number of a thousand digits nobody needs"
+    finally:
+        await connection.close()
