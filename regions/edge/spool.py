@@ -62,7 +62,7 @@ class SpoolBook:
     def sweep(self, outboxes: Iterable[Outbox], now_ms: int, after_ms: int = AFTER_MS) -> Sweep:
         """Changes nothing: tell `done` once it is carried out.
 
-        1. an event that has waited for `after_ms`    → copied
+        1. an event that has waited for `after_ms`    → copied; one of a time to come, too: a clock was set
         2. a number that is acknowledged              → removed
         3. a run with nothing left to acknowledge, or whose call is not held any more  → forgotten
         """
@@ -81,7 +81,7 @@ class SpoolBook:
             for event in () if outbox.settled else outbox.unacked:
                 if len(found.put) >= EVENTS_PER_SWEEP_MAX:
                     break
-                if event.n not in kept and now_ms - event.at_ms >= after_ms:
+                if event.n not in kept and not 0 <= now_ms - event.at_ms < after_ms:
                     found.put.append((run, event))
         found.forget.extend(run for run in self._kept if run not in live)
         return found

@@ -60,6 +60,11 @@ def test_what_waits_is_copied_once_and_removed_when_it_is_acknowledged() -> None
     assert not book.keeping
 
 
+def test_what_waits_is_copied_though_the_clock_was_set_back_meanwhile() -> None:
+    book, box = SpoolBook(), outbox(2, at_ms=3_600_000)
+    assert [e.n for _, e in book.sweep([box], 1_000).put] == [1, 2]
+
+
 def test_a_call_that_is_not_held_any_more_is_forgotten_unless_the_log_never_had_it_all() -> None:
     book, box = SpoolBook(), outbox(1)
     book.done(book.sweep([box], 9_000))
@@ -107,6 +112,8 @@ POISON = [
     msgspec.json.encode(msgspec.structs.replace(event(1), id="evt_x")),
     msgspec.json.encode(msgspec.structs.replace(event(1), data=msgspec.Raw(b"[1]"))),
     msgspec.json.encode(msgspec.structs.replace(event(1), at_ms=-1)),
+    msgspec.json.encode(msgspec.structs.replace(event(1), data=msgspec.Raw(b'{"x":1e131072}'))),
+    msgspec.json.encode(msgspec.structs.replace(event(1), data=msgspec.Raw(b'{"x":"\xff"}'))),
 ]  # fmt: skip
 
 
