@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from app.local.cells import LocalCells
 from app.local.certificates import Plain, local_tls
 from app.local.folder import kept_secret, make_folder, writable
 from app.local.ha import Cluster
+from app.local.mending import Part, engine_part, start_again
 from app.local.places import PLACES, Place
 from app.local.ports import Ports
 from app.local.postgres import Postgres
@@ -201,33 +203,37 @@ class Deployment:
             )
         return project["id"], key["secret"]
 
-    async def mend(self) -> list[str]:
-        """Starts again, on the same port and data, what has ended by itself; the names of what that was."""
-        mended: list[str] = []
-        valkeys = {f"the Valkey of {name}": r.valkey for name, r in self.regions.items() if r.valkey}
-        engines: dict[str, Postgres | Valkey] = {**valkeys}
+    async def mend(self, told: Callable[[str], None] = lambda _: None) -> list[str]:
+        """Starts again, on the same port and data, what has ended by itself; see `start_again`."""
+        mended = await self.cluster.mend() if self.cluster is not None else []
+        for what in mended:
+            told(what)
+        return mended + await start_again(self._parts(), told)
+
+    def _parts(self) -> list[Part]:
+        parts: list[Part] = []
         if self.postgres is not None:
-            engines["PostgreSQL"] = self.postgres
-        if self.others is not None:
-            engines |= {f"the PostgreSQL of cell {n}": s for n, s in self.others.servers.items()}
-        if self.cluster is not None:
-            mended += await self.cluster.mend()
-        for what, engine in engines.items():
-            if not engine.running:
-                await engine.stop()
-                await engine.start()
-                mended.append(what)
-        for i, url in enumerate(self.api_urls):
-            if self.apis[i].poll() is not None:
-                self.apis[i] = self.start_api(int(url.rpartition(":")[2]))
-                await self._until_ready(url, self.apis[i])
-                mended.append(f"the API instance {url}")
+            parts.append(engine_part("PostgreSQL", self.postgres, needed=True))
+        for n, server in self.others.servers.items() if self.others is not None else ():
+            parts.append(engine_part(f"the PostgreSQL of cell {n}", server))
         for name, region in self.regions.items():
-            if region.edge.poll() is not None:
-                async with self.operator() as client:
-                    region.edge = await self.start_edge(client, region.place, region.media_port, region.url)
-                mended.append(f"the edge of {name}")
-        return mended
+            if region.valkey is not None:
+                parts.append(engine_part(f"the Valkey of {name}", region.valkey))
+        for i, url in enumerate(self.api_urls):
+            start = partial(self._start_api_again, i, url)
+            parts.append(Part(f"the API instance {url}", self.apis[i].poll() is None, start))
+        for name, region in self.regions.items():
+            start = partial(self._start_edge_again, region)
+            parts.append(Part(f"the edge of {name}", region.edge.poll() is None, start))
+        return parts
+
+    async def _start_api_again(self, i: int, url: str) -> None:
+        self.apis[i] = self.start_api(int(url.rpartition(":")[2]))
+        await self._until_ready(url, self.apis[i])
+
+    async def _start_edge_again(self, region: RegionUp) -> None:
+        async with self.operator() as client:
+            region.edge = await self.start_edge(client, region.place, region.media_port, region.url)
 
     def start_api(self, port: int) -> subprocess.Popen[bytes]:
         env = self._environment() | self.api_environment(port)

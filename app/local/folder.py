@@ -59,7 +59,8 @@ class EngineFolder:
 
     def note(self, pid: int) -> None:
         """Remembers the engine, so that the next start finds it if it outlives us."""
-        (self.path / PID).write_text(str(pid))
+        with writable(self.path / PID):
+            (self.path / PID).write_text(str(pid))
 
     def make_data(self, path: Path) -> None:
         """An empty folder (0700) of the engine's own."""
@@ -147,6 +148,18 @@ def temporary_folder(prefix: str) -> Path:
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     return folder
+
+
+def keep_whole(file: Path, text: str) -> None:
+    """Writes it (0600) so that it is there whole, or what was there before still is; raises `EngineError`."""
+    with writable(file):
+        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "w") as out:
+                out.write(text)
+            Path(name).replace(file)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 def kept_secret(file: Path, account: Account) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from app.local.folder import kept_secret, make_folder, writable
+from app.local.folder import keep_whole, kept_secret, make_folder, writable
 from app.local.ha_config import REST_USER, USER, Secrets
 from app.local.ha_etcd import Etcd, find_etcd, protect
 from app.local.ha_member import HaMember
@@ -199,5 +199,5 @@ class Cluster:
                 if self.ports_from:
                     check_port(port, "choose others: `voxplane up --ha --port …`")
                 ports[name].append(port)
-        file.write_text(json.dumps(ports))
+        keep_whole(file, json.dumps(ports))
         return ports

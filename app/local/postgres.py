@@ -217,7 +217,8 @@ class Postgres:
         else:
             last = first_number(kept)
             port = last if port_is_free(last) else free_port()
-        kept.write_text(str(port))
+        with writable(kept):
+            kept.write_text(str(port))
         return port
 
     async def _until_ready(self, pid_file: Path, log: Path) -> bool:

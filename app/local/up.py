@@ -16,11 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from app.local.certificates import LocalTls
 from app.local.deployment import PLACES, Deployment
-from app.local.process import EngineError
+from app.local.folder import keep_whole
+from app.local.mending import CANNOT_START
 from app.settings import Settings, SettingsError, data_folder
 
 PROFILE = "profile.json"
@@ -134,9 +133,7 @@ async def _start(stack: AsyncExitStack, deployment: Deployment) -> tuple[str, st
     }
     if isinstance(deployment.secured, LocalTls):
         profile["ca_file"] = str(deployment.secured.ca_file)
-    path = profile_path()
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(profile))
+    keep_whole(profile_path(), json.dumps(profile))
     return key, await _sign_in_link(deployment, project)
 
 
@@ -194,15 +191,12 @@ async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
     trouble = ""
     while not stop.is_set():
         try:
-            mended, trouble = await deployment.mend(), ""
-        except (EngineError, httpx.HTTPError, OSError) as error:
-            # it has ended again before it was ready, or who is asked for it is away: the rest goes on
-            mended = []
+            await deployment.mend(_tell_mended)
+            trouble = ""
+        except CANNOT_START as error:
             if (said := str(error) or type(error).__name__) != trouble:
                 trouble = said
                 print(f"  not started again yet: {trouble}", flush=True)
-        for what in mended:
-            print(f"  {what} ended; it was started again", flush=True)
         if deployment.cluster is not None and (now := await deployment.cluster.leader()) not in (
             None,
             leader,
@@ -214,6 +208,10 @@ async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+def _tell_mended(what: str) -> None:
+    print(f"  {what} ended; it was started again", flush=True)
 
 
 async def _key_works(deployment: Deployment, key: str) -> bool:

@@ -13,7 +13,7 @@ from types import TracebackType
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from app.local.folder import EngineFolder, reachable_binaries, writable
+from app.local.folder import EngineFolder, keep_whole, reachable_binaries, writable
 from app.local.process import (
     Account,
     EngineError,
@@ -111,11 +111,10 @@ class Valkey:
     def _configure(self, data: Path) -> Path:
         config = self.folder / "valkey.conf"
         quoted = str(data).replace("\\", "\\\\").replace('"', '\\"')
-        config.unlink(missing_ok=True)
-        config.touch(mode=0o600)
-        config.write_text(
+        keep_whole(
+            config,
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{quoted}"\nappendonly yes\n'
-            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy volatile-lru\ndaemonize no\n"
+            f"appendfsync everysec\nsave ''\nmaxmemory {self.max_memory_mb}mb\nmaxmemory-policy volatile-lru\ndaemonize no\n",
         )
         self._account.own(config)
         return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -17,9 +18,10 @@ import asyncpg
 import pytest
 import redis.asyncio as redis
 
-from app.local.folder import reachable_binaries, temporary_folder
+from app.local.deployment import PLACES, Deployment, RegionUp
+from app.local.folder import keep_whole, reachable_binaries, temporary_folder
 from app.local.postgres import Postgres
-from app.local.process import Account, EngineError, is_alive
+from app.local.process import Account, EngineError, free_port, is_alive
 from app.local.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,51 @@ async def gone(pid: int) -> None:
     async with asyncio.timeout(20):
         while is_alive(pid):
             await asyncio.sleep(0.01)
+
+
+async def test_one_that_cannot_start_again_keeps_no_other_from_it(
+    postgres: Postgres, valkey: Valkey, folder: Path
+) -> None:
+    valkey.port = free_port()
+    await asyncio.gather(postgres.start(), valkey.start())
+    deployment = Deployment(folder, postgres=postgres)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as edge:
+        deployment.regions["us-east"] = RegionUp(PLACES[0], valkey, edge, 9)
+        for engine in (postgres, valkey):
+            os.kill(engine.pid, signal.SIGKILL)
+            engine.process.wait()
+        told: list[str] = []
+        with socket.create_server(("127.0.0.1", valkey.port)), pytest.raises(EngineError, match="is taken"):
+            await deployment.mend(told.append)
+        assert told == ["PostgreSQL"]
+        assert await deployment.mend(told.append) == ["the Valkey of us-east"]
+    assert await sql(postgres, "select 1") == 1
+
+
+@pytest.mark.parametrize("kind", [Postgres, Valkey])
+async def test_a_file_that_cannot_be_written_beside_the_data_is_told(
+    kind: type[Postgres | Valkey], elsewhere: Path
+) -> None:
+    engine = kind(elsewhere / "engine")
+    (engine.folder / "engine.pid").mkdir(parents=True)
+    error = await refused(engine)
+    assert error.code == "not_writable"
+    assert "engine.pid" in error.detail
+
+
+def test_what_cannot_be_written_whole_stays_as_it_was(elsewhere: Path) -> None:
+    kept = elsewhere / "profile.json"
+    keep_whole(kept, "before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        with pytest.raises(EngineError):
+            keep_whole(kept, "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert kept.read_text() == "before"
+    assert [f.name for f in elsewhere.iterdir()] == ["profile.json"]
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 async def test_rows_survive_a_stop_and_a_kill_of_the_server(postgres: Postgres, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -21,12 +22,14 @@ class Ending:
         self._stop = stop
         self._answers = list(answers)
 
-    async def mend(self) -> list[str]:
+    async def mend(self, told: Callable[[str], None]) -> list[str]:
         answer = self._answers.pop(0)
         if not self._answers:
             self._stop.set()
         if isinstance(answer, Exception):
             raise answer
+        for what in answer:
+            told(what)
         return list(answer)
 
 
