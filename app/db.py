@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -34,6 +35,7 @@ COMMAND_DEADLINE_S = 5.0
 TRANSACTION_DEADLINE_MS = 5_000
 EXPIRE_EVERY_S = 0.5
 TROUBLE_SHOWN_S = 3.0
+NOW = "select clock_timestamp()"
 
 POOL_MAX: dict[Role, int] = {"api": 6, "keys": 2, "append": 8, "worker": 4, "admin": 3}
 CORE_ROLES: tuple[Role, ...] = ("api", "admin", "worker")
@@ -156,6 +158,11 @@ class Database:
     def pool(self, role: Role) -> asyncpg.Pool:
         """The driver's pool for hot statements. JSON goes in and comes out as text."""
         return self._pools[role]
+
+    async def earlier(self, now: datetime) -> datetime:
+        """Of this time and the database's. What is destroyed for its age is old by both: a clock that is ahead destroys nothing."""
+        theirs: datetime = await self.pool("worker").fetchval(NOW)
+        return min(now, theirs)
 
     @asynccontextmanager
     async def transaction(self, role: Role) -> AsyncIterator[AsyncConnection]:

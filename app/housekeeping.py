@@ -6,7 +6,7 @@ What is dropped of a log that readers follow is written down in the same moment 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import structlog
@@ -110,11 +110,14 @@ class Housekeeping:
 
     async def drop_events(self) -> None:
         """With their deliveries, a week at a time. Where the tables are busy, another time."""
-        await self._drop("events", DROP_EVENTS, self._clock.now() - self._events_kept)
+        await self._drop("events", DROP_EVENTS, await self._now() - self._events_kept)
 
     async def drop_calls(self) -> None:
         """Whose events are gone."""
-        await self._drop("calls", DROP_CALLS, self._clock.now() - self._calls_kept, BATCH)
+        await self._drop("calls", DROP_CALLS, await self._now() - self._calls_kept, BATCH)
+
+    async def _now(self) -> datetime:
+        return await self._db.earlier(self._clock.now())
 
     async def _drop(self, what: str, statement: str, *given: object) -> None:
         try:

@@ -190,7 +190,7 @@ class Anchoring:
 
     async def drop_old(self) -> None:
         """What is older than the deployment keeps, of all projects and the platform."""
-        before = self._clock.now() - self._kept
+        before = await self._db.earlier(self._clock.now()) - self._kept
         for row in await self._db.pool("worker").fetch(WITH_ENTRIES, before):
             await self.drop(row["project_id"], before)
 

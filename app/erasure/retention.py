@@ -47,7 +47,7 @@ class Retaining:
 
     async def round(self) -> None:
         """Once over all projects that keep less. Raises what the driver raises."""
-        now = self._clock.now()
+        now = await self._db.earlier(self._clock.now())
         for row in await self._db.pool("worker").fetch(SELECT):
             wanted = _retention.decode(row["retention"])
             for kind, days in (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app import db
 from app.clock import SystemClock
 from app.erasure import redaction
 from app.erasure.retention import Retaining
@@ -86,7 +87,7 @@ async def test_settings_are_changed_by_whoever_has_read_them(project: Project) -
 
 
 async def test_what_a_project_keeps_for_a_shorter_time_goes_and_the_rest_stays(
-    api: Api, project: Project, owners: list[EdgeIdentity]
+    api: Api, project: Project, owners: list[EdgeIdentity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = await create_call(project, owners)
     await call.append(api, 1, event(1, "call.answered"), said(2, "caller", CARD))
@@ -95,13 +96,16 @@ async def test_what_a_project_keeps_for_a_shorter_time_goes_and_the_rest_stays(
     other = await api.project()
     spared = await create_call(other, owners)
     await other.client.post(f"/v1/calls/{spared.id}/end")
-    later = Later(api.control.clock)
+    later, days = Later(api.control.clock), 6
     retaining = Retaining(api.control.db, later, api.control.audit_log.anchoring)
 
     await changed(project, retention={"conversation_days": 5})
     await retaining.round()
     assert (await call.read(min_seq=0)).status_code == 200  # not old enough
-    later.days = 6
+    later.days = days
+    await retaining.round()
+    assert (await call.read(min_seq=0)).status_code == 200, "one instance's clock is not enough"
+    monkeypatch.setattr(db, "NOW", f"select now() + interval '{days} days'")
     await retaining.round()
     gone = await call.read(min_seq=0)
     assert (gone.status_code, gone.json()["code"]) == (410, "conversation_expired")

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest_asyncio
 
+from app.clock import SystemClock
 from app.housekeeping import DROP_REPLAYS, DROP_WEBHOOKS, Housekeeping
 from regions.wire import ids
 from tests.support.api import Api, Project
@@ -73,6 +74,11 @@ async def left(database: asyncpg.Connection, call: UUID) -> set[str]:  # type: i
     }
 
 
+class Ahead(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=60)
+
+
 async def test_a_week_goes_with_its_deliveries_and_later_its_calls(api: Api, project: Project) -> None:
     at = datetime.now(UTC) - timedelta(days=150)
     call, young = call_of(at), call_of(datetime.now(UTC))
@@ -90,7 +96,8 @@ async def test_a_week_goes_with_its_deliveries_and_later_its_calls(api: Api, pro
         assert await left(database, call) == {"calls", "call_labels"}
         await housework.drop_calls()
         assert await left(database, call) == set()
-        assert len(await left(database, young)) == 5
+        await Housekeeping(api.control.db, Ahead()).drop_events()
+        assert len(await left(database, young)) == 5, "one instance's clock is not enough"
     assert (await project.client.get(path)).status_code == 404
 
 
