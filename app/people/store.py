@@ -21,6 +21,7 @@ from app.db import Database
 from app.projects.roles import Actor
 from regions.wire import ids
 
+LISTED_MAX = 10_000
 _OF_PERSON = """
        p.id, p.email, p.name, p.operator, p.created_at, p.signed_in_at, p.password_hash is not null as has_password,
        p.issuer is not null as has_provider,
@@ -29,10 +30,10 @@ _OF_PERSON = """
 INSERT = """
 insert into vx.people (id, email, name, operator, created_at) values ($1, $2, $3, $4, $5) on conflict (email) do nothing returning id
 """
-SELECT_ALL = f"select {_OF_PERSON} from vx.people p order by p.email limit 500"
+SELECT_ALL = f"select {_OF_PERSON} from vx.people p order by p.email limit {LISTED_MAX}"
 SELECT_OF_PROJECT = f"""
 select {_OF_PERSON} from vx.people p
- where exists (select from vx.memberships m where m.person_id = p.id and m.project_id = $1) order by p.email limit 500
+ where exists (select from vx.memberships m where m.person_id = p.id and m.project_id = $1) order by p.email limit {LISTED_MAX}
 """
 SELECT_ONE = f"select {_OF_PERSON} from vx.people p where p.id = $1"
 SELECT_BY_EMAIL = f"select {_OF_PERSON} from vx.people p where p.email = $1"
@@ -77,7 +78,7 @@ select p.email from vx.sign_in_links l join vx.people p on p.id = l.person_id
 TAKE_LINK = """
 delete from vx.sign_in_links where secret_hash = $1 and purpose = $2 and expires_at > $3 returning person_id
 """
-DROP_LINKS = "delete from vx.sign_in_links where person_id = $1 and purpose = 'password'"
+DROP_LINKS = "delete from vx.sign_in_links where person_id = $1"
 INSERT_FLOW = """
 insert into vx.sign_in_flows (state_hash, browser_hash, nonce, verifier, return_to, expires_at) values ($1, $2, $3, $4, $5, $6)
 """

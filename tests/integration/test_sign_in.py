@@ -113,6 +113,22 @@ async def test_a_link_signs_in_once_and_not_late(api: Api) -> None:
     assert (await came.post("/console/sign-in/link", {"secret": wrong_kind})).status_code == 403
 
 
+async def test_a_new_password_ends_every_session_and_every_link(api: Api, project: Project) -> None:
+    person = await account(api, "taken@links.example")
+    thief, owner = await browser(api), await browser(api)
+    assert (
+        await thief.post("/console/sign-in/link", {"secret": await link(api, person, "sign_in")})
+    ).status_code == 303
+    kept = [await link(api, person, "sign_in"), await link(api, person, "password")]
+    fields = {"secret": await link(api, person, "password"), "password": PASSWORD}
+    assert (await owner.post("/console/sign-in/password", fields)).status_code == 303
+
+    assert (await thief.get("/console")).headers["location"].startswith("/console/sign-in")
+    assert (await thief.post("/console/sign-in/link", {"secret": kept[0]})).status_code == 403
+    fields = {"secret": kept[1], "password": PASSWORD}
+    assert (await thief.post("/console/sign-in/password", fields)).status_code == 403
+
+
 async def test_too_many_tries_wait_whoever_is_right(api: Api, project: Project) -> None:
     person = await account(api, "tries@pw.example")
     came = await browser(api)
