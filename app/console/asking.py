@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,13 @@ VALUE_CHARS_MAX = 512
 def first_of(visit: Visit, name: str) -> str:
     """Of a field in the query; empty where there is none."""
     return str(visit.request.query_params.get(name, "")).strip()[:VALUE_CHARS_MAX]
+
+
+def part_of(visit: Visit, found: Sequence[Any], most: int) -> tuple[Sequence[Any], int, int | None]:
+    """What of a list this page shows: the part, where it begins (`at` in the query), and where the next one does."""
+    text = first_of(visit, "at")
+    at = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+    return found[at : at + most], at, at + most if at + most < len(found) else None
 
 
 def in_utc(text: str | None) -> str | None:

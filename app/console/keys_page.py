@@ -10,6 +10,7 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from app.clock import rfc3339
+from app.console.asking import part_of
 from app.console.pages import Page
 from app.console.render import Html
 from app.console.visit import FormIn, Visit, VisitIn
@@ -22,6 +23,8 @@ from app.projects.shapes import CreateKey, RotateKey
 
 PAGE = Page(key="keys", label="Keys and people", jump="k", icon="key", needs="keys:read")
 
+ROWS = 40
+MEMBERS_SHOWN = 100
 LASTS = ("7", "30", "90", "365")
 """Days that a key may be made for."""
 
@@ -103,12 +106,20 @@ async def _page(
     keys = await here.control.api_keys.all(here.principal)
     members = await visit.control.door.people.members(here.principal)
     error = refused or refused_member
+    now = rfc3339(here.control.clock.now())
+    over = {k.id for k in keys if k.revoked_at is None and k.expires_at is not None and k.expires_at <= now}
+    shown, at, more = part_of(visit, keys, ROWS)
     return visit.page(
         "keys.html",
         PAGE,
         status=error.status if error is not None else 200,
-        keys=sorted(keys, key=lambda k: k.revoked_at is not None),
-        members=members,
+        keys=shown,
+        working=sum(k.revoked_at is None for k in keys) - len(over),
+        over=over,
+        at=at,
+        more=more,
+        members=members[:MEMBERS_SHOWN],
+        count=len(members),
         lasts=LASTS,
         roles=[r for r in ROLES if _gives(here.principal, r[0])],
         created=created,

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 
 from app.audit.chain import PLATFORM
 from app.console import browser
+from app.console.asking import first_of, part_of
 from app.console.pages import Page
 from app.console.render import Html
 from app.console.visit import FormIn, Visit, VisitIn
@@ -22,6 +23,9 @@ from app.projects.roles import ROLE_SCOPES
 PAGE = Page(key="people", label="People", jump="p", icon="people", scope="platform")
 SHOWN = f"{HOME}/people"
 REMOVED_SHOWN = 20
+ROWS = 40
+PROJECTS_OFFERED = 300
+"""Others are named by their ids."""
 ERASING_MAX = 20
 
 
@@ -110,12 +114,21 @@ async def _page(
     gone, _ = await control.audit_log.page(
         PLATFORM, actor=None, action="person.removed", target=None, since=None, until=None, cursor=None, limit=REMOVED_SHOWN
     )  # fmt: skip
+    find = first_of(visit, "find").lower()
+    people = [p for p in await control.door.people.all() if find in p.email.lower() or find in p.name.lower()]
+    shown, at, more = part_of(visit, people, ROWS)
+    projects = [project for some in answers for project in some]
     return visit.page(
         "people.html",
         PAGE,
         status=refused.status if refused is not None else 200,
-        people=await control.door.people.all(),
-        projects=[project for some in answers for project in some],
+        people=shown,
+        count=len(people),
+        find=find,
+        at=at,
+        more=more,
+        names={project.id: project.name for project in projects},
+        projects=projects[-PROJECTS_OFFERED:],
         cells_away=away,
         roles=list(ROLE_SCOPES)[::-1],
         gone=gone,

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.service import Audit
@@ -35,6 +35,8 @@ from app.tables import api_keys, key_secrets
 from regions.wire import ids
 
 PAGE_MAX = 200
+WORKING_MAX = 200
+"""Keys of a project that work at the same time: all of them can be listed."""
 BEFORE_MAX = 8
 """Secrets of one key, the present one left out, that work at the same time."""
 BEFORE_KEPT = timedelta(days=7)
@@ -60,14 +62,20 @@ class Keys:
             raise Forbidden("Only an owner's key creates an owner's key.")
         async with self._db.project(principal.project_id) as connection:
             own, held = principal.bounds.key, await self._held(connection, principal)
+            counted = select(func.count()).select_from(api_keys).where(self._works())
+            if (await connection.execute(counted)).scalar_one() >= WORKING_MAX:
+                raise Conflict(
+                    f"The project has {WORKING_MAX} keys that work.",
+                    fix="Revoke those that nobody uses first.",
+                )
             return await self._put(
                 connection, principal.project_id, principal.mode, body, _handed_out(principal), own, held
             )
 
     async def all(self, principal: Principal) -> list[KeyView]:
-        """The newest first."""
+        """Those that work, the newest first, before those that do not any more."""
         async with self._db.project(principal.project_id) as connection:
-            query = select(api_keys).order_by(api_keys.c.id.desc()).limit(PAGE_MAX)
+            query = select(api_keys).order_by(self._works().desc(), api_keys.c.id.desc()).limit(PAGE_MAX)
             rows = (await connection.execute(query)).mappings().all()
             working = key_secrets.c.valid_until > self._clock.now()
             before = (await connection.execute(select(key_secrets).where(working))).mappings().all()
@@ -195,14 +203,17 @@ class Keys:
         query = select(key_secrets).where(c.key_id == key_id, c.valid_until > now).order_by(c.valid_until)
         return [dict(found) for found in (await connection.execute(query)).mappings()]
 
+    def _works(self) -> ColumnElement[bool]:
+        c = api_keys.c
+        return c.revoked_at.is_(None) & (c.expires_at.is_(None) | (c.expires_at > self._clock.now()))
+
     async def _lock_owners(self, connection: AsyncConnection) -> list[UUID]:
         """The owner keys that work and may manage keys, locked, so that two of them cannot revoke each other at the same time.
         With one that was narrowed to something else a project is as locked out as with none."""
         c = api_keys.c
-        live = (c.role == "owner") & c.revoked_at.is_(None)
-        lasting = c.expires_at.is_(None) | (c.expires_at > self._clock.now())
         manages = (func.cardinality(c.scopes) == 0) | (literal(MANAGES) == c.scopes.any_())
-        query = select(c.id).where(live & lasting & manages).order_by(c.id).with_for_update()
+        owners = (c.role == "owner") & manages & self._works()
+        query = select(c.id).where(owners).order_by(c.id).with_for_update()
         return list((await connection.execute(query)).scalars())
 
     async def _put(

@@ -38,7 +38,7 @@ async def create_project(
 
 @get("/admin/v1/projects", operation_id="adminListProjects", tags=["projects"])
 async def list_projects(control: ControlIn, operator: OperatorIn) -> ProjectPage:
-    """Of all cells, the oldest two hundred of each."""
+    """Of all cells, the oldest ten thousand of each."""
     answers, away = await control.cells.ask(lambda c: c.projects.all())
     return ProjectPage(data=[project for some in answers for project in some], cells_away=away)
 

@@ -20,7 +20,7 @@ from app.projects.targets import checked
 from app.tables import projects
 from regions.wire import ids
 
-PAGE_MAX = 200
+PAGE_MAX = 10_000
 
 
 class Projects:

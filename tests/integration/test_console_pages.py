@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 
 from app.log.append import EdgeIdentity
+from regions.wire import ids
 from regions.wire.events import EdgeEvent
 from tests.support.api import Api, Project
 from tests.support.calls import WrittenCall, create_call, event, owners_in, said
-from tests.support.hooks import until
+from tests.support.hooks import superuser, until
 from tests.support.people import Browser, signed_in
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;{{7*7}}</script>"
@@ -373,3 +374,52 @@ async def test_the_audit_log(api: Api, project: Project) -> None:
         assert file.status_code == 200 and file.headers["content-type"].startswith(kind)
         assert "key.created" in file.text and "attachment" in file.headers["content-disposition"]
     await read(await visitor(api, project, "developer"), home, 403)
+
+
+async def test_pages_of_people_and_keys_stay_small_and_lose_nobody(api: Api, project: Project) -> None:
+    admin, mine = await visitor(api, project, "admin"), ids.decode(ids.PROJECT, project.id)
+    operator, _ = await signed_in(api, f"{uuid4().hex[:8]}@operators.example", operator=True)
+    async with superuser(api) as database:
+        await database.execute(
+            "insert into vx.people (id, email, name, operator, created_at) select gen_random_uuid(),"
+            " 'many' || n || '@people.example', 'Of many ' || n, false, now() from generate_series(100, 699) n"
+        )
+        await database.execute(
+            "insert into vx.projects (id, name, mode, created_at)"
+            " select gen_random_uuid(), 'Project ' || n, 'test', now() from generate_series(1, 400) n"
+        )
+        await database.execute(
+            "insert into vx.api_keys (id, project_id, name, role, scopes, secret_hash, hint, created_at, allow_from, limits,"
+            " expires_at) select gen_random_uuid(), $1, 'key ' || n, 'viewer', '{}', sha256(n::text::bytea || uuid_send($1)),"
+            " '1234', now(), '{}', '{}', case when n <= 10 then now() - interval '1 day' end from generate_series(1, 120) n",
+            mine,
+        )
+    try:
+        people = await operator.get("/console/people")
+        found = await operator.get("/console/people", params={"find": "MANY699@"})
+        nobody = await operator.get("/console/people", params={"find": "nobody of that name"})
+        last = await operator.get("/console/people", params={"find": "many", "at": "580"})
+        keys = [
+            await admin.get(f"/console/p/{project.id}/keys", params={"at": str(at)})
+            for at in (0, 40, 80, 120)
+        ]
+
+        for page in (people, found, nobody, last, *keys):
+            assert page.status_code == 200
+            assert len(page.content) <= PAGE_BYTES_MAX, len(page.content)
+        assert "More accounts" in people.text
+        assert "many699@people.example" in found.text and "many698@people.example" not in found.text
+        assert "Nobody is called so" in nobody.text
+        assert "many699@people.example" in last.text and "To the first" in last.text
+        shown = re.findall(r"<strong>(key \d+)</strong>", "".join(page.text for page in keys))
+        assert len(shown) == len(set(shown)) == 120
+        assert "111 in use" in keys[0].text
+        expired = [page.text.count(">expired ") for page in keys]
+        assert (expired[:2], sum(expired)) == ([0, 0], 10), "they stand last, and are not said to work"
+    finally:
+        async with superuser(api) as database:
+            await database.execute("delete from vx.people where email like 'many%@people.example'")
+            await database.execute(
+                "delete from vx.api_keys where project_id = $1 and name like 'key %'", mine
+            )
+            await database.execute("delete from vx.projects where name like 'Project %'")

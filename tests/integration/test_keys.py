@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.clock import SystemClock
+from app.projects import keys as keys_of
 from app.projects.auth import AHEAD_S, CACHE_S, Authenticator
 from app.projects.watching import LOOK_EVERY_S
 from tests.support.api import Api, Project, problem, serving
@@ -343,3 +344,24 @@ async def test_a_stream_ends_when_its_key_is_narrowed_and_opens_again_as_far_as_
         await anext(response.aiter_lines())
         await api.control.auth.watching.look()
         assert response.status_code == 200 and len(api.control.auth.watching) == 1
+
+
+async def test_a_key_that_works_stays_listed_however_many_came_and_went(
+    api: Api, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_of, "PAGE_MAX", 3)
+    monkeypatch.setattr(keys_of, "WORKING_MAX", 3)
+    (own,) = (await project.client.get("/v1/keys")).json()["data"]
+    for _ in range(4):
+        gone = await made(project.client, role="viewer")
+        assert (await project.client.delete(f"/v1/keys/{gone['id']}")).status_code == 204
+    listed = (await project.client.get("/v1/keys")).json()["data"]
+    assert (listed[0]["id"], listed[1]["id"], len(listed)) == (own["id"], gone["id"], 3)
+
+    await made(project.client, role="viewer")
+    await made(project.client, role="viewer")
+    refused = await project.client.post("/v1/keys", json={"name": "one more", "role": "viewer"})
+    assert (refused.status_code, "3 keys that work" in refused.json()["detail"]) == (409, True)
+    # an operator helps a project that has locked itself out, however many it has
+    path = f"/admin/v1/projects/{project.id}/keys"
+    assert (await api.operator.post(path, json={"name": "help", "role": "owner"})).status_code == 201
