@@ -205,13 +205,10 @@ class Deployment:
 
     async def mend(self, told: Callable[[str], None] = lambda _: None) -> list[str]:
         """Starts again, on the same port and data, what has ended by itself; see `start_again`."""
-        mended = await self.cluster.mend() if self.cluster is not None else []
-        for what in mended:
-            told(what)
-        return mended + await start_again(self._parts(), told)
+        return await start_again(self._parts(), told)
 
     def _parts(self) -> list[Part]:
-        parts: list[Part] = []
+        parts = self.cluster.parts if self.cluster is not None else []
         if self.postgres is not None:
             parts.append(engine_part("PostgreSQL", self.postgres, needed=True))
         for n, server in self.others.servers.items() if self.others is not None else ():

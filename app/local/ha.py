@@ -22,6 +22,7 @@ from app.local.ha_config import REST_USER, USER, Secrets
 from app.local.ha_etcd import Etcd, find_etcd, protect
 from app.local.ha_member import HaMember
 from app.local.ha_python import find_interpreter
+from app.local.mending import Part, engine_part
 from app.local.postgres import create_database, find_binaries
 from app.local.process import Account, EngineError, check_port, free_port
 
@@ -152,19 +153,13 @@ class Cluster:
                 "refused", f"Patroni refused the switch-over: {answer.text}.", "Look at the cluster's state."
             )
 
-    async def mend(self) -> list[str]:
-        """Starts again what has ended; the names of what that was."""
-        mended: list[str] = []
-        for name, etcd in self.etcds.items():
-            if etcd.process.poll() is not None:
-                await etcd.stop()
-                await etcd.start()
-                mended.append(f"{name}")
-        for name, member in self.members.items():
-            if not member.runs:
-                await member.revive()
-                mended.append(f"the Patroni of {name}")
-        return mended
+    @property
+    def parts(self) -> list[Part]:
+        """What may end by itself, and how each is started again."""
+        return [engine_part(name, etcd) for name, etcd in self.etcds.items()] + [
+            Part(f"the Patroni of {name}", member.runs, member.revive)
+            for name, member in self.members.items()
+        ]
 
     async def _start_etcd(self, ports: dict[str, list[int]]) -> None:
         assert self._secrets is not None

@@ -44,6 +44,11 @@ class Etcd:
         assert self._process is not None
         return self._process
 
+    @property
+    def running(self) -> bool:
+        """False once it has ended by itself, and where it could not be started."""
+        return self._process is not None and self._process.poll() is None
+
     async def __aenter__(self) -> Etcd:
         await self.start()
         return self

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 
-from app.local.postgres import Postgres
 from app.local.process import EngineError
-from app.local.valkey import Valkey
 
 CANNOT_START = (EngineError, httpx.HTTPError, OSError)
 """It has ended again before it was ready, or who is asked for it is away."""
@@ -47,7 +46,20 @@ async def start_again(parts: Iterable[Part], told: Callable[[str], None]) -> lis
     return back
 
 
-def engine_part(what: str, engine: Postgres | Valkey, *, needed: bool = False) -> Part:
+class Engine(Protocol):
+    @property
+    def running(self) -> bool:
+        """False once it has ended by itself, and where it could not be started."""
+        ...
+
+    async def start(self) -> None:
+        """Raises `EngineError`; what was begun is undone then."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+def engine_part(what: str, engine: Engine, *, needed: bool = False) -> Part:
     async def start() -> None:
         await engine.stop()
         await engine.start()

@@ -20,6 +20,8 @@ import redis.asyncio as redis
 
 from app.local.deployment import PLACES, Deployment, RegionUp
 from app.local.folder import keep_whole, reachable_binaries, temporary_folder
+from app.local.ha import Cluster
+from app.local.ha_etcd import Etcd
 from app.local.postgres import Postgres
 from app.local.process import Account, EngineError, free_port, is_alive
 from app.local.valkey import Valkey
@@ -113,6 +115,21 @@ async def test_one_that_cannot_start_again_keeps_no_other_from_it(
         assert told == ["PostgreSQL"]
         assert await deployment.mend(told.append) == ["the Valkey of us-east"]
     assert await sql(postgres, "select 1") == 1
+
+
+async def test_an_etcd_that_cannot_start_again_is_tried_again_and_keeps_nobody_from_it(
+    postgres: Postgres, elsewhere: Path
+) -> None:
+    peer = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        etcd = Etcd(elsewhere / "etcd-1", "etcd-1", other.getsockname()[1], {"etcd-1": peer})
+        deployment = Deployment(elsewhere, postgres=postgres)
+        deployment.cluster = Cluster(elsewhere, etcds={"etcd-1": etcd})
+        told: list[str] = []
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                await deployment.mend(told.append)
+    assert told == ["PostgreSQL"]
 
 
 @pytest.mark.parametrize("kind", [Postgres, Valkey])
