@@ -7,6 +7,7 @@ long is cut, and says so with `truncated`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -129,7 +130,24 @@ def written(data: bytes) -> bytes:
             encoded = msgspec.json.encode(value)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from None
-    return encoded if len(encoded) <= DATA_BYTES_MAX else msgspec.json.encode(_cut(value))
+    return encoded if len(encoded) <= DATA_BYTES_MAX else fitted(msgspec.json.encode(_cut(value)))
+
+
+def fitted(data: bytes) -> bytes:
+    """An event's data, a JSON object, as the log takes it: as it is, or without NUL and with its texts cut until it fits.
+
+    What the log refuses is refused with the whole frame, and would be sent again for ever: nobody's words may come so far.
+    """
+    if len(data) <= DATA_BYTES_MAX and _ESCAPED_NUL.encode() not in data:
+        return data
+    value = _mapped(msgspec.json.decode(data), _plain)
+    chars = TEXT_CHARS_MAX
+    while len(encoded := msgspec.json.encode(value)) > DATA_BYTES_MAX:
+        if chars < NAME_CHARS_MAX:
+            return msgspec.json.encode({"truncated": True})
+        value = _mapped(value, lambda text, chars=chars: text[:chars]) | {"truncated": True}  # type: ignore[misc]
+        chars //= 2
+    return encoded
 
 
 def fits_volatile(data: bytes) -> bool:
@@ -172,12 +190,17 @@ def _plain(text: str) -> str:
 
 
 def _without_nul(value: Any) -> Any:
+    return _mapped(value, lambda text: _plain(text).replace(_ESCAPED_NUL, _INSTEAD))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """The same with every text in it, names too, changed."""
     if isinstance(value, str):
-        return value.replace(_NUL, _INSTEAD).replace(_ESCAPED_NUL, _INSTEAD)
+        return change(value)
     if isinstance(value, list):
-        return [_without_nul(v) for v in value]
+        return [_mapped(v, change) for v in value]
     if isinstance(value, dict):
-        return {_without_nul(k): _without_nul(v) for k, v in value.items()}
+        return {change(k): _mapped(v, change) for k, v in value.items()}
     return value
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from regions.agents.text import fitted
 from regions.edge.clock import wall_ms
 from regions.edge.outbox import Outbox
 from regions.edge.takeover import Adopted, TakeoverPlan
@@ -182,6 +183,7 @@ class Journal:
             return None
         if self._lost_from:
             self._give_up(at_ms)
+        data = fitted(data)
         event = self.outbox.add(
             id=id or self._new_event_id(), type=type_, at_ms=at_ms, data=data, origin=origin
         )

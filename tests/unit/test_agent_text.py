@@ -8,10 +8,12 @@ import os
 import msgspec
 import pytest
 
+from app.fleet.frames import check_event
 from regions.agents import text
 from regions.edge.journal import Journal
 from regions.edge.outbox import EVENTS_MAX
 from regions.edge.snapshots import open_snapshot, seal_snapshot
+from regions.wire import ids
 from regions.wire.events import DATA_BYTES_MAX
 from regions.wire.media import SNAPSHOT_BYTES_MAX
 from regions.wire.snapshot import CallSnapshot, Turn, Word
@@ -44,6 +46,33 @@ def test_what_is_too_long_is_cut_and_says_so() -> None:
     value = {"id": "t" * 9_000, "name": "n", "result": "x" * DATA_BYTES_MAX, "more": "y" * DATA_BYTES_MAX}
     cut = json.loads(text.written(json.dumps(value).encode()))
     assert cut == {"truncated": True, "id": "t" * text.NAME_CHARS_MAX, "name": "n", "result": None}
+
+
+LONG, ODD = "\x01" * 5_000, "\x01" * 256
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"role": "caller", "text": " ".join([LONG[:4_000]] * 2), "stopped_ms": 7},
+        {"reason": "a\0b"},
+        {"stages": {"x" * 40_000: 1.0, "y\0": 2.0}},
+        {"text": ["\U0001f600"] * 8_000},
+        {"numbers": [1_000_000] * 8_000},
+    ],
+)
+def test_whatever_is_written_down_is_taken_by_the_log(data: dict[str, object]) -> None:
+    journal = Journal("call_x", 1, lambda: ids.encode(ids.EVENT, ids.uuid7(1, 1)), lambda: None)
+    journal.record("turn.ended", data)
+    check_event(journal.outbox.unacked[0], 1)
+    written = json.loads(bytes(journal.outbox.unacked[0].data))
+    assert written.get("truncated") or written == {"reason": "a\ufffdb"}
+    assert written.get("stopped_ms") == data.get("stopped_ms")
+
+
+def test_what_is_cut_fits_however_it_is_escaped() -> None:
+    value = {"id": ODD, "key": ODD, "name": ODD, "role": ODD, "text": LONG, "result": LONG}
+    assert len(text.written(json.dumps(value).encode())) <= DATA_BYTES_MAX
 
 
 def nested(levels: int) -> bytes:
