@@ -22,12 +22,15 @@ from app.fleet.drill_shapes import DrillPreview, DrillRequest
 from app.fleet.edge_keys import ASKED
 from app.fleet.explain_views import edge_evidence, region_evidence
 from app.fleet.key_policy import OVERLAP_S
+from app.fleet.view import EdgeState
 from app.people.policy import HOME
 from app.pointers import invalid_from
 from regions.wire import ids
 
 PAGE = Page(key="fleet", label="Fleet", jump="f", icon="fleet", scope="platform")
 DRAINS_SHOWN = 12
+EDGES_SHOWN, EDGES_OF_REGION_MIN = 36, 3
+"""On one page; each has its buttons."""
 LOOK_EVERY_S = 0.5
 SHOWN = f"{HOME}/fleet"
 DONE_BY = {"cordon": "cordoned", "uncordon": "uncordoned", "drain": "draining", "evacuate": "evacuating"}
@@ -155,17 +158,24 @@ async def _page(
 async def _values(visit: Visit) -> dict[str, Any]:
     control = visit.control
     fleet = control.fleet.now
+    most = max(EDGES_OF_REGION_MIN, EDGES_SHOWN // max(1, len(fleet.regions)))
+    regions = []
+    for region in fleet.regions.values():
+        edges = sorted((e for e in fleet.edges if e.region == region.id), key=_calm)
+        regions.append((region, edges, [(e, ids.encode(ids.EDGE, e.id)) for e in edges[:most]]))
     return {
-        "regions": [
-            (region, [(e, ids.encode(ids.EDGE, e.id)) for e in fleet.edges if e.region == region.id])
-            for region in fleet.regions.values()
-        ],
+        "regions": regions,
         "drains": await control.draining.operators.all(DRAINS_SHOWN),
         "drills": (await control.drilling.operators.all())[:DRAINS_SHOWN],
         "detector": control.fleet.look,
         "now": control.clock.now(),
         "edge_names": {ids.encode(ids.EDGE, e.id): e.name for e in fleet.edges},
     }
+
+
+def _calm(edge: EdgeState) -> tuple[bool, bool, str]:
+    """Those first that somebody may have to do something about, and those last that are gone."""
+    return edge.stopped, edge.health == "healthy" and edge.admin_state == "active", edge.name
 
 
 def _verb(text: str) -> str:

@@ -18,6 +18,7 @@ from regions.wire import ids
 from tests.support.api import Api, Project
 from tests.support.calls import create_call, event, owners_in
 from tests.support.fleet import add_region
+from tests.support.hooks import superuser
 from tests.support.people import Browser, account, signed_in
 from tests.support.schemas import documented
 
@@ -414,3 +415,27 @@ async def test_the_fleet_is_drained_and_taken_back(api: Api) -> None:
         "/console/fleet/drills/x/live",
     ):
         assert (await came.get(path)).status_code == 404, path
+
+
+async def test_a_page_of_many_edges_stays_small_and_shows_those_that_need_somebody(api: Api) -> None:
+    first, _ = await add_region(api, "me-central")
+    came, _ = await signed_in(api, "many@c.example", operator=True)
+    admin = api.control.db.pool("admin")
+    await admin.execute(
+        "insert into vx.edges (id, region, name, incarnation, public_key, media_url, http_url, capacity_calls, admin_state, stopped)"
+        " select gen_random_uuid(), region, 'many-' || n, incarnation, public_key, media_url, http_url, 10,"
+        "        case when n = 150 then 'cordoned' else 'active' end, case when n < 50 then incarnation end"
+        "   from vx.edges, generate_series(1, 150) n where id = $1",
+        first,
+    )
+    try:
+        await api.control.fleet.refresh()
+        page = await came.get("/console/fleet")
+        assert len(page.content) <= 200 * 1024, len(page.content)
+        assert "many-150" in page.text, "it is cordoned: somebody is to take it back"
+        assert "many-42<" not in page.text, "it has stopped"
+        assert " more, healthy ones" in page.text
+    finally:
+        async with superuser(api) as database:
+            await database.execute("delete from vx.edges where name like 'many-%'")
+        await api.control.fleet.refresh()
