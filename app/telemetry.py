@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.clock import SystemClock
+from regions.wire.lines import Lines
 
 _clock = SystemClock()
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -278,6 +280,11 @@ def configure(log_format: str = "json", level: int = logging.INFO) -> None:
     """`log_format`: ``json`` (one object per line) or ``console``."""
     as_json = log_format == "json"
     last: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    factory: Any = (
+        structlog.BytesLoggerFactory(Lines(sys.stdout.buffer))  # type: ignore[arg-type]
+        if as_json
+        else structlog.PrintLoggerFactory(Lines(sys.stdout))  # type: ignore[arg-type]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -288,6 +295,6 @@ def configure(log_format: str = "json", level: int = logging.INFO) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory() if as_json else structlog.PrintLoggerFactory(),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )

@@ -47,6 +47,7 @@ from regions.media.pacer import Pacer, Turn
 from regions.media.silero import Model, Silero, Unavailable
 from regions.wire import ids
 from regions.wire.keeping import opening, sealing
+from regions.wire.lines import Lines
 from regions.wire.uplink import UPLINK_PATH, EdgeListeners
 
 log = structlog.get_logger()
@@ -363,7 +364,7 @@ def configure_logs(log_format: str) -> None:
             structlog.processors.format_exc_info,
             last,
         ],
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.PrintLoggerFactory(Lines(sys.stdout)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
 
