@@ -86,7 +86,7 @@ class EdgeAccess:
                 u.decode() if isinstance(u, bytes) else u for u in await client.execute_command("ACL USERS")
             }
         except ResponseError as error:
-            self._use_plain(region, error)
+            await self._use_plain(region, client, error)
             return
         for edge_id in edges:
             if _user(edge_id) not in found:
@@ -101,9 +101,12 @@ class EdgeAccess:
         try:
             await client.execute_command("ACL SETUSER", _user(edge_id), *rules)
         except ResponseError as error:
-            self._use_plain(region, error)
+            await self._use_plain(region, client, error)
 
-    def _use_plain(self, region: str, error: ResponseError) -> None:
+    async def _use_plain(self, region: str, client: Client, error: ResponseError) -> None:
+        """Raises what the driver raises where the server answers nothing at the moment, such as while a script runs: then its answer
+        was no word about its rules."""
+        await client.ping()
         if region not in self._plain:
             log.warning("edge_access.unlimited", region=region, error=str(error)[:80])
         self._plain.add(region)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import redis.asyncio as redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from app.ids import new_id
 from app.log.append import EdgeIdentity
@@ -41,6 +41,7 @@ class Left:
     spool: Spool
     valkey: redis.Redis
     flusher: SpoolFlusher
+    redis_url: str
 
     @property
     def outboxes(self) -> list[Outbox]:
@@ -122,7 +123,7 @@ async def left(api: Api, project: Project, redis_urls: dict[str, str]) -> AsyncI
     )
     async with redis.from_url(redis_urls[REGION]) as admin:
         held = Left(
-            api, made.json()["id"], edge, incarnation, Outbox(made.json()["id"], 1), None, admin, flusher  # type: ignore[arg-type]
+            api, made.json()["id"], edge, incarnation, Outbox(made.json()["id"], 1), None, admin, flusher, redis_urls[REGION]  # type: ignore[arg-type]
         )  # fmt: skip
         held.spool = Spool(
             region_valkey, held, control.clock.now_ms, sealing(lambda: control.keyring.fleet_key)
@@ -264,6 +265,28 @@ async def test_an_edge_reads_tails_and_writes_its_own_spool_and_nothing_else(lef
         ):  # fmt: skip
             with pytest.raises(NoPermissionError):
                 await forbidden
+
+
+async def test_a_server_that_is_busy_gives_no_edge_more_than_its_own(left: Left) -> None:
+    before = await left.valkey.config_get("busy-reply-threshold")
+    await left.valkey.config_set("busy-reply-threshold", 10)
+    async with redis.from_url(left.redis_url, socket_timeout=30) as other:
+        running = asyncio.ensure_future(other.eval("while true do end", 0))
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(ResponseError):
+                    while True:
+                        await left.valkey.ping()
+                        await asyncio.sleep(0.01)
+            with pytest.raises(ResponseError):
+                await left.flush()
+        finally:
+            await left.valkey.script_kill()
+            with pytest.raises(ResponseError):
+                await running
+    await left.valkey.config_set("busy-reply-threshold", before["busy-reply-threshold"])
+    url = await left.api.control.edge_access.url_for(REGION, left.edge)
+    assert url is not None and ids.encode(ids.EDGE, left.edge) in url
 
 
 async def test_a_server_that_forgot_its_users_gets_them_back(left: Left) -> None:
