@@ -7,6 +7,7 @@ asked for is in nearly all of them, in some, in a few, or in none. All rows are 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import statistics
@@ -238,6 +239,8 @@ def _never() -> list[dict[str, str]]:
 async def _ask(client: httpx.AsyncClient, calls: int) -> list[Figure]:
     found: dict[str, list[float]] = {}
     asked, short = _wanted(calls), set[str]()
+    gc.collect()
+    gc.freeze()  # or whoever asks looks at all that it has imported, now and then, while a page is on its way
     for round_ in range(ASKED_EACH + 1):
         for wanted in asked:
             began = time.perf_counter()
