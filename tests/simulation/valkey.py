@@ -57,6 +57,9 @@ class Server:
         self.keys[key] = _bytes(value)
         return True
 
+    def _ping(self) -> bool:
+        return True
+
     def _delete(self, key: str) -> int:
         return 0 if self.keys.pop(key, None) is None else 1
 

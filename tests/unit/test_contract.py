@@ -84,7 +84,7 @@ def test_what_a_reader_says_fits_the_document_and_the_decoder(struct: type, said
 
 def test_a_recorded_call_keeps_to_the_contract() -> None:
     calls = recorded()
-    assert len(calls) == 18
+    assert len(calls) == 19
     for type_, data in calls:
         assert event_faults({"type": type_, "data": data}) == []
     assert check_data([{"type": t, "data": d} for t, d in calls]) == []
