@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-slow-again sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof interop fuzz env env-dev lock format openapi typescript typescript-page browser clean
+.PHONY: help demo test test-slow test-again sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof interop fuzz env env-dev lock format openapi typescript typescript-page browser clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -25,8 +25,8 @@ test: env-dev ## The default test suite, on the embedded engines (ARGS="-k name"
 test-slow: env-dev ## What starts whole deployments: drains, drills, fencing, detection, TLS, traces, the command line (six minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "slow and not browser" $(ARGS)
 
-test-slow-again: env-dev ## Those that failed in the last `make test-slow`, one at a time
-	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "slow and not browser" $(ARGS)
+test-again: env-dev ## Those tests that failed in the last run, one at a time
+	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "not browser" $(ARGS)
 
 sim: env-dev ## The deterministic simulation (SEEDS=2000; SEED=n replays one; ONLY=seeds, mutations or agreement)
 	@$(BIN)/python -m tests.simulation

@@ -194,11 +194,19 @@ async def test_of_a_fleet_that_all_refuse_a_third_is_ejected_and_nobody_is_evacu
         "a third",
     )
     connection = await asyncpg.connect(api.settings.database_url)
-    rows = await connection.fetch(
-        "select action, reason from vx.health where kind = 'edge' and verdict = 'suspect'"
-    )
-    await connection.close()
-    assert {tuple(r) for r in rows} == {("quarantine", "held")}
+
+    async def written() -> set[tuple[str, str]]:
+        rows = await connection.fetch(
+            "select action, reason from vx.health where kind = 'edge' and verdict = 'suspect'"
+        )
+        return {tuple(r) for r in rows}
+
+    try:
+        async with asyncio.timeout(20):
+            while await written() != {("quarantine", "held")}:
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
     placed = await create(await api.project())
     assert (placed.status_code, placed.json()["code"]) == (503, "no_healthy_region")
 
