@@ -285,7 +285,8 @@ async def test_a_regions_memory_takes_nothing_back_and_its_spools_are_emptied(
         answer = await project.client.post(f"/v1/calls/{call.id}/erase")
         await told(api, project, answer.json()["id"])
         assert await client.hgetall(names.events_key(edge, life, run)) == {}
-        assert await client.smembers(names.calls_key(edge, life)) == {other.encode()}
+        # the other may be gone as well by now: its call is unknown here, and whoever flushes spools has looked at it
+        assert await client.smembers(names.calls_key(edge, life)) <= {other.encode()}
         assert await client.hgetall(tail_key(call.id)) == {
             b"seq": b"%d" % TOMBSTONE_SEQ,
             b"said_seq": b"%d" % TOMBSTONE_SEQ,
