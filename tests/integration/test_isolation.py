@@ -138,13 +138,7 @@ async def foreign(api: Api, two: Two, role: str) -> list[Any]:
     return wrong
 
 
-@pytest.mark.parametrize(
-    "role",
-    [
-        pytest.param(role, marks=() if role in ("owner", "viewer") else pytest.mark.slow)
-        for role in ROLE_SCOPES
-    ],
-)
+@pytest.mark.parametrize("role", ROLE_SCOPES)
 async def test_what_is_anothers_is_as_if_it_were_not(
     api: Api, two: Two, superuser: asyncpg.Connection[Any], role: str
 ) -> None:
