@@ -47,7 +47,7 @@ FIRST_PARTS = 6
 """The default's and the weeks ahead, which are empty, this week and one or two before."""
 APART_MAX = 20
 """So many weeks are looked at one by one, those before together: each costs its share of planning."""
-LOOK_S = 0.02
+LOOK_S = 0.012
 """So long a page that several filters make is looked for."""
 MEASURED = 1_000
 """Candidates of each way, to tell which is the rarer here. Their index entries are read, less than a millisecond."""

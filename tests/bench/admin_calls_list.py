@@ -41,7 +41,7 @@ insert into vx.calls (id, project_id, state, epoch, epoch_granted, grant_edges, 
   n, seq, feed_xid, region, edge_id, request, placement, metadata, max_duration_s, created_at, answered_at, ended_at, end_reason)
 select (lpad(to_hex((extract(epoch from m.at) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(i % 4096), 3, '0')
         || '8' || lpad(to_hex(i), 15, '0'))::uuid,
-  c.project_id, m.state, 2, 1, c.grant_edges, c.grant_incarnations, m.at + interval '1 hour', m.at, 3, 5, 1,
+  c.project_id, m.state, 2, 1, c.grant_edges, c.grant_incarnations, m.at + interval '30 days', m.at, 0, 1, 1,
   m.region, c.edge_id,
   jsonb_set(c.request, '{caller}', jsonb_build_object(
     'kind', 'websocket', 'from', '+1415555' || 1000 + i % 20,
@@ -67,7 +67,8 @@ where c.id = $1
 """
 """Drawn and yet the same each time. What is common and never together: `failed` and eu-west, `no_answer` and us-east, us-east and
 tier=silver, tier=silver and campaign=spring, the big number and us-east or the caller 1003, `busy` and every caller but 1013.
-What is only among the oldest: canceled (and never env=test), sa-east, campaign=launch."""
+What is only among the oldest: canceled (and never env=test), sa-east, campaign=launch. No call has more events than one, and no
+grant is over: the log of a call that is alive would else be looked for, for its tails, every few seconds, where there is none."""
 LABEL = """
 insert into vx.call_labels (label, call_id, project_id)
 select vx.label_of(c.project_id, m.key, m.value), c.id, c.project_id from vx.calls c cross join lateral jsonb_each_text(c.metadata) m

@@ -80,10 +80,13 @@ async def idle(pids: list[int], within_s: float = 30.0) -> None:
 
 
 def cpu_s(pids: list[int]) -> float:
-    """Processor time that these processes have used."""
+    """Processor time that these processes have used; nothing of one that is gone."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -91,9 +94,9 @@ def cpu_s(pids: list[int]) -> float:
 def family_cpu_s(pid: int) -> float:
     """The same of a process and its children, those included that have ended: a database and its backends."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    running = cpu_s([pid, *map(int, children)])
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-    return cpu_s([pid, *map(int, children)]) + ended
+    return running + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def content_length(head: bytes) -> int:
