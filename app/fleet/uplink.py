@@ -31,6 +31,7 @@ from app.fleet.store import Beat, FleetStore
 from app.fleet.telling import telling
 from app.hints import Hints
 from app.log.append import EdgeIdentity
+from app.log.unfit import fitting
 from app.telemetry import append_seconds, events_appended_total, failovers_total, uplinks
 from regions.wire import ids
 from regions.wire.measuring import Measured
@@ -275,6 +276,9 @@ class Uplink:
             if before:
                 await asyncio.wait(before)
             began = time.perf_counter()
+            batch, unfit = fitting(batch)
+            if unfit:
+                log.warning("append.unfit", edge=str(self._edge.edge_id), events=unfit)
             results = await self._appender.append(self._edge, batch.calls)
             for status, runs in Counter([result.status for result in results]).items():
                 events_appended_total.labels(status).inc(runs)

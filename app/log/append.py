@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -25,6 +26,7 @@ from app.ids import new_id
 from app.log.acked import Acked, End, written
 from app.log.facts import CallFacts, FactsReader
 from app.log.given import EVENT_ID, Row, rows_of
+from app.log.unfit import replaced
 from app.tracing import Tracer
 from app.vault import VaultError
 from regions.wire import ids
@@ -37,6 +39,8 @@ APPEND = "select * from vx.append($1, $2, $3, $4)"
 APPEND_CONTROL = "select * from vx.append_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 END_UNHELD = "select * from vx.end_unheld($1, make_interval(secs => $2), $3, $4, $5, $6)"
 DEADLINE_S = 5.0
+UNFIT = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What the database says of a value that it cannot hold, whenever it is asked."""
 
 
 class Waker(Protocol):
@@ -107,15 +111,18 @@ class Appender:
         try:
             calls = [ids.decode(ids.CALL, run.call) for run in runs]
             facts = await self._facts.of(calls)
-            runs = [_redacted(run, facts.get(call)) for call, run in zip(calls, runs, strict=True)]
+            stored = [_redacted(run, facts.get(call)) for call, run in zip(calls, runs, strict=True)]
             given: list[Row] = []
             last: dict[UUID, UUID] = {}
-            for call, run in zip(calls, runs, strict=True):
+            for call, run in zip(calls, stored, strict=True):
                 known = facts.get(call)
                 if known is not None and known.key is not None:
                     given += rows_of(call, run, known.key)
                     last[call] = given[-1][EVENT_ID]
             rows = await self._call(edge, given) if given else []
+        except UNFIT as error:
+            log.warning("append.unfit", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
+            return await self._apart(edge, runs)
         except (*DATABASE_ERRORS, VaultError) as error:
             log.warning("append.unknown", edge=str(edge.edge_id), calls=len(runs), error=type(error).__name__)
             return [
@@ -123,7 +130,7 @@ class Appender:
             ]
         answers = {row["call_id"]: row for row in rows}
         ends: dict[UUID, list[End]] = {}
-        for call, run in zip(calls, runs, strict=True):
+        for call, run in zip(calls, stored, strict=True):
             row = answers.get(call)
             if row is not None and row["status"] == "durable":
                 whole = row["stored"] == len(run.events)
@@ -137,8 +144,26 @@ class Appender:
             self.tell(project, of_project)
         return [
             self._answer(call, run, facts.get(call), answers.get(call))
-            for call, run in zip(calls, runs, strict=True)
+            for call, run in zip(calls, stored, strict=True)
         ]
+
+    async def _apart(self, edge: EdgeIdentity, runs: list[CallEvents]) -> list[AppendStatus]:
+        """The same where the database cannot hold one of the values: by halves, until it is found and replaced."""
+        if len(runs) > 1:
+            half = len(runs) // 2
+            return [*await self._append(edge, runs[:half]), *await self._append(edge, runs[half:])]
+        run, events = runs[0], runs[0].events
+        if len(events) == 1:
+            other = replaced(events[0], run.epoch)
+            if other == events[0]:
+                return [_status(run, "busy", detail="the outcome is unknown: send the same again")]
+            return await self._append(edge, [msgspec.structs.replace(run, events=[other])])
+        half = len(events) // 2
+        before = (await self._append(edge, [msgspec.structs.replace(run, events=events[:half])]))[0]
+        if before.status != "durable":
+            return [before]
+        after = (await self._append(edge, [msgspec.structs.replace(run, events=events[half:])]))[0]
+        return [msgspec.structs.replace(after, stored=before.stored + after.stored)]
 
     def tell(self, project_id: UUID, ends: list[End]) -> None:
         """That these writes to calls of the project are durable: their commits were acknowledged. All readers are woken."""

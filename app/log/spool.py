@@ -61,8 +61,15 @@ def is_due(incarnation: str, edge: EdgeState) -> bool:
     return incarnation != str(edge.incarnation) or edge.health == "down"
 
 
-def pieces(events: Iterable[EdgeEvent], epoch: int, durable_n: int, *, ended: bool) -> list[EdgeEvent] | None:
-    """The next run to append behind `durable_n`; None where there is nothing that could be.
+def pieces(
+    events: Iterable[EdgeEvent],
+    epoch: int,
+    durable_n: int,
+    *,
+    ended: bool,
+    most: int = EVENTS_PER_APPEND_MAX,
+) -> list[EdgeEvent] | None:
+    """The next run to append behind `durable_n`, of so many events; None where there is nothing that could be.
 
     1. what the log has already        → not sent again
     2. the first number follows        → it and all that follow without a hole
@@ -80,7 +87,7 @@ def pieces(events: Iterable[EdgeEvent], epoch: int, durable_n: int, *, ended: bo
         run.append(lost_event(left[0], epoch, follows))
         follows = first_n(left[0], epoch)
     for event in left:
-        if first_n(event, epoch) != follows or len(run) >= EVENTS_PER_APPEND_MAX:
+        if first_n(event, epoch) != follows or len(run) >= most:
             break
         run.append(event)
         follows = event.n + 1
@@ -262,11 +269,13 @@ class SpoolFlusher:
     async def _append(
         self, client: Client, owner: EdgeIdentity, run: SpooledRun, key: str, *, ended: bool
     ) -> bool:
-        """True once nothing of the run is left. Begins with what stands first, and learns from the log where to go on."""
+        """True once nothing of the run is left. Begins with what stands first, and learns from the log where to go on. Where the
+        log has another event under one of the numbers, that one alone is given up: it is looked for by halves."""
         left = {e.n: e for e in run.events}
         durable_n = min((first_n(e, run.epoch) for e in run.events), default=1) - 1
+        most = EVENTS_PER_APPEND_MAX
         for _ in range(APPENDS_PER_RUN_MAX):
-            piece = pieces(left.values(), run.epoch, durable_n, ended=ended)
+            piece = pieces(left.values(), run.epoch, durable_n, ended=ended, most=most)
             if piece is None:
                 break
             sent = CallEvents(call=run.call, epoch=run.epoch, events=piece)
@@ -274,6 +283,11 @@ class SpoolFlusher:
             if status.status == "gap" and status.durable_n != durable_n:
                 durable_n = status.durable_n
                 continue
+            if status.status == "conflict" and len(piece) > 1:
+                most = len(piece) // 2
+                continue
+            if status.status == "conflict":
+                durable_n, most = piece[0].n, EVENTS_PER_APPEND_MAX
             gone = settled_by(status, [e.n for e in piece if e.n in left], set(left))
             if gone is None:
                 break
@@ -307,7 +321,7 @@ class SpoolFlusher:
 def settled_by(status: AppendStatus, sent: list[int], all_numbers: set[int]) -> list[int] | None:
     """The numbers that need not be kept after this answer; None: ask again another time.
 
-    `fenced` keeps what was sent as late. `conflict` and `refused` will say the same for ever.
+    `fenced` keeps what was sent as late. `conflict`, of one event, and `refused` will say the same for ever.
     """
     match status.status:
         case "durable":

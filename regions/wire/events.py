@@ -125,8 +125,9 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
 
     Written by that owner it is numbered `to_n` and stands for the whole range, so that its call goes on; what turns up later
     with such a number is kept as late. `reason`: ``log_away`` (the log was out of reach for too long), ``log_lost`` (the log
-    had acknowledged them and does not have them any more), ``spool`` (the owner has ended, and its spool has a hole), ``snapshot``
-    (written by the next owner: the caller's snapshot had no room for them, and only what the log had by then is in it).
+    had acknowledged them and does not have them any more), ``spool`` (the owner has ended, and its spool has a hole), ``unfit``
+    (the log cannot hold what the owner wrote), ``snapshot`` (written by the next owner: the caller's snapshot had no room for
+    them, and only what the log had by then is in it).
     """
 
     epoch: int

@@ -352,3 +352,15 @@ async def test_what_is_let_in_can_be_stored_and_what_cannot_is_not_let_in(log: L
         assert stored or b"e" in raw.lower(), "a number of a thousand digits nobody needs"
     finally:
         await connection.close()
+
+
+async def test_what_only_the_database_finds_unfit_is_found_by_halves_and_replaced(log: Log) -> None:
+    nul = msgspec.Raw(rb'{"x":"\u0000"}')
+    run = [event(n) if n != 3 else msgspec.structs.replace(event(n), data=nul) for n in range(1, 6)]
+    for stored in (5, 0):
+        answer = await log.append(1, *run)
+        assert (answer.status, answer.durable_n, answer.stored) == ("durable", 5, stored)
+    types = await log.rows("select type from vx.events where call_id = $1 order by seq")
+    assert [r["type"] for r in types].count("events.lost") == 1
+    last = msgspec.structs.replace(event(6, "call.ended"), data=nul)
+    assert (await log.append(1, last)).status == "durable"

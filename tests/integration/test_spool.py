@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 import redis.asyncio as redis
 from redis.exceptions import NoPermissionError, ResponseError
@@ -194,6 +195,20 @@ async def test_a_key_that_this_instance_has_not_read_yet_costs_no_event(left: Le
     left.api.control.keyring.fleet_secrets = {}
     await left.flush()
     assert await left.stored() == [("speech.started", 1), ("speech.started", 2)]
+
+
+async def test_an_event_of_which_the_log_has_another_is_given_up_alone(left: Left) -> None:
+    left.write(7)
+    await left.keep()
+    owner = EdgeIdentity(left.edge, left.incarnation, REGION)
+    others = [msgspec.structs.replace(e, data=msgspec.Raw(b'{"x":1}')) for e in left.outbox.unacked[1:3]]
+    run = CallEvents(call=left.call, epoch=1, events=[left.outbox.unacked[0], *others])
+    assert (await left.api.control.appender.append(owner, [run]))[0].status == "durable"
+    await left.restart()
+    await left.flush()
+    assert await left.stored() == [("speech.started", n) for n in range(1, 8)]
+    await left.flush()
+    assert await left.entries() == []
 
 
 async def test_entries_that_are_no_events_cost_the_call_nothing_but_themselves(left: Left) -> None:

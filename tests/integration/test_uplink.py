@@ -246,12 +246,7 @@ NONSENSE: list[str | bytes] = [
     events(GOOD, event(1), epoch=0),
     events(GOOD, event(1, id="evt_x")),
     events(GOOD, event(1, type="call.created")),
-    events(GOOD, event(1, type="no.such")),
     events(GOOD, event(1, type="transcript.partial")),
-    events(GOOD, event(1, data=[1])),
-    events(GOOD, event(1, data="x")),
-    events(GOOD, event(1, data={"x": "y" * 40_000})),
-    events(GOOD, event(1, data={"x": "\u0000"})),
     events(GOOD, event(1, at_ms=-5)),
     events(GOOD, event(1, type="call.ended"), event(2)),
     events(GOOD, event(1, origin=[1, 1])),
@@ -332,6 +327,36 @@ async def test_an_edge_that_talks_nonsense_is_cut_off_alone(api: Api, edge: Edge
         with pytest.raises(ConnectionClosed):
             await socket.recv()
     assert (await (await api.client()).get("/readyz")).status_code == 200
+
+
+UNFIT: list[dict[str, Any]] = [
+    {"type": "no.such"},
+    {"data": [1]},
+    {"data": "x"},
+    {"data": {"x": "y" * 40_000}},
+    {"data": {"x": "\u0000"}},
+]
+
+
+@pytest.mark.parametrize("unfit", UNFIT, ids=range(len(UNFIT)))
+async def test_an_event_that_the_log_cannot_hold_is_given_up_and_holds_nothing_up(
+    project: Project, edge: Edge, unfit: dict[str, Any]
+) -> None:
+    async with edge.uplink() as socket:
+        await socket.send(edge.hello())
+        await socket.recv()
+        call, other = await placed(project, edge), await placed(project, edge)
+        sent = events(call, event(1), event(2, **unfit), event(3))
+        for _ in range(2):  # it was not heard that it is durable: the same again
+            await socket.send(sent)
+            ack = await heard(socket)
+            assert (ack["results"][0]["status"], ack["results"][0]["durable_n"]) == ("durable", 3)
+        await socket.send(events(other, event(1, type="call.ended", data=unfit.get("data", {}))))
+        assert (await heard(socket))["results"][0]["status"] == "durable"
+    written = (await project.client.get(f"/v1/calls/{call}/events")).json()["data"]
+    assert [e["type"] for e in written[1:]] == ["speech.started", "events.lost", "speech.started"]
+    assert written[2]["data"] == {"epoch": 1, "from_n": 2, "to_n": 2, "reason": "unfit"}
+    assert (await project.client.get(f"/v1/calls/{other}")).json()["ended_at"]
 
 
 @pytest.mark.parametrize(

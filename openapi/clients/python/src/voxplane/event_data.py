@@ -330,7 +330,7 @@ class EventsLost(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     from_n: Annotated[int, Meta(ge=1)]
     to_n: Annotated[int, Meta(ge=1)]
-    reason: Annotated[str, Meta(examples=["log_away", "log_lost", "spool"])]
+    reason: Annotated[str, Meta(examples=["log_away", "log_lost", "spool", "unfit"])]
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
