@@ -107,6 +107,11 @@ loop_lag_seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     registry=registry,
 )
+log_lines_lost_total = Counter(
+    "voxplane_log_lines_lost",
+    "Lines of the log that could not be written: its disk is full, or nobody reads it.",
+    registry=registry,
+)
 worker_restarts_total = Counter(
     "voxplane_worker_restarts", "Workers that failed and were started again.", ["worker"], registry=registry
 )
@@ -281,9 +286,9 @@ def configure(log_format: str = "json", level: int = logging.INFO) -> None:
     as_json = log_format == "json"
     last: Any = _json if as_json else structlog.dev.ConsoleRenderer(colors=False)
     factory: Any = (
-        structlog.BytesLoggerFactory(Lines(sys.stdout.buffer))  # type: ignore[arg-type]
+        structlog.BytesLoggerFactory(Lines(sys.stdout.buffer, log_lines_lost_total.inc))  # type: ignore[arg-type]
         if as_json
-        else structlog.PrintLoggerFactory(Lines(sys.stdout))  # type: ignore[arg-type]
+        else structlog.PrintLoggerFactory(Lines(sys.stdout, log_lines_lost_total.inc))  # type: ignore[arg-type]
     )
     structlog.configure(
         processors=[

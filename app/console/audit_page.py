@@ -16,7 +16,7 @@ from app.console.asking import first_of, in_utc
 from app.console.pages import Page
 from app.console.render import Html
 from app.console.visit import Visit, VisitIn
-from app.errors import VoxplaneError
+from app.errors import NotFound, VoxplaneError
 
 PAGE = Page(key="audit", label="Audit", jump="a", icon="audit", needs="audit:read")
 ROWS = 50
@@ -72,7 +72,9 @@ async def verify(visit: VisitIn) -> Html:
 async def export(visit: VisitIn, shape: FromPath[str]) -> Stream:
     here = visit.project
     here.principal.require("audit:read")
-    form: Format = "csv" if shape == "csv" else "jsonl"
+    if shape not in MEDIA:
+        raise NotFound("There is no such export.")
+    form: Format = shape
     given = _given(visit)
     since, until = in_utc(given.get("from")), in_utc(given.get("to"))
     window(since, until)

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,9 @@ async def up(
         redis_urls=redis_urls,
         talk_page=True,
         webrtc=find_spec("wrtc") is not None,
-        say=lambda what: print(f"  starting {what}", flush=True),
+        say=lambda what: _say(f"  starting {what}"),
     )
-    print(f"voxplane up: data and logs in {folder}", flush=True)
+    _say(f"voxplane up: data and logs in {folder}")
     stop = asyncio.Event()
     async with _told_to(stop), AsyncExitStack() as stack:
         starting = asyncio.create_task(_start(stack, deployment))
@@ -83,10 +83,16 @@ async def up(
             stopping.cancel()
             _tell(deployment, *starting.result(), time.monotonic() - began)
             await _tell_cluster(deployment)
-            print("Ctrl-C stops everything; the data stay.", flush=True)
+            _say("Ctrl-C stops everything; the data stay.")
             await _tend(deployment, stop)
-        print("\nstopping (Ctrl-C again: at once)", flush=True)
-    print("stopped", flush=True)
+        _say("\nstopping (Ctrl-C again: at once)")
+    _say("stopped")
+
+
+def _say(line: str) -> None:
+    """What stays up does not end because nobody reads what it says, or the disk that it is written to is full."""
+    with suppress(OSError, ValueError):
+        print(line, flush=True)
 
 
 def _servers() -> tuple[str, dict[str, str]]:
@@ -151,38 +157,38 @@ async def _sign_in_link(deployment: Deployment, project: str) -> str:
 
 
 def _tell(deployment: Deployment, key: str, link: str, took_s: float) -> None:
-    print(f"\nready in {took_s:.1f} s")
-    print(f"  API       {'  '.join(deployment.api_urls)}")
+    _say(f"\nready in {took_s:.1f} s")
+    _say(f"  API       {'  '.join(deployment.api_urls)}")
     for name, region in deployment.regions.items():
-        print(f"  {name:<9} {region.url}")
+        _say(f"  {name:<9} {region.url}")
     if isinstance(deployment.secured, LocalTls):
-        print("  TLS       SHA-256 of the authority, and of the certificate:")
+        _say("  TLS       SHA-256 of the authority, and of the certificate:")
         for fingerprint in deployment.secured.fingerprints:
-            print(f"            {fingerprint}")
-    print("\nFor the shell or your program: a test project's key, and the operator's\n")
-    print(f"  export VOXPLANE_URL={','.join(deployment.api_urls)}")
-    print(f"  export VOXPLANE_API_KEY={key}")
+            _say(f"            {fingerprint}")
+    _say("\nFor the shell or your program: a test project's key, and the operator's\n")
+    _say(f"  export VOXPLANE_URL={','.join(deployment.api_urls)}")
+    _say(f"  export VOXPLANE_API_KEY={key}")
     if isinstance(deployment.secured, LocalTls):
-        print(f"  export VOXPLANE_CA_FILE={deployment.secured.ca_file}")
-    print(f"  export VOXPLANE_OPERATOR_KEY={deployment.operator_key}\n")
-    print(
+        _say(f"  export VOXPLANE_CA_FILE={deployment.secured.ca_file}")
+    _say(f"  export VOXPLANE_OPERATOR_KEY={deployment.operator_key}\n")
+    _say(
         f"The console, signed in, once and within ten minutes (`voxplane console` prints another link):\n\n  {link}\n"
     )
-    print("In another terminal (`voxplane` is in .venv/bin, and finds this by itself):\n")
-    print("  voxplane regions")
-    print("  voxplane events --follow")
-    print("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav")
-    print("  voxplane call --agent ws://localhost:8765/ws --browser\n")
+    _say("In another terminal (`voxplane` is in .venv/bin, and finds this by itself):\n")
+    _say("  voxplane regions")
+    _say("  voxplane events --follow")
+    _say("  voxplane call --agent ws://localhost:8765/ws --wav question.wav --out reply.wav")
+    _say("  voxplane call --agent ws://localhost:8765/ws --browser\n")
 
 
 async def _tell_cluster(deployment: Deployment) -> None:
     if deployment.cluster is None:
         return
-    print("PostgreSQL stands on three servers, and a commit counts when two have it. One leads:\n")
+    _say("PostgreSQL stands on three servers, and a commit counts when two have it. One leads:\n")
     leader = await deployment.cluster.leader()
     for name, member in deployment.cluster.members.items():
-        print(f"  {name:<9} {member.address}{'  leads' if name == leader else ''}")
-    print(f"\n  export DATABASE_URL='{deployment.database_url}'\n", flush=True)
+        _say(f"  {name:<9} {member.address}{'  leads' if name == leader else ''}")
+    _say(f"\n  export DATABASE_URL='{deployment.database_url}'\n")
 
 
 async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
@@ -196,13 +202,13 @@ async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
         except CANNOT_START as error:
             if (said := str(error) or type(error).__name__) != trouble:
                 trouble = said
-                print(f"  not started again yet: {trouble}", flush=True)
+                _say(f"  not started again yet: {trouble}")
         if deployment.cluster is not None and (now := await deployment.cluster.leader()) not in (
             None,
             leader,
         ):
             leader = now
-            print(f"  {leader} leads now", flush=True)
+            _say(f"  {leader} leads now")
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
                 await stop.wait()
@@ -211,7 +217,7 @@ async def _tend(deployment: Deployment, stop: asyncio.Event) -> None:
 
 
 def _tell_mended(what: str) -> None:
-    print(f"  {what} ended; it was started again", flush=True)
+    _say(f"  {what} ended; it was started again")
 
 
 async def _key_works(deployment: Deployment, key: str) -> bool:

@@ -22,8 +22,10 @@ SIGN_IN_LINK_LIFE = timedelta(minutes=10)
 PASSWORD_LINK_LIFE = timedelta(days=2)
 FLOW_LIFE = timedelta(minutes=10)
 TRIES_WITHIN = timedelta(minutes=15)
-TRIES_OF_ACCOUNT_MAX = 10
+TRIES_OF_ACCOUNT_FROM_ADDRESS_MAX = 10
 TRIES_OF_ADDRESS_MAX = 30
+TRIES_OF_ACCOUNT_MAX = 100
+"""From wherever: whoever tries without end from one place locks nobody out elsewhere."""
 PASSWORD_MIN, PASSWORD_MAX = 12, 512
 EMAIL_MAX, NAME_MAX = 254, 128
 RETURN_TO_MAX = 1_024

@@ -36,14 +36,17 @@ class SignIn:
 
     async def by_password(self, email: str, password: str, address: str) -> UUID:
         """Raises `Forbidden`, or `QuotaExceeded` without having looked."""
-        of_account, of_address = _subject("account", email.strip().lower()), _subject("address", address)
+        account = email.strip().lower()
+        of_both, of_account = _subject("both", f"{address}\n{account}"), _subject("account", account)
+        await self._count(of_both, policy.TRIES_OF_ACCOUNT_FROM_ADDRESS_MAX)
+        await self._count(_subject("address", address), policy.TRIES_OF_ADDRESS_MAX)
         await self._count(of_account, policy.TRIES_OF_ACCOUNT_MAX)
-        await self._count(of_address, policy.TRIES_OF_ADDRESS_MAX)
         found = await self._store.password_of(policy.email_of(email) or "")
         hash_ = found[1] if found is not None else None
         if not await self._passwords.fits(hash_, password[: policy.PASSWORD_MAX]) or found is None:
             log.info("sign_in.refused", way="password")
             raise Forbidden(REFUSED, code="sign_in_refused", fix="Try again, or ask for a new link.")
+        await self._store.forget_tries(of_both)
         await self._store.forget_tries(of_account)
         _came_in(found[0], "password")
         return found[0]

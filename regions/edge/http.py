@@ -10,6 +10,7 @@ from typing import Any
 from regions.callers.whip import Signalling, is_whip, whip
 from regions.edge.calls import Calls
 from regions.edge.clock import precise_ms
+from regions.edge.logs import LOST
 from regions.edge.probe_gate import WORDS
 from regions.edge.span_sender import exposition as spans
 from regions.edge.talk_page import TalkPage
@@ -98,6 +99,7 @@ def exposition(calls: Calls, uplink: Uplink) -> str:
         "voxplane_edge_uplink_up": int(uplink.up),
         "voxplane_edge_certificate_ends_seconds": context.certificate_ends_in_s(),
         "voxplane_edge_unacknowledged_events": sum(len(outbox.unacked) for outbox in calls.outboxes),
+        "voxplane_edge_log_lines_lost_total": LOST.count,
         "voxplane_edge_start_time_seconds": STARTED_S,
     }
     lines = [f"{head(name)}{name} {value}\n" for name, value in plain.items()]

@@ -23,6 +23,7 @@ from picows import ws_create_server
 from regions.agents.dial import dial
 from regions.callers.websocket import FRAME_BYTES_MAX, route
 from regions.callers.whip import Signalling
+from regions.edge import logs
 from regions.edge.calls import Calls
 from regions.edge.clock import wall_ms
 from regions.edge.context import EdgeContext
@@ -47,7 +48,6 @@ from regions.media.pacer import Pacer, Turn
 from regions.media.silero import Model, Silero, Unavailable
 from regions.wire import ids
 from regions.wire.keeping import opening, sealing
-from regions.wire.lines import Lines
 from regions.wire.uplink import UPLINK_PATH, EdgeListeners
 
 log = structlog.get_logger()
@@ -351,29 +351,11 @@ def _on_turn_error(turn: Turn, error: Exception) -> None:
     log.error("call.failed", call=getattr(session, "call", ""), exc_info=error)
 
 
-def configure_logs(log_format: str) -> None:
-    last = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            last,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(Lines(sys.stdout)),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
-    )
-
-
 def main() -> int:
     """0 after an orderly stop; 2 where a setting or the control plane says no."""
     try:
         settings = EdgeSettings.from_env()
-        configure_logs(settings.log_format)
+        logs.configure(settings.log_format)
         uvloop.run(serve(settings))
     except (SettingsError, Refused) as error:
         sys.stderr.write(f"voxplane edge: {error}\n")

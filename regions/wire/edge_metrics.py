@@ -65,6 +65,9 @@ EDGE_METRICS: dict[str, Metric] = {
         "Spans by what became of them: exported, dropped (no room), failed (not taken).",
         ("outcome",),
     ),
+    "voxplane_edge_log_lines_lost_total": Metric(
+        "counter", "Lines of the log that could not be written: its disk is full, or nobody reads it."
+    ),
     "voxplane_edge_start_time_seconds": Metric("gauge", "When this life of the edge began, in Unix seconds."),
 }
 

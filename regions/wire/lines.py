@@ -6,25 +6,26 @@ logs is in the middle of something (a batch that is to be answered, a caller who
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
 class Lines:
-    """A file, of text or of bytes, that raises nothing. `left_out`: so many writes came to nothing."""
+    """A file, of text or of bytes, that raises nothing. `lost` is called for each write that came to nothing."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, lost: Callable[[], object] = lambda: None) -> None:
         self._file = file
-        self.left_out = 0
+        self._lost = lost
 
     def write(self, line: Any) -> int:
         try:
             self._file.write(line)
         except (OSError, ValueError):
-            self.left_out += 1
+            self._lost()
         return len(line)
 
     def flush(self) -> None:
         try:
             self._file.flush()
         except (OSError, ValueError):
-            self.left_out += 1
+            self._lost()

@@ -22,7 +22,7 @@ os._exit(7)
 PROCESSES = {
     "an instance": ("app.telemetry", "app.telemetry.configure()"),
     "an instance at a terminal": ("app.telemetry", "app.telemetry.configure('console')"),
-    "an edge": ("regions.edge.main", "regions.edge.main.configure_logs('json')"),
+    "an edge": ("regions.edge.logs", "regions.edge.logs.configure('json')"),
 }
 
 
@@ -51,9 +51,9 @@ def test_what_comes_when_there_is_room_again_is_written(tmp_path: Path) -> None:
         def flush(self) -> None:
             return
 
-    file = Full()
-    lines = Lines(file)
+    file, lost = Full(), list[int]()
+    lines = Lines(file, lambda: lost.append(1))
     lines.write("one\n")
     file.room = True
     lines.write("two\n")
-    assert (file.written, lines.left_out) == ("two\n", 1)
+    assert (file.written, len(lost)) == ("two\n", 1)
