@@ -17,7 +17,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -30,6 +30,13 @@ HASH_BYTES = 16
 NONCE_BYTES = 12
 KEY_BYTES = 32
 CALLS_MAX = 20_000
+SELECT_PROJECT_KEY = """
+select id, wrapped from vx.content_keys where project_id = $1 and wrapped is not null order by id limit 1
+"""
+LOCK_PROJECT_KEY = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
+INSERT_PROJECT_KEY = """
+insert into vx.content_keys (id, project_id, wrapped) values ($1, $2, $3) returning id, wrapped
+"""
 _LENGTH = struct.Struct("!I")
 MASTER_KEY_FILE = "master.key"
 
@@ -251,26 +258,21 @@ class Vault:
         known = self._projects.get(project_id)
         if known is not None:
             return known
-        async with self._db.pool("admin").acquire() as connection, connection.transaction():
-            await connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended($1, 0))", f"content:{project_id}"
-            )
-            select = "select id, wrapped from vx.content_keys where project_id = $1 and wrapped is not null order by id limit 1"
-            row = await connection.fetchrow(select, project_id)
-            if row is None:
-                key_id = new_id(self._db.cell)
-                wrapped = self._provider.wrap(os.urandom(KEY_BYTES), f"content:{key_id}")
-                await connection.execute(
-                    "insert into vx.content_keys (id, project_id, wrapped) values ($1, $2, $3)",
-                    key_id,
-                    project_id,
-                    wrapped,
-                )
-            else:
-                key_id, wrapped = row["id"], row["wrapped"]
+        row = await self._db.pool("worker").fetchrow(SELECT_PROJECT_KEY, project_id)
+        if row is None:
+            row = await self._new_for_project(project_id)
+        key_id, wrapped = row["id"], row["wrapped"]
         key = ProjectKey(key_id, self._provider.unwrap(wrapped, f"content:{key_id}"))
         self._projects[project_id] = key
         return key
+
+    async def _new_for_project(self, project_id: UUID) -> Any:
+        key_id = new_id(self._db.cell)
+        wrapped = self._provider.wrap(os.urandom(KEY_BYTES), f"content:{key_id}")
+        async with self._db.pool("admin").acquire() as connection, connection.transaction():
+            await connection.execute(LOCK_PROJECT_KEY, f"content:{project_id}")
+            row = await connection.fetchrow(SELECT_PROJECT_KEY, project_id)
+            return row or await connection.fetchrow(INSERT_PROJECT_KEY, key_id, project_id, wrapped)
 
     async def of_call(self, project_id: UUID, call_id: UUID, wrapped: bytes | None) -> CallKey | None:
         """The call's key, `wrapped` as its row has it now; None where it was destroyed. Raises `VaultError`."""

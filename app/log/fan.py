@@ -118,13 +118,16 @@ class Seat:
 
 
 class Follower:
-    """Follows one project while it has readers. `at`: up to where all was handed out."""
+    """Follows one project while it has readers. `at`: up to where all was handed out. `start`: as far as can be read by now; None
+    where that is to be asked."""
 
-    def __init__(self, feeds: Feeds, project_id: UUID, stop: asyncio.Event) -> None:
+    def __init__(
+        self, feeds: Feeds, project_id: UUID, stop: asyncio.Event, start: Position | None = None
+    ) -> None:
         self._feeds = feeds
         self._project_id = project_id
         self._stop = stop
-        self.at: Position | None = None
+        self.at = start
         self.seats: set[Seat] = set()
         self.failed: Exception | None = None
         self.started = asyncio.Event()
@@ -132,9 +135,12 @@ class Follower:
 
     async def _run(self) -> None:
         try:
-            self.at = start = await self._patiently(self._feeds.newest)
+            if self.at is None:
+                self.at = await self._patiently(self._feeds.newest)
             self.started.set()
-            feed = self._feeds.follow(self._project_id, start, look_every_s=LOOK_EVERY_S, stop=self._stop)
+            feed = self._feeds.follow(
+                self._project_id, self.at, look_every_s=LOOK_EVERY_S, stop=self._stop, is_newest=True
+            )
             async with aclosing(feed):
                 async for reached, found in feed:
                     await self._hand_out(reached, found)
@@ -197,7 +203,7 @@ class Fan:
     ) -> AsyncGenerator[Step, None]:
         """Every event behind `after` that is wanted, once and in order; without one at least every `look_every_s`. Ends soon
         after this instance is told to stop, and with `watch`. Raises what `Feeds.page` raises for `after`."""
-        follower = self._follower(project_id)
+        follower = self._follower(project_id, after)
         seat = Seat(wanted, after)
         live = self._live.subscribe(project_id, wanted, seat.woken) if wanted.live else None
         watch = watch or Watch()
@@ -262,10 +268,12 @@ class Fan:
             await asyncio.sleep(BEHIND_S)
         return [Entry(at, event) for at, event in found], reached
 
-    def _follower(self, project_id: UUID) -> Follower:
+    def _follower(self, project_id: UUID, after: Position) -> Follower:
         follower = self._followers.get(project_id)
         if follower is None or follower.task.done():
-            follower = self._followers[project_id] = Follower(self._feeds, project_id, self._stop)
+            # a reader that wants only what comes has just asked how far that is
+            start = after if self._feeds.is_newest(after) else None
+            follower = self._followers[project_id] = Follower(self._feeds, project_id, self._stop, start)
         return follower
 
     def _leave(self, project_id: UUID, follower: Follower, seat: Seat) -> None:

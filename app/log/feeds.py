@@ -100,6 +100,10 @@ class Feeds:
         """Where a reader stands that wants only what comes."""
         return before(await self._horizon.read())
 
+    def is_newest(self, place: Position) -> bool:
+        """Whether nothing has been looked at here that lies behind it."""
+        return place >= before(self._horizon.reached)
+
     async def at(self, project_id: UUID, time: datetime) -> Place:
         """The place just before the first event that was stored at `time` or later, in the order of the feed. It looks at what was
         stored within some 20 s before, and no further back."""
@@ -133,9 +137,9 @@ class Feeds:
         found = await self._found(rows)
         return found, found[-1][0] if len(found) == limit else max(after, before(horizon))
 
-    async def _own(self, project_id: UUID, after: Position, horizon: int, wanted: EventFilter) -> Own:
+    async def _own(self, project_id: UUID, after: Position, horizon: int) -> Own:
         """`horizon`: the last that was read."""
-        rows, first = await self._rows(project_id, after, horizon, wanted, PAGE_MAX, whole=True)
+        rows, first = await self._rows(project_id, after, horizon, EVERYTHING, PAGE_MAX, whole=True)
         sure = self._acked.sure(rows, horizon)
         return Own(await self._found(rows[:sure]), sure == len(rows), first["below"], first["upto"])
 
@@ -194,25 +198,26 @@ class Feeds:
         project_id: UUID,
         after: Position,
         *,
-        wanted: EventFilter = EVERYTHING,
         look_every_s: float,
         stop: asyncio.Event,
+        is_newest: bool = False,
     ) -> AsyncGenerator[tuple[Position, Found], None]:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
-        reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`."""
+        reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`. `is_newest`:
+        `after` is what `newest` has given, and need not be asked for again."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
         looking, given_s = Looking(self._horizon, self._acked, wakes), self._clock.monotonic_s()
-        horizon = reached = wanted_xid = marked = 0
-        noted, woken, own, pause_s = self._acked.noted, True, False, BEHIND_S
+        horizon, wanted_xid = 0, 0
+        reached = marked = after.feed_xid + 1 if is_newest else 0
+        noted, woken, own, pause_s = self._acked.noted, True, is_newest, BEHIND_S
         try:
             while not stop.is_set():
-                found: Found = []
-                again = False
+                found, again = Found(), False
                 try:
                     # what was acknowledged to an instance is durable: no marker is waited for
                     if not horizon and marked and (own or self._acked.noted != noted):
                         noted = self._acked.noted
-                        found, own, reached, upto = await self._own(project_id, after, marked, wanted)
+                        found, own, reached, upto = await self._own(project_id, after, marked)
                         wanted_xid = max(wanted_xid, upto)
                         after = found[-1][0] if found else after
                         again = len(found) == PAGE_MAX or not own
@@ -225,7 +230,7 @@ class Feeds:
                             if bound is None:
                                 continue
                             horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
-                        found, after = await self._page(project_id, after, horizon, wanted, PAGE_MAX)
+                        found, after = await self._page(project_id, after, horizon, EVERYTHING, PAGE_MAX)
                         reached = marked = horizon
                         again = len(found) == PAGE_MAX
                         horizon = horizon if again else 0
@@ -242,8 +247,7 @@ class Feeds:
                 if not again:
                     # a writer that is still running may hold back what we were woken for: look again soon, then less often
                     behind = reached < wanted_xid
-                    woken = looking.missed or await wakes.wait(pause_s if behind else POLL_S)
-                    looking.missed = False
+                    woken = looking.take_missed() or await wakes.wait(pause_s if behind else POLL_S)
                     own = own and behind
                     pause_s = BEHIND_S if woken else min(2 * pause_s, POLL_S)
         finally:

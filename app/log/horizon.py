@@ -64,7 +64,8 @@ class Horizon:
         self._took = durable_seconds.labels(str(db.cell))
         self._running: asyncio.Task[Bound] | None = None
         self._next: asyncio.Task[Bound] | None = None
-        self._reached = 0
+        self.reached = 0
+        """The newest bound that was read here."""
         self.proof: UUID | None = None
         """Whose marker a server must show; None where there are no standbys, and one server is all there is."""
 
@@ -81,7 +82,7 @@ class Horizon:
 
     async def cover(self, feed_xid: int) -> None:
         """Returns once all that was visible when this was called is durable. `feed_xid`: of the newest thing that was read."""
-        if feed_xid >= self._reached:
+        if feed_xid >= self.reached:
             await self.read()
 
     async def check(self, connection: Any, xid: int) -> None:
@@ -99,7 +100,7 @@ class Horizon:
         self._running, self._next = self._next, None
         bound, marked = await self._read(False)
         self.proof = self._writer if marked else None
-        self._reached = max(self._reached, bound.xid)
+        self.reached = max(self.reached, bound.xid)
         return bound
 
     async def _read(self, always: bool) -> tuple[Bound, bool]:

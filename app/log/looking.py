@@ -14,14 +14,14 @@ from app.log.horizon import Bound, Horizon
 
 
 class Looking:
-    """One reader's. `missed`: it was woken while it looked, for something that nobody has noted."""
+    """One reader's."""
 
     def __init__(self, horizon: Horizon, acked: Acked, wakes: Subscription) -> None:
         self._horizon = horizon
         self._acked = acked
         self._wakes = wakes
         self._task: asyncio.Task[Bound] | None = None
-        self.missed = False
+        self._missed = False
 
     async def bound(self, noted: int | None) -> Bound | None:
         """None once more is noted than `noted`: the look goes on, and is waited for when this is called again. Without it nothing
@@ -31,11 +31,16 @@ class Looking:
             if self._acked.noted != noted:
                 return None
             if await self._wakes.woken_or(task) and self._acked.noted == noted:
-                self.missed = True
+                self._missed = True
         try:
             return await task
         finally:
             self._task = None
+
+    def take_missed(self) -> bool:
+        """Whether it was woken while it looked, for something that nobody has noted; said once."""
+        missed, self._missed = self._missed, False
+        return missed
 
     def leave(self) -> None:
         """What has been begun is of no use any more: it began before what is now known."""
