@@ -232,19 +232,24 @@ def trigger(
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
             results = [await api.request("POST", f"/v1/webhooks/{h}/test", {"type": type_}) for h in hooks]
+        answers = [{"webhook_id": h} | r for h, r in zip(hooks, results, strict=True)]
         if json_:
-            typer.echo(json.dumps([{"webhook_id": h} | r for h, r in zip(hooks, results, strict=True)]))
-        for hook, result in () if json_ else zip(hooks, results, strict=True):
-            answer = result["status"] if result["status"] is not None else result["error"]
-            typer.echo(
-                f"{hook}  {result['type']}  {result['event_id']}  {answer}  {result['duration_ms']} ms"
-            )
-            if result["fix"]:
-                typer.echo(f"  {result['fix']}", err=True)
+            typer.echo(json.dumps(answers))
+        else:
+            _show_answers(answers)
         if not all(r["ok"] for r in results):
             raise typer.Exit(1)
 
     run(work)
+
+
+def _show_answers(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        said = answer["status"] if answer["status"] is not None else answer["error"]
+        who = f"{answer['webhook_id']}  {answer['type']}  {answer['event_id']}"
+        typer.echo(f"{who}  {said}  {answer['duration_ms']} ms")
+        if answer["fix"]:
+            typer.echo(f"  {answer['fix']}", err=True)
 
 
 def replay(
