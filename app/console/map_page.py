@@ -14,6 +14,7 @@ from uuid import UUID
 from litestar import get
 from litestar.response import Stream
 
+from app.calls.machine import CallState
 from app.clock import rfc3339
 from app.console import drawing, live, map_plan
 from app.console.map_plan import Seen, Shift
@@ -114,6 +115,7 @@ class World:
             "arcs": lines,
             "left_out": left_out,
             "calls": len(calls),
+            "waiting": sum(c.state in (CallState.QUEUED, CallState.RINGING) for c in calls.values()),
             "reconnecting": sum(c.state == "reconnecting" for c in calls.values()),
             "protected": sum(c.standby not in ("", c.region) for c in calls.values()),
             "happened": self.happened or [],

@@ -319,8 +319,10 @@ class Stream:
 async def test_the_map_shows_a_failover_as_it_happens(api: Api, project: Project) -> None:
     owners = await owners_in(api, ("us-west", "eu-west"))
     call = await create_call(project, owners)
-    await call.append(api, 1, event(1, "call.answered"))
     came, _ = await signed_in(api, "map@c.example", {project.id: "viewer"})
+    shown = (await came.get(f"/console/p/{project.id}/map")).text
+    assert "Calls now, 1 not answered yet</dt><dd>1</dd>" in shown
+    await call.append(api, 1, event(1, "call.answered"))
     foreign = await api.project()
     elsewhere, _ = await signed_in(api, "foreign@c.example", {foreign.id: "viewer"})
     operator, _ = await signed_in(api, "world@c.example", operator=True)
