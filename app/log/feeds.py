@@ -127,12 +127,18 @@ class Feeds:
     ) -> tuple[Found, Position]:
         """The events after `after`, and the position up to which has been looked: behind it nothing new will appear. Raises
         `Gone` and `BadRequest` for a place that is too old, or ahead of the log."""
-        return await self._page(project_id, after, await self._horizon.read(), wanted, limit)
+        horizon = await self._horizon.read()
+        check_reached(after.feed_xid, horizon)
+        return await self._page(project_id, after, horizon, wanted, limit)
 
     async def _page(
-        self, project_id: UUID, after: Position, horizon: int, wanted: EventFilter, limit: int
+        self,
+        project_id: UUID,
+        after: Position,
+        horizon: int,
+        wanted: EventFilter = EVERYTHING,
+        limit: int = PAGE_MAX,
     ) -> tuple[Found, Position]:
-        check_reached(after.feed_xid, horizon)
         rows, _ = await self._rows(project_id, after, horizon, wanted, limit)
         found = await self._found(rows)
         return found, found[-1][0] if len(found) == limit else max(after, before(horizon))
@@ -204,7 +210,7 @@ class Feeds:
     ) -> AsyncGenerator[tuple[Position, Found], None]:
         """Every event after `after`, as it becomes durable, those that are found together together, and the position that is
         reached with them; without an event where none was given for `look_every_s`. Ends soon after `stop`. `is_newest`:
-        `after` is what `newest` has given, and need not be asked for again."""
+        `after` is what `newest` has given, and need not be asked for again. Raises `BadRequest` where the database was set back."""
         wakes = self._hints.subscribe(f"feed:{project_id}")
         looking, given_s = Looking(self._horizon, self._acked, wakes), self._clock.monotonic_s()
         horizon, wanted_xid = 0, 0
@@ -230,7 +236,7 @@ class Feeds:
                             if bound is None:
                                 continue
                             horizon, wanted_xid = bound.xid, max(wanted_xid, bound.upto if woken else 0)
-                        found, after = await self._page(project_id, after, horizon, EVERYTHING, PAGE_MAX)
+                        found, after = await self._page(project_id, await looking.checked(after), horizon)
                         reached = marked = horizon
                         again = len(found) == PAGE_MAX
                         horizon = horizon if again else 0

@@ -2,8 +2,10 @@
 
 Visible is not durable. Where PostgreSQL acknowledges only after a quorum of standbys, a commit whose wait was cut short is
 visible and perhaps on one copy only. So the horizon is what was visible before a marker was written whose own commit was
-acknowledged. Without synchronous standbys what is visible is flushed, and the oldest running transaction alone decides.
-Which of the two holds is read in the statement itself: there is no moment in which an older answer counts.
+acknowledged. Without synchronous standbys what is visible is flushed, and where all of the server's log is, the oldest running
+transaction alone decides. Where it is not, a marker's commit flushes it: a transaction that wrote nothing, or was rolled back, is
+not waited for by anybody, and a server that is killed before its record is flushed gives out its number again, to an event.
+What holds is read in the statement itself: there is no moment in which an older answer counts.
 
 The horizon says nothing about a server that has not seen it: a primary that was stopped, replaced, and goes on for a moment
 shows commits that were lost. So who reads below a horizon asks the same server for its marker (`PROVEN`).
@@ -27,7 +29,10 @@ ASK_S = 0.4
 
 SELECT_MODE = "select current_setting('synchronous_standby_names') <> ''"
 READ = """
-with marked as (select where $2 or current_setting('synchronous_standby_names') <> ''), put as (
+with marked as (
+  select where $2 or current_setting('synchronous_standby_names') <> ''
+            or pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()
+), put as (
   insert into vx.horizon (writer, xid, at)
   select $1, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp() from marked
   on conflict (writer) do update set xid = excluded.xid, at = excluded.at
@@ -66,8 +71,10 @@ class Horizon:
         self._next: asyncio.Task[Bound] | None = None
         self.reached = 0
         """The newest bound that was read here."""
+        self.falls = 0
+        """How many times a bound lay before the one that had been read here last: the database was set back."""
         self.proof: UUID | None = None
-        """Whose marker a server must show; None where there are no standbys, and one server is all there is."""
+        """Whose marker a server must show; None where the last bound needed none."""
 
     async def read(self) -> int:
         """Events with a feed_xid below this may be served. Raises what the driver raises: then nothing may be."""
@@ -100,7 +107,8 @@ class Horizon:
         self._running, self._next = self._next, None
         bound, marked = await self._read(False)
         self.proof = self._writer if marked else None
-        self.reached = max(self.reached, bound.xid)
+        self.falls += bound.xid < self.reached
+        self.reached = bound.xid
         return bound
 
     async def _read(self, always: bool) -> tuple[Bound, bool]:

@@ -11,6 +11,7 @@ import asyncio
 from app.hints import Subscription
 from app.log.acked import Acked
 from app.log.horizon import Bound, Horizon
+from app.log.positions import Position, check_reached
 
 
 class Looking:
@@ -22,6 +23,15 @@ class Looking:
         self._wakes = wakes
         self._task: asyncio.Task[Bound] | None = None
         self._missed = False
+        self._falls = horizon.falls
+
+    async def checked(self, after: Position) -> Position:
+        """The same. Raises `BadRequest` where the database was set back, and has not come there again. (A look that began before
+        the reader was there does not say so.)"""
+        if self._falls != self._horizon.falls:
+            check_reached(after.feed_xid, await self._horizon.read())
+            self._falls = self._horizon.falls
+        return after
 
     async def bound(self, noted: int | None) -> Bound | None:
         """None once more is noted than `noted`: the look goes on, and is waited for when this is called again. Without it nothing

@@ -20,8 +20,6 @@ CURSOR_KIND = "feed"
 ZERO = UUID(int=0)
 LAST = UUID(int=(1 << 128) - 1)
 SEQ_MAX = (1 << 31) - 1
-AHEAD_MAX = 10_000
-"""A server that crashed can give out again the last numbers of transactions that wrote nothing: so far ahead, a cursor is genuine."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -99,8 +97,9 @@ def expired(oldest: str) -> Gone:
 
 
 def check_reached(feed_xid: int, horizon: int) -> None:
-    """Raises `BadRequest` ``bad_cursor`` for a place that the log has not come to: its reader would be given nothing."""
-    if feed_xid >= horizon + AHEAD_MAX:
+    """Raises `BadRequest` ``bad_cursor`` for a place that the log has not come to: its reader would be given nothing, and never
+    what is written until the log is there. `horizon`: asked for since there has been a reader at that place."""
+    if feed_xid >= horizon:
         raise BadRequest(
             "The cursor lies ahead of the log.",
             code="bad_cursor",
