@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.run import fail
-from app.cli.show import JsonFlag, Limit, ask, ask_list, table
+from app.cli.run import fail, named
+from app.cli.show import JsonFlag, Limit, ask, ask_list
 from app.cli.times import time_of
 
 CallId = Annotated[str, typer.Argument(help="call_…: `voxplane calls list` shows them.", metavar="CALL")]
@@ -60,7 +60,7 @@ def calls_show(call: CallId, json_: JsonFlag = False) -> None:
     Example:
       voxplane calls show call_01j… --json | jq .placement
     """
-    ask("GET", f"/v1/calls/{call}", params={"tails": "true"}, json_=json_)
+    ask("GET", f"/v1/calls/{named(call)}", params={"tails": "true"}, json_=json_)
 
 
 @calls_app.command("end")
@@ -71,7 +71,7 @@ def calls_end(call: CallId, json_: JsonFlag = False) -> None:
     Example:
       voxplane calls end call_01j…
     """
-    ask("POST", f"/v1/calls/{call}/end", json_=json_, shown=lambda c: f"{c['id']} is {c['state']}")
+    ask("POST", f"/v1/calls/{named(call)}/end", json_=json_, shown=lambda c: f"{c['id']} is {c['state']}")
 
 
 @calls_app.command("events")
@@ -87,8 +87,8 @@ def calls_events(
     Example:
       voxplane calls events call_01j… --json | jq '.[].type'
     """  # fmt: skip
-    ask("GET", f"/v1/calls/{call}/events", params={"after": after, "limit": min(limit, 200)}, json_=json_,
-        shown=lambda page: table(page["data"], "seq", "timestamp", "type", "data"))  # fmt: skip
+    ask_list(f"/v1/calls/{named(call)}/events", "seq", "timestamp", "type", "data", json_=json_, limit=limit,
+             params={"after": after}, behind="after")  # fmt: skip
 
 
 @calls_app.command("conversation")
@@ -103,7 +103,7 @@ def calls_conversation(
     Example:
       voxplane calls conversation call_01j… --turns 10
     """
-    ask("GET", f"/v1/calls/{call}/conversation", params={"turns": turns}, json_=json_)
+    ask("GET", f"/v1/calls/{named(call)}/conversation", params={"turns": turns}, json_=json_)
 
 
 @calls_app.command("say")
@@ -120,8 +120,10 @@ def calls_say(
     Example:
       voxplane calls say call_01j… agent "Your order is on its way." --key turn-7
     """
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise fail("--key takes letters, digits and signs of ASCII alone", 2)
     body = {"type": "turn", "role": role, "text": text}
-    ask("POST", f"/v1/calls/{call}/conversation", body, json_=json_, idempotency_key=key)
+    ask("POST", f"/v1/calls/{named(call)}/conversation", body, json_=json_, idempotency_key=key)
 
 
 @calls_app.command("tool")
@@ -136,4 +138,4 @@ def calls_tool(
     Example:
       voxplane calls tool call_01j… lookup-1
     """  # fmt: skip
-    ask("GET", f"/v1/calls/{call}/tools/{key}", json_=json_)
+    ask("GET", f"/v1/calls/{named(call)}/tools/{named(key)}", json_=json_)

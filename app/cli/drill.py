@@ -44,6 +44,9 @@ def drill(
     synthetic: Annotated[
         int, typer.Option(min=0, max=SYNTHETIC_MAX, help="Place so many calls here, and drill those alone.")
     ] = 0,
+    label: Annotated[
+        str | None, typer.Option(help="Drill calls that run with this in their metadata.voxplane_drill.")
+    ] = None,
     real: Annotated[bool, typer.Option("--real", help="Drill calls of customers.")] = False,
     share: Share = 0.1,
     max_calls: Annotated[int, typer.Option(min=1, max=1_000, help="So many at most.")] = 100,
@@ -76,16 +79,13 @@ def drill(
       voxplane drill us-east --synthetic 10
       voxplane drill edge_01j… --real --share 0.05 --max-calls 20 --dry-run
     """
-    if real == bool(synthetic):
-        raise fail("say --synthetic N for calls of this command's own, or --real for those of customers", 2)
     bounds = {
         "max_rto_ms": max_rto_ms,
         "max_lost_events": max_lost_events,
         "max_failed_calls": max_failed_calls,
     }
-    body: dict[str, Any] = {
-        "calls": "real" if real else "synthetic",
-        "share": share if real else 1.0,
+    body = _calls(real, synthetic, label) | {
+        "share": 1.0 if synthetic else share,
         "max_calls": max_calls,
         "how": how,
     }
@@ -98,6 +98,17 @@ def drill(
 
     run(work)
     raise typer.Exit(0 if passed and passed[0] else 1)
+
+
+def _calls(real: bool, synthetic: int, label: str | None) -> dict[str, Any]:
+    """Which calls are drilled, as the API's body has it; one of the three is given."""
+    if bool(real) + bool(synthetic) + bool(label) != 1:
+        raise fail(
+            "say --synthetic N for calls of this command's own, --label for calls of yours that run,"
+            " or --real for those of customers",
+            2,
+        )
+    return {"calls": "real" if real else "synthetic"} | ({"label": label} if label else {})
 
 
 @dataclass(frozen=True, slots=True)

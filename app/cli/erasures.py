@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.calls import CallId, calls_app
-from app.cli.run import fail
+from app.cli.run import fail, named
 from app.cli.show import JsonFlag, Limit, ask, ask_list, fields, table
 
 erasures_app = typer.Typer(
@@ -28,7 +28,7 @@ def erase_call(call: CallId, json_: JsonFlag = False) -> None:
     Example:
       voxplane calls erase call_01j…
     """
-    ask("POST", f"/v1/calls/{call}/erase", json_=json_, shown=_shown)
+    ask("POST", f"/v1/calls/{named(call)}/erase", json_=json_, shown=_shown)
 
 
 @erasures_app.command("create")
@@ -86,7 +86,7 @@ def show(
     Example:
       voxplane erasures show era_01j… --json | jq '.places[] | select(.done_at == null)'
     """
-    ask("GET", f"/v1/erasures/{erasure}", json_=json_, shown=_shown)
+    ask("GET", f"/v1/erasures/{named(erasure)}", json_=json_, shown=_shown)
 
 
 def _shown(found: dict[str, Any]) -> str:

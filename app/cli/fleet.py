@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.run import client, fail, operator, run
+from app.cli.run import client, fail, named, operator, run
 from app.cli.times import ago
 
 LOOK_EVERY_S = 0.5
@@ -145,19 +145,19 @@ def _add_commands(app: typer.Typer, what: str, example: str) -> None:
     """The five commands of a group. `what`: in the path."""
 
     def cordon(target: Target, json_: JsonFlag = False) -> None:
-        _tell(f"{what}/{target}", "cordon", json_)
+        _tell(f"{what}/{named(target)}", "cordon", json_)
 
     def uncordon(target: Target, json_: JsonFlag = False) -> None:
-        _tell(f"{what}/{target}", "uncordon", json_)
+        _tell(f"{what}/{named(target)}", "uncordon", json_)
 
     def drain(target: Target, within_s: Within = 300, wait: Wait = False, json_: JsonFlag = False) -> None:
-        _drain(f"{what}/{target}", "drain", {"within_s": within_s}, wait=wait, json_=json_)
+        _drain(f"{what}/{named(target)}", "drain", {"within_s": within_s}, wait=wait, json_=json_)
 
     def evacuate(target: Target, wait: Wait = False, json_: JsonFlag = False) -> None:
-        _drain(f"{what}/{target}", "evacuate", None, wait=wait, json_=json_)
+        _drain(f"{what}/{named(target)}", "evacuate", None, wait=wait, json_=json_)
 
     def progress(target: Target, wait: Wait = False, json_: JsonFlag = False) -> None:
-        _drain(f"{what}/{target}", None, None, wait=wait, json_=json_)
+        _drain(f"{what}/{named(target)}", None, None, wait=wait, json_=json_)
 
     for command, help_ in (
         (cordon, "No new calls; those that run stay."),
@@ -215,7 +215,9 @@ def _add_revoke(app: typer.Typer, kind: str, example: str) -> None:
 
         async def work() -> None:
             async with operator() as api:
-                done = await api.request("POST", f"/admin/v1/{kind}/{target}/revoke", {"reason": reason})
+                done = await api.request(
+                    "POST", f"/admin/v1/{kind}/{named(target)}/revoke", {"reason": reason}
+                )
             typer.echo(json.dumps(done) if json_ else "\n".join(revoke_lines(done)))
 
         run(work)
@@ -242,10 +244,10 @@ def rotate_key(
 
     async def work() -> None:
         async with operator() as api:
-            shown = await api.request("POST", f"/admin/v1/edges/{target}/rotate-key", body)
+            shown = await api.request("POST", f"/admin/v1/edges/{named(target)}/rotate-key", body)
             while wait and shown["key"]["asked_at"] is not None:
                 await asyncio.sleep(LOOK_EVERY_S)
-                shown = await api.request("GET", f"/admin/v1/edges/{target}")
+                shown = await api.request("GET", f"/admin/v1/edges/{named(target)}")
         typer.echo(json.dumps(shown) if json_ else key_line(shown))
 
     run(work)
@@ -319,7 +321,7 @@ def move(
     async def work() -> None:
         body = {"within_s": within_s} | ({"region": region} if region else {})
         async with client() as api:
-            asked = await api.request("POST", f"/v1/calls/{call_id}/move", body)
+            asked = await api.request("POST", f"/v1/calls/{named(call_id)}/move", body)
         typer.echo(
             json.dumps(asked)
             if json_

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from app.cli.run import client, fail, run
+from app.cli.run import client, fail, named, run
 from app.cli.times import AGO, ago
 from app.projects.roles import RoleName
 
@@ -108,7 +108,7 @@ def keys_rotate(
 
     async def work() -> None:
         async with client() as api:
-            made = await api.request("POST", f"/v1/keys/{key_id}/rotate", body)
+            made = await api.request("POST", f"/v1/keys/{named(key_id)}/rotate", body)
         typer.echo(json.dumps(made) if json_ else "\n".join([*_lines(made), made["secret"]]))
 
     run(work)
@@ -138,7 +138,7 @@ def keys_change(
 
     async def work() -> None:
         async with client() as api:
-            changed = await api.request("PATCH", f"/v1/keys/{key_id}", body)
+            changed = await api.request("PATCH", f"/v1/keys/{named(key_id)}", body)
         typer.echo(json.dumps(changed) if json_ else "\n".join(_lines(changed)))
 
     run(work)
@@ -155,7 +155,7 @@ def keys_revoke(key_id: KeyId, json_: JsonFlag = False) -> None:
 
     async def work() -> None:
         async with client() as api:
-            await api.request("DELETE", f"/v1/keys/{key_id}")
+            await api.request("DELETE", f"/v1/keys/{named(key_id)}")
         typer.echo(json.dumps({"id": key_id, "revoked": True}) if json_ else "revoked")
 
     run(work)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.run import named
 from app.cli.show import JsonFlag, ask, say, table
 
 members_app = typer.Typer(
@@ -54,7 +55,7 @@ def members_remove(
     Example:
       voxplane members remove person_01j…
     """
-    ask("DELETE", f"/v1/members/{person}", json_=json_, shown=say("removed"))
+    ask("DELETE", f"/v1/members/{named(person)}", json_=json_, shown=say("removed"))
 
 
 @agent_secret_app.command("show")

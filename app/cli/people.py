@@ -9,11 +9,10 @@ import getpass
 import json
 import sys
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from app.cli.run import fail, operator, run
+from app.cli.run import fail, named, operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 Who = Annotated[str, typer.Argument(help="E-mail address or id.", metavar="PERSON")]
@@ -61,7 +60,7 @@ def create(
         async with operator() as api:
             person = await api.request("POST", "/admin/v1/people", body)
             if project is not None:
-                path = f"/admin/v1/people/{person['id']}/memberships/{quote(project, safe='')}"
+                path = f"/admin/v1/people/{person['id']}/memberships/{named(project)}"
                 person = await api.request("PUT", path, {"role": role})
             link = await _link(api, person["id"], "password")
             if ask:
@@ -182,7 +181,7 @@ def grant(
             if platform_operator:
                 found = await api.request("PATCH", path, {"operator": True})
             if project is not None:
-                where = f"{path}/memberships/{quote(project, safe='')}"
+                where = f"{path}/memberships/{named(project)}"
                 found = await api.request("PUT", where, {"role": role})
         typer.echo(json.dumps(found) if json_ else _line(found))
 
@@ -214,7 +213,7 @@ def withdraw(
             if platform_operator:
                 found = await api.request("PATCH", path, {"operator": False})
             if project is not None:
-                found = await api.request("DELETE", f"{path}/memberships/{quote(project, safe='')}")
+                found = await api.request("DELETE", f"{path}/memberships/{named(project)}")
         typer.echo(json.dumps(found) if json_ else _line(found))
 
     run(work)
@@ -267,7 +266,7 @@ def console(
 
 
 async def _found(api: Any, person: str) -> dict[str, Any]:
-    found: dict[str, Any] = await api.request("GET", f"/admin/v1/people/{quote(person, safe='')}")
+    found: dict[str, Any] = await api.request("GET", f"/admin/v1/people/{named(person)}")
     return found
 
 
@@ -275,9 +274,7 @@ async def _erased(api: Any, person_id: str) -> dict[str, Any]:
     """Until none is left."""
     entries = 0
     while True:
-        found: dict[str, Any] = await api.request(
-            "POST", f"/admin/v1/people/{quote(person_id, safe='')}/erase"
-        )
+        found: dict[str, Any] = await api.request("POST", f"/admin/v1/people/{named(person_id)}/erase")
         entries += found["entries"]
         if found["cells_away"]:
             away = ", ".join(map(str, found["cells_away"]))
@@ -290,7 +287,7 @@ async def _erased(api: Any, person_id: str) -> dict[str, Any]:
 
 async def _link(api: Any, person_id: str, purpose: str) -> dict[str, Any]:
     made: dict[str, Any] = await api.request(
-        "POST", f"/admin/v1/people/{person_id}/links", {"purpose": purpose}
+        "POST", f"/admin/v1/people/{named(person_id)}/links", {"purpose": purpose}
     )
     if made["url"] == made["path"]:
         made["url"] = f"{str(api.base_urls[0]).rstrip('/')}{made['path']}"

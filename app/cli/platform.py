@@ -13,7 +13,7 @@ import typer
 from app.cli.fleet import edges_app, regions_app
 from app.cli.people import people_app
 from app.cli.projects import projects_app
-from app.cli.run import client, fail, operator, run
+from app.cli.run import client, fail, named, operator, run
 from app.cli.show import JsonFlag, Limit, ask, table
 from app.cli.usage import usage_app
 
@@ -149,7 +149,7 @@ def region_change(
     if not body:
         raise fail("name what is to be changed: --name, --weight, --proximity or --price-ms", 2)
 
-    ask("PATCH", f"/admin/v1/regions/{region}", body, json_=json_, platform=True, if_match="*")
+    ask("PATCH", f"/admin/v1/regions/{named(region)}", body, json_=json_, platform=True, if_match="*")
 
 
 @regions_app.command("enrol")
@@ -160,7 +160,7 @@ def region_enrol(region: Region, json_: JsonFlag = False) -> None:
     Example:
       VOXPLANE_EDGE_TOKEN=$(voxplane regions enrol eu-west) voxplane edge
     """
-    ask("POST", f"/admin/v1/regions/{region}/enrol", json_=json_, platform=True, shown=lambda t: str(t["token"]))  # fmt: skip
+    ask("POST", f"/admin/v1/regions/{named(region)}/enrol", json_=json_, platform=True, shown=lambda t: str(t["token"]))  # fmt: skip
 
 
 @edges_app.command("health")
@@ -173,7 +173,7 @@ def edge_health(
     Example:
       voxplane edges health edge_01j… --json | jq .signals
     """
-    ask("GET", f"/admin/v1/edges/{edge}/health", json_=json_, platform=True)
+    ask("GET", f"/admin/v1/edges/{named(edge)}/health", json_=json_, platform=True)
 
 
 @projects_app.command("show")
@@ -184,7 +184,7 @@ def project_show(project: Project, json_: JsonFlag = False) -> None:
     Example:
       voxplane projects show prj_01j…
     """
-    ask("GET", f"/admin/v1/projects/{project}", json_=json_, platform=True)
+    ask("GET", f"/admin/v1/projects/{named(project)}", json_=json_, platform=True)
 
 
 @projects_app.command("key")
@@ -202,7 +202,7 @@ def project_key(
     Example:
       voxplane projects key prj_01j… "way back in"
     """  # fmt: skip
-    path, body = f"/admin/v1/projects/{project}/keys", {"name": name, "role": role}
+    path, body = f"/admin/v1/projects/{named(project)}/keys", {"name": name, "role": role}
     ask("POST", path, body, json_=json_, platform=True, shown=lambda key: f"{key['id']}\n{key['secret']}")
 
 
@@ -214,7 +214,7 @@ def person_show(person: Person, json_: JsonFlag = False) -> None:
     Example:
       voxplane people show ada@example.com
     """
-    ask("GET", f"/admin/v1/people/{person}", json_=json_, platform=True)
+    ask("GET", f"/admin/v1/people/{named(person)}", json_=json_, platform=True)
 
 
 @people_app.command("change")
@@ -229,7 +229,7 @@ def person_change(
     Example:
       voxplane people change ada@example.com --no-operator
     """
-    ask("PATCH", f"/admin/v1/people/{person}", {"operator": is_operator}, json_=json_, platform=True)
+    ask("PATCH", f"/admin/v1/people/{named(person)}", {"operator": is_operator}, json_=json_, platform=True)
 
 
 @usage_app.command("refold")
@@ -240,4 +240,4 @@ def usage_refold(project: Project, json_: JsonFlag = False) -> None:
     Example:
       voxplane usage refold prj_01j…
     """
-    ask("POST", f"/admin/v1/projects/{project}/usage/refold", json_=json_, platform=True)
+    ask("POST", f"/admin/v1/projects/{named(project)}/usage/refold", json_=json_, platform=True)

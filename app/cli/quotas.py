@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.run import client, fail, operator, run
+from app.cli.run import client, fail, named, operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 NONE, UNLIMITED = "none", "unlimited"
@@ -70,7 +70,7 @@ def set_(
     lifted = {name for name, value in change.items() if value == UNLIMITED}
 
     async def work() -> None:
-        path = f"/admin/v1/projects/{project}/quotas"
+        path = f"/admin/v1/projects/{named(project)}/quotas"
         async with operator() as api:
             before = await api.request("GET", path)
             still = set(before["limits"].get("unbounded", ())) - change.keys()

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 def fail(message: str, code: int = 1) -> typer.Exit:
     typer.echo(f"voxplane: {' '.join(message.split())}", err=True)
     return typer.Exit(code)
+
+
+def named(word: str) -> str:
+    """An id as one part of a path, so that no character of it leads to another route; fails where it is none."""
+    if word.strip() in ("", ".", ".."):
+        raise fail(f"{word!r} names nothing: give an id", 2)
+    return quote(word, safe="")
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

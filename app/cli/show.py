@@ -50,19 +50,19 @@ def ask_list(
     limit: int = PAGE_MAX,
     params: dict[str, Any] | None = None,
     platform: bool = False,
+    behind: str = "cursor",
 ) -> None:
-    """All pages, up to `limit`; `columns` of each."""
+    """All pages, up to `limit`; `columns` of each. `behind`: the parameter that takes the page's `next_cursor`."""
 
     async def work() -> None:
         found: list[Any] = []
         async with api_of(platform) as api:
-            cursor: str | None = None
+            asked = dict(params or {})
             while len(found) < limit:
-                asked = (params or {}) | {"cursor": cursor}
                 page = await api.request("GET", path, params=asked)
                 found += page["data"]
-                cursor = page.get("next_cursor")
-                if cursor is None:
+                asked[behind] = page.get("next_cursor")
+                if asked[behind] is None:
                     break
         typer.echo(json.dumps(found[:limit]) if json_ else table(found[:limit], *columns))
 

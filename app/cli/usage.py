@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.run import client, fail, operator, run
+from app.cli.run import client, fail, named, operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 GROUPS = ("day", "region", "transport", "side", "region_pair")
@@ -72,7 +72,7 @@ def call(
 
     async def work() -> None:
         async with client() as api:
-            found = await api.request("GET", f"/v1/calls/{call_id}/usage")
+            found = await api.request("GET", f"/v1/calls/{named(call_id)}/usage")
         if json_:
             typer.echo(json.dumps(found))
             return
@@ -107,16 +107,16 @@ def price(
     Example:
       voxplane usage price prj_01j… --from 2026-01-01 websocket_minute=4000 egress_gb=90000
     """
-    named = dict(_read(text) for text in prices or [])
-    if named and not valid_from:
+    wanted = dict(_read(text) for text in prices or [])
+    if wanted and not valid_from:
         raise fail("say from which day on these prices hold: --from 2026-01-31", 2)
 
     async def work() -> None:
-        path = f"/admin/v1/projects/{project}/prices"
+        path = f"/admin/v1/projects/{named(project)}/prices"
         async with operator() as api:
             found = await api.request("GET", path)
-            if named:
-                body = {"valid_from": valid_from, "currency": currency, "prices": named}
+            if wanted:
+                body = {"valid_from": valid_from, "currency": currency, "prices": wanted}
                 found = await api.request("PUT", path, body, if_match=str(found["version"]))
         if json_:
             typer.echo(json.dumps(found))

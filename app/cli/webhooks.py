@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.run import client, fail, run
+from app.cli.run import client, fail, named, run
 from app.cli.times import ago, time_of
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def health(hook: HookId, json_: JsonFlag = False) -> None:
 
     async def work() -> None:
         async with client() as api:
-            seen = await api.request("GET", f"/v1/webhooks/{hook}/health")
-            page = await api.request("GET", f"/v1/webhooks/{hook}/attempts", params={"limit": 10})
+            seen = await api.request("GET", f"/v1/webhooks/{named(hook)}/health")
+            page = await api.request("GET", f"/v1/webhooks/{named(hook)}/attempts", params={"limit": 10})
         if json_:
             typer.echo(json.dumps(seen | {"attempts": page["data"]}))
             return
@@ -110,6 +110,9 @@ def rotate(
     overlap: Annotated[
         str, typer.Option(help="How long the present secret signs too: 24h, 30m, 0s.")
     ] = "24h",
+    secret: Annotated[
+        str | None, typer.Option(help="One of your own (whsec_…); else a new one is made.")
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
     """Make a new secret; the present one signs too for a while.
@@ -119,10 +122,11 @@ def rotate(
       voxplane webhooks rotate whk_01j… --overlap 1h
     """
     overlap_s = 0 if overlap in ("0", "0s") else int(ago(overlap, "--overlap").total_seconds())
+    body = {"overlap_s": overlap_s} | ({"secret": secret} if secret else {})
 
     async def work() -> None:
         async with client() as api:
-            made = await api.request("POST", f"/v1/webhooks/{hook}/rotate", {"overlap_s": overlap_s})
+            made = await api.request("POST", f"/v1/webhooks/{named(hook)}/rotate", body)
         typer.echo(json.dumps(made) if json_ else made["secret"])
 
     run(work)
@@ -139,7 +143,7 @@ def delete(hook: HookId, json_: JsonFlag = False) -> None:
 
     async def work() -> None:
         async with client() as api:
-            await api.request("DELETE", f"/v1/webhooks/{hook}")
+            await api.request("DELETE", f"/v1/webhooks/{named(hook)}")
         typer.echo(json.dumps({"id": hook}) if json_ else "removed")
 
     run(work)
@@ -163,7 +167,9 @@ def resend(
 
     async def work() -> None:
         async with client() as api:
-            await api.request("POST", f"/v1/webhooks/{hook}/resend", {"call_id": call_id, "seq": int(seq)})
+            await api.request(
+                "POST", f"/v1/webhooks/{named(hook)}/resend", {"call_id": call_id, "seq": int(seq)}
+            )
         typer.echo(json.dumps({"call_id": call_id, "seq": int(seq)}) if json_ else "queued")
 
     run(work)
@@ -231,7 +237,9 @@ def trigger(
             hooks = [webhook] if webhook else await _enabled(api)
             if not hooks:
                 raise fail("the project has no enabled endpoint: `voxplane webhooks create URL` makes one")
-            results = [await api.request("POST", f"/v1/webhooks/{h}/test", {"type": type_}) for h in hooks]
+            results = [
+                await api.request("POST", f"/v1/webhooks/{named(h)}/test", {"type": type_}) for h in hooks
+            ]
         answers = [{"webhook_id": h} | r for h, r in zip(hooks, results, strict=True)]
         if json_:
             typer.echo(json.dumps(answers))
@@ -271,7 +279,7 @@ def replay(
 
     async def work() -> None:
         async with client() as api:
-            path = f"/v1/webhooks/{hook}"
+            path = f"/v1/webhooks/{named(hook)}"
             seen = await api.request("POST", f"{path}/recover", body)
             typer.echo(f"{seen['id']}: {seen['what']} since {seen['since']}", err=True)
             while seen["state"] == "running" or seen["waiting"]:

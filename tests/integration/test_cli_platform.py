@@ -46,9 +46,51 @@ async def test_each_of_them_does_what_it_says(api: Api, project: Project, hand: 
     assert [c["id"] for c in await j("calls", "list", "--metadata", "customer=4711")] == [call]
     assert (await j("calls", "show", call))["state"] == "ringing"
     assert "On its way." in json.dumps(await j("calls", "conversation", call))
-    assert (await j("calls", "events", call))["data"][0]["type"] == "call.created"
+    for i in range(205):
+        said = {"type": "turn", "role": "agent", "text": f"{i}", "key": f"k{i}"}
+        assert (await project.client.post(f"/v1/calls/{call}/conversation", json=said)).is_success
+    assert [e["seq"] for e in await j("calls", "events", call)][199:] == list(range(200, 208)), "all pages"
+    assert len(await j("calls", "events", call, "--limit", "203")) == 203
+    assert [e["seq"] for e in await j("calls", "events", call, "--after", "200", "--limit", "2")] == [
+        201,
+        202,
+    ]
     assert (await j("calls", "end", call))["state"] == "canceled"
     assert (await j("webhooks", "change", hook, "--disable"))["enabled"] is False
+    settings = (
+        "--metadata",
+        "tier=gold",
+        "--header",
+        "X-Tenant: acme",
+        "--signature",
+        "v1a",
+        "--rate",
+        "20",
+        "--concurrency",
+        "2",
+    )
+    changed = await j("webhooks", "change", hook, *settings, "--format", "cloudevents", "--types", "call.*")
+    assert (changed["metadata"], changed["header_names"], changed["signatures"]) == (
+        {"tier": "gold"},
+        ["X-Tenant"],
+        ["v1a"],
+    )
+    assert (changed["rate_per_s"], changed["concurrency"], changed["format"]) == (20, 2, "cloudevents")
+    cleared = await j(
+        "webhooks",
+        "change",
+        hook,
+        *(w for o in ("metadata", "header", "rate", "types") for w in (f"--{o}", "none")),
+    )
+    assert (cleared["metadata"], cleared["header_names"], cleared["rate_per_s"], cleared["types"]) == (
+        None,
+        [],
+        None,
+        None,
+    )
+    assert cleared["concurrency"] == 2, "what is not named stays"
+    own = "whsec_" + "QUFB" * 8
+    assert (await j("webhooks", "rotate", hook, "--secret", own))["secret"] == own
     assert (await j("webhooks", "show", hook))["id"] == hook
     assert isinstance(await j("webhooks", "attempts", hook), list)
     assert {d["call_id"] for d in await j("webhooks", "deliveries", hook)} == {call}
@@ -84,6 +126,18 @@ async def test_each_of_them_does_what_it_says(api: Api, project: Project, hand: 
     ("words", "code", "says"),
     [
         (("calls", "show", "call_x"), 1, "404 not_found"),
+        (("calls", "show", ""), 2, "'' names nothing"),
+        (("calls", "end", ".."), 2, "names nothing"),
+        (("calls", "show", "call_x\x1b[31m"), 1, "404 not_found"),
+        (("calls", "show", "../webhooks"), 1, "404 not_found"),
+        (("keys", "revoke", "key_x?y=1"), 1, "404 not_found"),
+        (("webhooks", "show", "#"), 1, "404 not_found"),
+        (("people", "link", ""), 2, "names nothing"),
+        (("regions", "progress", "#"), 1, "404 not_found"),
+        (("calls", "say", "call_x", "agent", "x", "--key", "ünï"), 2, "--key takes"),
+        (("webhooks", "change", "whk_x", "--rate", "fast"), 2, "--rate is a whole number"),
+        (("webhooks", "change", "whk_x", "--header", "X-Tenant"), 2, "--header is NAME:VALUE"),
+        (("drill", "eu-west", "--label", "x", "--real"), 2, "--label"),
         (("calls", "list", "--metadata", "customer"), 2, "--metadata is NAME=VALUE"),
         (("calls", "list", "--after", "yesterday"), 2, "--after is a time like"),
         (("webhooks", "change", "whk_x"), 2, "name what is to be changed"),
