@@ -160,7 +160,7 @@ def report(
             groups.setdefault(names, _Group()).add(counts, part)
     rows = [
         UsageRow(**dict(names), **group.told())
-        for names, group in sorted(groups.items(), key=lambda g: str(g[0]))
+        for names, group in sorted(groups.items(), key=lambda g: [str(value) for _, value in g[0]])
     ]
     return rows, Counters(**total.told())
 

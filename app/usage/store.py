@@ -24,7 +24,15 @@ insert into vx.prices as p (project_id, valid_from, currency, prices) values ($1
 on conflict (project_id, valid_from) do update
    set currency = excluded.currency, prices = excluded.prices, version = p.version + 1
 """
-OF_CALL = "select * from vx.usage_of(array[$1::uuid]) order by epoch"
+# From the log; of a call whose events are gone, as it was folded.
+OF_CALL = """
+with folded as (
+  select o.* from vx.usage_owners o where o.call_id = $1 and o.call_id < (select k.calls_from from vx.kept k where k.log = 'events'))
+select * from folded
+union all
+select u.* from vx.usage_of(array[$1::uuid]) u where not exists (select from folded)
+order by epoch
+"""
 SUMS = ", ".join(f"sum({name}) as {name}" for name in SUMMED)
 # By the group and the version of the prices; what is far of each side beside the sums.
 SELECT = """

@@ -12,6 +12,7 @@ from app.clock import SystemClock
 from app.housekeeping import DROP_REPLAYS, DROP_WEBHOOKS, Housekeeping
 from regions.wire import ids
 from tests.support.api import Api, Project
+from tests.support.calls import create_call, owners_in
 from tests.support.fleet import three_regions
 from tests.support.hooks import superuser
 
@@ -99,6 +100,39 @@ async def test_a_week_goes_with_its_deliveries_and_later_its_calls(api: Api, pro
         await Housekeeping(api.control.db, Ahead()).drop_events()
         assert len(await left(database, young)) == 5, "one instance's clock is not enough"
     assert (await project.client.get(path)).status_code == 404
+
+
+async def test_usage_outlives_the_events_that_it_was_folded_from(api: Api, project: Project) -> None:
+    at = datetime.now(UTC) - timedelta(days=150)
+    call = call_of(at)
+    path = f"/v1/calls/{ids.encode(ids.CALL, call)}/usage"
+    asked = {"from": at.date().isoformat(), "to": (at + timedelta(days=2)).date().isoformat()}
+    like = await create_call(project, await owners_in(api, ("eu-west",)))
+    async with superuser(api) as database:
+        await database.execute("select vx.ensure_partitions($1, 1)", at)
+        await old_call(database, project, call)
+        await database.execute(
+            "update vx.calls c set request = l.request, placement = l.placement from vx.calls l where c.id = $1 and l.id = $2",
+            call, ids.decode(ids.CALL, like.id),
+        )  # fmt: skip
+        of_owner = (call, ids.decode(ids.PROJECT, project.id), at.date())
+        await database.execute(
+            "insert into vx.usage_owners select $1, 1, $2, $3, 'eu-west', 'websocket', '', '', true, 1, 60000, 50000" + ", 0" * 9,
+            *of_owner,
+        )  # fmt: skip
+        await database.execute("select vx.add_usage(array[$1::uuid], 1)", call)
+        await Housekeeping(api.control.db, api.control.clock).drop_events()
+        for _ in range(2):
+            found = (await project.client.get(path)).json()
+            assert (found["total"]["calls"], found["total"]["caller_ms"]) == (1, 60_000), found
+            assert [o["region"] for o in found["owners"]] == ["eu-west"]
+            sums = (await project.client.get("/v1/usage", params=asked)).json()["total"]
+            assert (sums["calls"], sums["caller_ms"], sums["agent_ms"]) == (1, 60_000, 50_000)
+            # a word that comes so late that there is nothing left to fold it with
+            await database.execute("insert into vx.usage_due (call_id, project_id) values ($1, $2)", *of_owner[:2])  # fmt: skip
+            while await database.fetchval("select count(*) from vx.usage_due"):
+                await database.fetchval("select vx.fold_usage(100)")
+        await Housekeeping(api.control.db, api.control.clock).drop_calls()
 
 
 async def test_a_call_that_has_not_ended_keeps_its_week(api: Api, project: Project) -> None:

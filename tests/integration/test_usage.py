@@ -384,6 +384,21 @@ async def test_prices_hold_from_their_day_on_and_a_test_project_is_not_billed(
     assert (await usage_of(live, group_by="region", **asked))["data"][0]["cost_micros"] == 114
 
 
+async def test_days_come_in_their_order(
+    api: Api, superuser: asyncpg.Connection[Any], project: Project
+) -> None:
+    days = [date(2024, 9, 2), date(2024, 9, 10), date(2024, 9, 30), date(2024, 10, 1), date(2024, 12, 9)]
+    for day in reversed(days):
+        await superuser.execute(
+            "insert into vx.usage_days select $1, $2, 'eu-west', 'webrtc', '', '', 1" + ", 0" * 13,
+            ids.decode(ids.PROJECT, project.id), day,
+        )  # fmt: skip
+    asked = {"from": "2024-09-01", "to": "2025-01-01"}
+    assert [r["day"] for r in (await usage_of(project, **asked))["data"]] == [d.isoformat() for d in days]
+    text = (await project.client.get("/v1/usage", params={**asked, "format": "csv"})).text
+    assert [line.partition(",")[0] for line in text.splitlines()[1:]] == [d.isoformat() for d in days]
+
+
 async def test_prices_that_are_none_are_refused_and_change_nothing(api: Api, project: Project) -> None:
     path = f"/admin/v1/projects/{project.id}/prices"
     good = {"valid_from": "2025-01-01", "currency": "EUR", "prices": {"call": 1}}

@@ -176,7 +176,7 @@ language sql security definer set search_path = vx, pg_temp as $$
 $$;
 
 -- Folds calls that are due, at most so many; how many there were. A call that was folded before is taken out of the sums first, so
--- that it stands in them once, as the log has it now. One transaction, and one instance at a time: what it was due for, its rows
+-- that it stands in them once, as the log has it now; one whose events are gone stays as it was folded. One transaction, and one instance at a time: what it was due for, its rows
 -- and the sums change together or not at all.
 create function vx.fold_usage(p_most integer) returns integer
 language plpgsql security definer set search_path = vx, pg_temp as $$
@@ -186,7 +186,9 @@ begin
     return 0;
   end if;
   due := array(select d.n from vx.usage_due d order by d.n limit p_most);
-  chosen := array(select distinct d.call_id from vx.usage_due d where d.n = any(due));
+  chosen := array(select distinct d.call_id from vx.usage_due d where d.n = any(due)
+                     and (d.call_id >= (select k.calls_from from vx.kept k where k.log = 'events')
+                          or not exists (select from vx.usage_owners o where o.call_id = d.call_id)));
   delete from vx.usage_due d where d.n = any(due);
   perform vx.add_usage(chosen, -1);
   delete from vx.usage_owners o where o.call_id = any(chosen);
