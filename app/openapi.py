@@ -57,6 +57,13 @@ NAMES_A_THING = {"call_id", "cell"}
 NAMES_SOMEBODY = {"setMember"}
 """In its body, who may have no account."""
 
+AS_A_FILE = {
+    "getUsage": ("application/json", "text/csv"),
+    "exportAudit": ("application/jsonl", "text/csv"),
+    "adminExportAudit": ("application/jsonl", "text/csv"),
+}
+"""In which forms they answer; the last is a text."""
+
 TWILIO = "/2010-04-01/"
 TWILIO_ERROR: dict[str, Any] = {
     "type": "object",
@@ -102,6 +109,11 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
                     operation["requestBody"]["required"] = False
                 for status in [s for s in operation["responses"] if s.startswith(("4", "5"))]:
                     del operation["responses"][status]
+                if forms := AS_A_FILE.get(operation["operationId"]):
+                    shown, *_ = operation["responses"]["200"]["content"].values()
+                    operation["responses"]["200"]["content"] = dict.fromkeys(forms, shown) | {
+                        forms[-1]: {"schema": {"type": "string"}}
+                    }
                 for status in refusals(path, method, operation):
                     name = "TwilioError" if path.startswith(TWILIO) else "Problem"
                     operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}

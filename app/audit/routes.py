@@ -71,7 +71,6 @@ async def verify_audit(control: ControlIn, principal: PrincipalIn, since: From =
     operation_id="exportAudit",
     tags=["audit"],
     summary="All of it, with what is needed to verify it elsewhere",
-    media_type="application/jsonl",
     audit="audit.exported",
 )
 async def export_audit(
@@ -125,7 +124,6 @@ async def admin_verify_audit(control: ControlIn, operator: OperatorIn, since: Fr
     operation_id="adminExportAudit",
     tags=["audit"],
     summary="All of the platform's log, with what is needed to verify it elsewhere",
-    media_type="application/jsonl",
 )
 async def admin_export_audit(
     control: ControlIn,

@@ -177,9 +177,7 @@ def html(template: str, *, status: int = 200, headers: dict[str, str] | None = N
     refused = values.get("refused")
     headers = (refused.headers() if isinstance(refused, VoxplaneError) else {}) | (headers or {})
     body = text_of(template, **values).encode("utf-8", "replace")
-    return Response(
-        body, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS | headers
-    )
+    return Response(body, status_code=status, media_type="text/html", headers=HEADERS | headers)
 
 
 def redirect(path: str, *, headers: dict[str, str] | None = None) -> Html:

@@ -60,7 +60,7 @@ async def file(visit: VisitIn) -> Response[str]:
     )
     name = f"usage-{found.from_}-{found.to}-{group}.csv"
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(csv(found.data, group), media_type="text/csv; charset=utf-8", headers=headers)
+    return Response(csv(found.data, group), media_type="text/csv", headers=headers)
 
 
 def _answer(visit: Visit, found: Usage, group: str, measure: str, drawn: Plot) -> Html:

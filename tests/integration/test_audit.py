@@ -542,6 +542,10 @@ async def test_an_export_verifies_without_us_and_a_changed_one_does_not(
     good = offline.verify(lines)
     keys = (await verified(project.client))["keys"]
 
+    assert (
+        answer.headers["content-type"].partition(";")[0]
+        == {"jsonl": "application/jsonl", "csv": "text/csv"}[shape]
+    )
     assert (good.faults, good.anchors >= 1) == ([], True)
     assert good.entries == 9  # and that it was exported
     assert offline.verify(lines, frozenset(k["public_key"] for k in keys)).faults == []

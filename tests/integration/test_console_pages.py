@@ -355,7 +355,7 @@ async def test_usage(api: Api, project: Project, owners: list[EdgeIdentity]) -> 
     for bad in ("by=nonsense", "from=yesterday", "from=2026-02-01&to=2026-01-01", "to=1-1-1"):
         assert 'role="alert"' in await read(came, f"{home}?{bad}", 400 if "by" in bad else 422)
     file = await came.get(f"{home}/csv?by=region")
-    assert file.headers["content-type"].startswith("text/csv") and "eu-west" in file.text
+    assert file.headers["content-type"] == "text/csv; charset=utf-8" and "eu-west" in file.text
     owner = await visitor(api, project, "owner")
     assert "Caller, backend attached" in await read(owner, f"/console/p/{project.id}/calls/{call.id}")
     await read(await visitor(api, project, "developer"), home, 403)
