@@ -276,13 +276,13 @@ class _LitestarSocket:
     async def send(self, text: str) -> None:
         try:
             await self._socket.send_text(text)
-        except (WebSocketDisconnect, RuntimeError) as error:
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise ConnectionError("the uplink has closed") from error
 
     async def close(self, code: int, reason: str) -> None:
         try:
             await self._socket.close(code=code, reason=reason)
-        except (WebSocketDisconnect, RuntimeError) as error:
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise ConnectionError("the uplink has closed") from error
 
 

@@ -94,14 +94,14 @@ class LitestarSocket:
         try:
             async with asyncio.timeout(WRITE_WITHIN_S):
                 await self._socket.send_text(text)
-        except (WebSocketDisconnect, RuntimeError):
+        except (WebSocketDisconnect, RuntimeError, OSError):
             raise Gone from None
 
     async def close(self, code: int, reason: str) -> None:
         try:
             async with asyncio.timeout(WRITE_WITHIN_S):
                 await self._socket.close(code=code, reason=reason)
-        except (WebSocketDisconnect, RuntimeError):
+        except (WebSocketDisconnect, RuntimeError, OSError):
             raise Gone from None
 
     def abort(self) -> None:

@@ -38,6 +38,7 @@ class Listening(AsyncCaller):
     def __init__(self, ticket: str, *, kept: Call, client: AsyncClient) -> None:
         super().__init__(ticket, encoding="mulaw", sample_rate=RATE_HZ, client=client)
         self._kept = kept
+        self.api = client
 
     def _received(self, link: Any, raw: str | bytes) -> None:
         if isinstance(raw, str) and raw.startswith('{"type":"acked"'):
@@ -80,6 +81,8 @@ class Load:
         self._number = 0
         self._attached: dict[str, Listening] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
+        """The first fault of the load itself: what it was to see was not seen."""
         self._stop = asyncio.Event()
         self._began_s = time.monotonic()
         self.calls: dict[str, Call] = {}
@@ -99,6 +102,8 @@ class Load:
             await asyncio.gather(*lines)
             while self._ending:
                 await asyncio.wait(set(self._ending))
+            if self._broken is not None:
+                raise self._broken
         finally:
             for task in (watching, *lines, *self._ending):
                 task.cancel()
@@ -209,7 +214,12 @@ class Load:
     def _leave(self, standing: Standing) -> None:
         task = asyncio.create_task(self._finish(standing))
         self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        error = None if task.cancelled() else task.exception()
+        self._broken = self._broken or error
 
     async def _finish(self, standing: Standing) -> None:
         caller, kept = standing.caller, standing.kept
@@ -226,9 +236,7 @@ class Load:
         match standing.end:
             case "api":
                 with contextlib.suppress(ApiError, Unavailable):
-                    client = caller._client
-                    assert client is not None
-                    kept.ends_seen.append((await client.end_call(kept.id))["end_reason"])
+                    kept.ends_seen.append((await caller.api.end_call(kept.id))["end_reason"])
             case "vanish":
                 return
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import jwt
 import pytest
 import pytest_asyncio
@@ -21,10 +23,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.fleet import uplink as server
 from app.ids import new_id
+from app.protocols import WebSocket
 from regions.edge.identity import Identity
 from regions.wire import ids
 from regions.wire.measuring import Measured
-from regions.wire.uplink import ALIVE_S
+from regions.wire.uplink import ALIVE_S, BATCHES_IN_FLIGHT_MAX
 from tests.support.api import Api, Project
 from tests.support.edges import until
 
@@ -327,6 +330,44 @@ async def test_an_edge_that_talks_nonsense_is_cut_off_alone(api: Api, edge: Edge
         with pytest.raises(ConnectionClosed):
             await socket.recv()
     assert (await (await api.client()).get("/readyz")).status_code == 200
+
+
+async def test_an_edge_that_is_gone_before_its_answer_is_no_fault(project: Project, edge: Edge) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    held = await asyncpg.connect(edge.api.settings.database_url)
+    try:
+        async with edge.uplink() as socket:
+            await socket.send(edge.hello())
+            await socket.recv()
+            call = await placed(project, edge)
+            async with held.transaction():
+                await held.execute("lock table vx.events in share mode")
+                for n in range(
+                    1, BATCHES_IN_FLIGHT_MAX + 2
+                ):  # the last is not read yet, and so neither is the end
+                    await socket.send(events(call, event(n), batch=n))
+                socket.transport.abort()
+                await until(lambda: any(s.disconnected for s in sockets()), "the end")
+        await written(project, call)
+        gc.collect()
+        await asyncio.sleep(0)
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+        await held.close()
+    assert faults == []
+
+
+def sockets() -> list[WebSocket]:
+    """Those that this process serves."""
+    return [found for found in gc.get_objects() if isinstance(found, WebSocket)]
+
+
+async def written(project: Project, call: str) -> None:
+    """Returns once the log has what the edge wrote."""
+    async with asyncio.timeout(20):
+        while len((await project.client.get(f"/v1/calls/{call}/events")).json()["data"]) < 2:
+            await asyncio.sleep(0.01)
 
 
 UNFIT: list[dict[str, Any]] = [
