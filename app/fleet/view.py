@@ -36,6 +36,7 @@ from app.telemetry import (
     region_calls,
     region_capacity,
     region_health,
+    stand_at_zero,
 )
 
 log = structlog.get_logger()
@@ -226,6 +227,7 @@ class FleetView:
         for region in self.now.regions.values():
             for verdict in ORDER:
                 region_health.labels(region.id, verdict).set(region.health == verdict)
+            stand_at_zero(region.id)
             phis = [j.signals.phi for j in self.look.judgements.values() if j.region == region.id]
             heartbeat_phi.labels(region.id).set(max(phis, default=0.0))
             edges = [e for e in self.now.edges if e.region == region.id and not e.stopped and not e.silent]

@@ -11,14 +11,16 @@ from typing import Any
 import jwt
 import pytest
 import pytest_asyncio
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
 from tests.support.api import Api, Project, serving
-from tests.support.fleet import three_regions
+from tests.support.fleet import add_region, three_regions
 from tests.support.schemas import documented
 
-SPEC = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text())
+ROOT = Path(__file__).parents[2]
+SPEC = json.loads((ROOT / "openapi" / "openapi.json").read_text())
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, methods in SPEC["paths"].items()
@@ -102,6 +104,27 @@ async def test_metrics_are_what_prometheus_reads(api: Api, project: Project) -> 
         for label in told
         if re.search(r"(call|prj|key|evt|whk|edge)_[0-9a-z]{20,}|[0-9a-f-]{36}", label)
     ]
+
+
+async def test_what_alerts_watch_the_increase_of_is_shown_before_there_is_any(api: Api) -> None:
+    region = "nothing-happened"
+    await add_region(api, region)
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    counted = re.compile(r"increase\((voxplane_(?!edge_spans|spans)\w+)(?:\{(\w+)=\"(\w+)\"\})?")
+    watched = {found for rule in rules for found in counted.findall(rule["expr"])}
+    assert len(watched) >= 4
+
+    async def shown() -> bool:
+        text = (await (await api.client()).get("/metrics")).text
+        samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+        return all(
+            any(s.name == name and s.labels.get(label, value) == value and s.labels.get("region", region) == region for s in samples)
+            for name, label, value in watched
+        )  # fmt: skip
+
+    async with asyncio.timeout(WITHIN_S):
+        while not await shown():
+            await asyncio.sleep(0.2)
 
 
 async def test_a_ticket_verifies_under_the_published_keys(api: Api, project: Project) -> None:
