@@ -16,6 +16,7 @@ from litestar.response import Stream
 from app.connection import is_away
 from app.console import browser
 from app.console.visit import Visit
+from app.errors import VoxplaneError
 from app.people.sessions import Session
 from app.supervisor import wait_for_stop
 
@@ -95,6 +96,8 @@ async def _repeated(
     while await session.holds():
         try:
             found = await look()
+        except VoxplaneError:
+            return  # what the page is about has gone: asked again, the stream says so with its status
         except Exception as error:
             if not is_away(error):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import Any
@@ -212,6 +213,14 @@ async def test_webhooks(api: Api, project: Project, owners: list[EdgeIdentity]) 
     assert "disabled" in await read(came, one)
     viewer = await visitor(api, project, "viewer")
     assert "New secret" not in await read(viewer, one)
+    gone = (await project.client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/gone"})).json()["id"]
+    async with asyncio.timeout(20), came.client.stream("GET", f"{home}/{gone}/live") as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        assert (await project.client.delete(f"/v1/webhooks/{gone}")).status_code == 204
+        async for _ in lines:
+            pass  # it ends, and is not broken off
+    assert (await came.get(f"{home}/{gone}/live")).status_code == 404
     for act in ("test", "enabled", "rotate", "delete", "resend", "recover"):
         assert (await viewer.send(f"{one}/{act}")).status_code == 403, act
     stranger = await visitor(api, await api.project(), "owner")
