@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,8 @@ class Model:
         path = Path(next(iter(spec.submodule_search_locations))) / "data" / MODEL
         if not path.is_file():
             raise Unavailable(f"silero-vad has no {MODEL}")
+        # It reads this once, when it is loaded. Without it the runtime reports its use to its vendor, and keeps an id of this user.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         try:
             self.numpy: Any = importlib.import_module("numpy")
             onnx: Any = importlib.import_module("onnxruntime")

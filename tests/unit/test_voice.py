@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -352,3 +356,11 @@ def test_what_the_caller_has_played_counts_once_it_has_heard_what_it_answers() -
     assert played.heard_ms(at, 101) == 540, "that was older"
     assert played.heard_ms(Position(utterance=3, offset_ms=200), 101) == 0
     assert played.heard_ms(Position(utterance=2, offset_ms=300), 101) == 300, "no more than was sent"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
+def test_the_runtime_keeps_no_id_of_the_user_and_reports_nothing(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    program = "from regions.media.silero import Model; Model()"
+    subprocess.run([sys.executable, "-c", program], env=env | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
