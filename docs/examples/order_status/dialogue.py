@@ -21,6 +21,7 @@ ORDERS: dict[str, dict[str, str]] = {
     "158": {"status": "shipped", "arrives": "Thursday", "depot": "Dublin"},
     "315": {"status": "left the shop", "arrives": "Monday", "depot": "Hamburg"},
 }
+NOT_FOUND = "not found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def respond(memory: Memory, heard: str) -> Reply:
             return Reply(UNKNOWN_ORDER)
         if memory.found is None:
             return Reply(tool=ToolCall("lookup_order", {"order": memory.order}))
+        if memory.found["status"] == NOT_FOUND:
+            return after_tool(memory, memory.found)
         if heard.startswith("when"):
             return Reply(f"Order {spoken(memory.order)} arrives on {memory.found['arrives']}.")
         return Reply(f"Order {spoken(memory.order)} is at the depot in {memory.found['depot']}.")
@@ -96,12 +99,14 @@ def respond(memory: Memory, heard: str) -> Reply:
 
 def look_up(order: str) -> dict[str, str]:
     """The tool itself."""
-    return ORDERS.get(order, {"status": "unknown", "arrives": "an unknown day", "depot": "an unknown place"})
+    return ORDERS.get(order, {"status": NOT_FOUND})
 
 
 def after_tool(memory: Memory, result: dict[str, str]) -> Reply:
     memory.found = result
     number = spoken(memory.order or "")
+    if result["status"] == NOT_FOUND:
+        return Reply(f"I find no order {number}.")
     return Reply(
         f"Order {number} has {result['status']}. It arrives on {result['arrives']}. "
         f"The parcel is at the depot in {result['depot']}, and a driver will bring it between nine and noon. "

@@ -23,7 +23,10 @@ NOISE_PEAK, DEAD_NOISE_PEAK = 12, 160
 it would drown the short first words of a person."""
 DEAD_RMS = 4
 LEAD_FRAMES = 3
-"""So many before the first voice tell what the line is like."""
+"""So many before the first voice tell what the line is like; where there are not as many, the voice began with
+the call: what a computer speaks does, a person does not."""
+LEVELS = "40,3,-1,0,0,0,0,0,0,0,0,0,0"
+"""The means that a decoder begins with. One that is used again has those of the caller before, and understands the next by them."""
 _random = random.Random(7)
 
 
@@ -63,6 +66,7 @@ class Recognizer:
     what happened."""
 
     def __init__(self, decoder: Decoder, rate_hz: int = 8_000) -> None:
+        decoder.set_cmn(LEVELS)
         self._decoder = decoder
         self._rate_hz = rate_hz
         self._vad = webrtcvad.Vad(2)
@@ -110,7 +114,7 @@ class Recognizer:
             self.speaking = True
             self._partial = ""
             lead = list(self._before)[-START_FRAMES - LEAD_FRAMES : -START_FRAMES]
-            dead = any(audioop.rms(frame, 2) < DEAD_RMS for frame in lead)
+            dead = len(lead) < LEAD_FRAMES or any(audioop.rms(frame, 2) < DEAD_RMS for frame in lead)
             self._noise = DEAD_LINE_NOISE if dead else COMFORT_NOISE
             self._decoder.start_utt()
             for earlier in self._before:
