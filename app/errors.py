@@ -96,7 +96,7 @@ class Unauthenticated(VoxplaneError):
 
 
 class Forbidden(VoxplaneError):
-    code, status, title = "forbidden", 403, "The key may not do this"
+    code, status, title = "forbidden", 403, "This is not allowed"
     fix = "Use a key whose role or scopes allow it."
 
 

@@ -112,7 +112,12 @@ def _from_http(request: Request[Any, Any, Any], error: HTTPException) -> Respons
             return problem(invalid_from(str(inner)))
         return problem(MalformedJson())
     if isinstance(error, NotFoundException):
-        return problem(NotFound("There is no such route.", fix="GET /openapi.json lists the routes."))
+        return problem(
+            NotFound(
+                "There is no such route.",
+                fix="GET /openapi.json lists the routes; the console is at /console.",
+            )
+        )
     if isinstance(error, MethodNotAllowedException):
         return problem(MethodNotAllowed(), error.headers)
     if error.status_code == 413:

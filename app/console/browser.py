@@ -33,10 +33,15 @@ def is_secure(request: Asked, settings: SignInSettings) -> bool:
     return settings.console_url.startswith("https://") or request.url.scheme == "https"
 
 
+def is_local(request: Asked) -> bool:
+    """By the name that it asks under: loopback, which may be the end of a forwarded port."""
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    return host in LOOPBACK or host.endswith(".localhost")
+
+
 def check_place(request: Asked, settings: SignInSettings) -> None:
     """Raises `Forbidden` where a session would travel in clear."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    if not is_secure(request, settings) and host not in LOOPBACK and not host.endswith(".localhost"):
+    if not is_secure(request, settings) and not is_local(request):
         raise Forbidden(
             "The console needs HTTPS, except on loopback.",
             code="https_needed",

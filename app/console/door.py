@@ -152,6 +152,7 @@ def _page(
         status=refused.status if refused is not None else 200,
         settings=control.door.settings,
         wanted=wanted,
+        local=browser.is_local(request),
         email=email,
         refused=refused,
         done=DONE.get(request.query_params.get("done", ""), ""),

@@ -23,7 +23,10 @@ log = structlog.get_logger()
 
 REFUSED = "The address or the password is not right."
 USED = "This link has been used, or it is too old."
-USED_FIX = "Ask a platform operator for a new one: voxplane people link."
+USED_FIX = (
+    "Where voxplane up runs, voxplane console prints another one. "
+    "Elsewhere a platform operator makes one: voxplane people link."
+)
 
 
 class SignIn:

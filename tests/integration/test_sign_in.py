@@ -70,6 +70,7 @@ async def test_a_password_is_set_by_a_link_once_and_signs_in(api: Api, project: 
     again = await came.post("/console/sign-in/password", {"secret": secret, "password": PASSWORD + "!"})
 
     assert (taken.status_code, again.status_code) == (303, 403)
+    assert "voxplane console prints another one" in again.text
     kept = taken.headers["set-cookie"]
     assert "HttpOnly" in kept and "SameSite=Lax" in kept and "Path=/" in kept
     assert await gets_in(came)
@@ -85,6 +86,14 @@ async def test_a_password_is_set_by_a_link_once_and_signs_in(api: Api, project: 
     assert (wrong.status_code, nobody.status_code, right.status_code) == (403, 403, 303)
     assert "not right" in wrong.text and "not right" in nobody.text
     assert right.headers["location"] == f"/console/p/{project.id}/map?a=1"
+
+
+async def test_the_page_says_how_to_get_in_where_nobody_has_an_account_yet(api: Api) -> None:
+    near = await (await browser(api)).get("/console/sign-in")
+    client = await api.client()
+    far = await client.get(f"{api.url}/console/sign-in", headers={"Host": "voice.example.com"})
+    assert "voxplane people create" in near.text and "voxplane console" in near.text
+    assert "voxplane console" not in far.text
 
 
 async def test_an_account_has_no_password_until_one_is_set(api: Api) -> None:
