@@ -148,8 +148,14 @@ class Moves:
         room = Room(fleet, frozenset({call.edge_id}), reserved)
         found = room.take(leaving, draw=random.random(), pin=wanted.region)
         if isinstance(found, str):
+            here = fleet.edge(call.edge_id)
+            detail = (
+                f"No other edge{f' of {wanted.region}' if wanted.region else ''} may take the call: {found}."
+            )
+            if here is not None and here.region == wanted.region:
+                detail = f"The call is in {wanted.region} already, and no other edge there may take it."
             raise Conflict(
-                f"No other edge{f' of {wanted.region}' if wanted.region else ''} may take the call: {found}.",
+                detail,
                 code="nowhere_to_go",
                 fix="Leave `region` out, uncordon or start another edge, or let the call be.",
             )

@@ -297,6 +297,9 @@ async def test_one_call_is_moved_where_its_project_wants_it(place: Place) -> Non
         moving.json()["epoch"],
         "in_progress",
     )
+    there = await place.project.client.post(path, json={"region": "eu-west"})
+    assert problem(there) == (409, "nowhere_to_go")
+    assert there.json()["detail"].startswith("The call is in eu-west already")
     on = await place.project.client.post(path, json={"region": "us-west"})
     assert on.status_code == 202, "it may be moved on"
     await place.project.client.post(f"/v1/calls/{call.id}/end")
