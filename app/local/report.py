@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ FIGURES = {
     "webhook_p50_ms": "event to webhook, median",
     "webhook_max_ms": "event to webhook, slowest",
 }
+COLUMNS = 132
+"""Of a file or a pipe."""
 
 
 def print_report(outcome: Outcome, *, as_json: bool) -> None:
@@ -37,10 +41,12 @@ def print_report(outcome: Outcome, *, as_json: bool) -> None:
     print(f"  standbys: {standbys} ({placement['protection']} protection)")
     print("\nTimeline")
     began = _at(outcome.events[0])
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else COLUMNS
     for event in outcome.events:
         offset_s = _at(event) - began
         where = f"epoch {event['epoch']}  {event['region']:<9}"
-        print(f"  {offset_s:7.2f} s  seq {event['seq']:>3}  {where} {event['type']:<21} {_short(event)}")
+        line = f"  {offset_s:7.2f} s  seq {event['seq']:>3}  {where} {event['type']:<21} {_said(event)}"
+        print(line if len(line) <= columns else line[: max(1, columns - 1)] + "…")
     print("\nFigures")
     for name, meaning in FIGURES.items():
         value = outcome.figures.get(name)
@@ -65,8 +71,8 @@ def _at(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
-def _short(event: dict[str, Any]) -> str:
+def _said(event: dict[str, Any]) -> str:
     data = event["data"]
     if "text" in data:
-        return f"{data.get('role', '')}: {data['text'][:60]}"
-    return json.dumps(data)[:70] if data else ""
+        return f"{data.get('role', '')}: {data['text']}"
+    return json.dumps(data, ensure_ascii=False) if data else ""
