@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from voxplane import AsyncClient
 
 webhooks_app = typer.Typer(
-    help="Endpoints: create, list, test, rotate, look after.", no_args_is_help=True, rich_markup_mode=None
+    help="Endpoints: create, list, change, rotate, look after.", no_args_is_help=True, rich_markup_mode=None
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
