@@ -358,7 +358,6 @@ def test_what_the_caller_has_played_counts_once_it_has_heard_what_it_answers() -
     assert played.heard_ms(Position(utterance=2, offset_ms=300), 101) == 300, "no more than was sent"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
 def test_the_runtime_keeps_no_id_of_the_user_and_reports_nothing(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
     program = "from regions.media.silero import Model; Model()"
