@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, operator, run
 from app.cli.times import time_of
 
@@ -32,7 +33,7 @@ To = Annotated[
 SUMMARY_CHARS = 60
 
 audit_app = typer.Typer(
-    help="Show, verify and export the audit log.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing, help="Show, verify and export the audit log.", no_args_is_help=True, rich_markup_mode=None
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
@@ -18,7 +19,7 @@ Dialect = Annotated[str, typer.Option(help="How the backend speaks.")]
 NOBODYS_AGENT = "wss://backend.example.com/"
 """A preview asks of the backend only how far it is."""
 
-call_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+call_app = typer.Typer(cls=Listing, invoke_without_command=True, rich_markup_mode=None)
 
 
 @call_app.callback()

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import fail, named
 from app.cli.show import JsonFlag, Limit, ask, ask_list
 from app.cli.times import time_of
 
 CallId = Annotated[str, typer.Argument(help="call_…: `voxplane calls list` shows them.", metavar="CALL")]
 
-calls_app = typer.Typer(
+calls_app = typer.Typer(cls=Listing,
     help="List, show and end calls, and read or write what was said.", no_args_is_help=True, rich_markup_mode=None
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.fleet import JsonFlag
+from app.cli.listing import Listing
 from app.cli.run import fail, operator, run
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.3
 SYNTHETIC_MAX = 50
 
-drills_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+drills_app = typer.Typer(cls=Listing, invoke_without_command=True, rich_markup_mode=None)
 
 
 def _share(given: float) -> float:

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.calls import CallId, calls_app
+from app.cli.listing import Listing
 from app.cli.run import fail, named
 from app.cli.show import JsonFlag, Limit, ask, ask_list, fields, table
 
 erasures_app = typer.Typer(
+    cls=Listing,
     help="Destroy what was said in calls, everywhere, and see how far that is.",
     no_args_is_help=True,
     rich_markup_mode=None,

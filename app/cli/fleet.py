@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, named, operator, run
 from app.cli.times import ago
 
@@ -23,8 +24,8 @@ Within = Annotated[
 ]
 
 
-regions_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-edges_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+regions_app = typer.Typer(cls=Listing, invoke_without_command=True, rich_markup_mode=None)
+edges_app = typer.Typer(cls=Listing, invoke_without_command=True, rich_markup_mode=None)
 
 
 @regions_app.callback()

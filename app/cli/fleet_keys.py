@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import fail, operator, run
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
 fleet_keys_app = typer.Typer(
+    cls=Listing,
     help="The keys that seal and sign for the fleet, with the operator's key.",
     no_args_is_help=True,
     rich_markup_mode=None,

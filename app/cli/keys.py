@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, named, run
 from app.cli.times import AGO, ago
 from app.projects.roles import RoleName
@@ -21,6 +22,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for m
 KeyId = Annotated[str, typer.Argument(help="key_…; `voxplane keys list` shows them.")]
 
 keys_app = typer.Typer(
+    cls=Listing,
     help="Create, list, narrow, rotate and revoke the project's keys.",
     no_args_is_help=True,
     rich_markup_mode=None,

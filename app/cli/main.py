@@ -21,6 +21,7 @@ from app.cli.fleet import edges_app, move, regions_app
 from app.cli.fleet_keys import fleet_keys_app, rotate_master
 from app.cli.hooks import webhooks_app
 from app.cli.keys import keys_app
+from app.cli.listing import Listing
 from app.cli.members import agent_secret_app, members_app
 from app.cli.people import console, people_app
 from app.cli.platform import fleet_app
@@ -40,6 +41,7 @@ Exit codes:
   130  interrupted"""
 
 app = typer.Typer(
+    cls=Listing,
     name="voxplane",
     help="A multi-region session control plane for voice AI.\n\nStart with `voxplane demo`, then `voxplane up`.",
     epilog=EXIT_CODES,

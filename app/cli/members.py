@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import named
 from app.cli.show import JsonFlag, ask, say, table
 
 members_app = typer.Typer(
-    help="People of the project: list, set and remove them.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing,
+    help="People of the project: list, set and remove them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-agent_secret_app = typer.Typer(
+agent_secret_app = typer.Typer(cls=Listing,
     help="The secret that signs the upgrade of backends' sockets.", no_args_is_help=True, rich_markup_mode=None
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import fail, named, operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
@@ -25,6 +26,7 @@ LOCAL_OPERATOR = "operator@localhost"
 """The account that `voxplane up` makes."""
 
 people_app = typer.Typer(
+    cls=Listing,
     help="People who sign in to the console, with the operator's key.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.fleet import edges_app, regions_app
+from app.cli.listing import Listing
 from app.cli.people import people_app
 from app.cli.projects import projects_app
 from app.cli.run import client, fail, named, operator, run
@@ -22,7 +23,7 @@ Project = Annotated[str, typer.Argument(help="prj_…: `voxplane projects list` 
 Person = Annotated[str, typer.Argument(help="E-mail address or id.", metavar="PERSON")]
 
 fleet_app = typer.Typer(
-    help="The deployment as a whole, for operators.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing, help="The deployment as a whole, for operators.", no_args_is_help=True, rich_markup_mode=None
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, run
 from app.cli.show import JsonFlag, ask, fields, table
 
@@ -18,7 +19,10 @@ NONE = "none"
 DAYS = ("conversation_days", "personal_days", "deliveries_days", "audit_days")
 
 privacy_app = typer.Typer(
-    help="How long data are kept, and what is taken out of them.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing,
+    help="How long data are kept, and what is taken out of them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -10,12 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
 projects_app = typer.Typer(
-    help="Create and list projects, with the operator's key.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing,
+    help="Create and list projects, with the operator's key.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

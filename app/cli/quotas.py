@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, named, operator, run
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 NONE, UNLIMITED = "none", "unlimited"
 LISTS = frozenset({"destinations"})
 
-quotas_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+quotas_app = typer.Typer(cls=Listing, invoke_without_command=True, rich_markup_mode=None)
 
 
 @quotas_app.callback()

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, run
 from app.cli.show import JsonFlag
 
 targets_app = typer.Typer(
+    cls=Listing,
     help="Inner addresses that a test project's webhooks may reach.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.listing import Listing
 from app.cli.run import client, fail, named, run
 from app.cli.times import ago, time_of
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from voxplane import AsyncClient
 
 webhooks_app = typer.Typer(
-    help="Endpoints: create, list, change, rotate, look after.", no_args_is_help=True, rich_markup_mode=None
+    cls=Listing,
+    help="Endpoints: create, list, change, rotate, look after.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]

@@ -1,0 +1,23 @@
+"""The help of every group of commands says in whole sentences what each does, also on a narrow terminal."""
+
+from __future__ import annotations
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from app.cli.main import app
+
+TOP = get_command(app)
+assert isinstance(TOP, TyperGroup)
+GROUPS = ["", *(name for name, command in TOP.commands.items() if isinstance(command, TyperGroup))]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_sentence_is_cut(group: str) -> None:
+    shown = CliRunner().invoke(app, [group, "-h"] if group else ["-h"], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    listed = shown.stdout.partition("Commands:")[2].splitlines()
+    assert listed
+    assert not [line for line in listed if line.endswith("...") or len(line) > 80]
