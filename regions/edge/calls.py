@@ -257,9 +257,9 @@ class Calls:
         return True
 
     def _check_alive(self, call: str, epoch: int) -> None:
-        if epoch <= self._ended.get(call, 0):
+        if 0 < epoch <= self._ended.get(call, 0):
             raise Refusal("ended", "the call has ended", "create a new call")
-        if epoch <= self._denied.get(call, 0):
+        if 0 < epoch <= self._denied.get(call, 0):
             raise Refusal("denied", "this epoch was given up", "ask for a new ticket")
 
     def _check_unused(self, call: str, epoch: int) -> None:

@@ -69,6 +69,14 @@ async def test_an_epoch_is_used_once(tmp_path: Path) -> None:
                 assert (await again.hear("attached", "prepared", "refused")).get("code") == "epoch_used"
 
 
+@pytest.mark.parametrize("epoch", [0, -1, 7])
+async def test_a_number_that_no_ticket_grants_is_not_taken_for_a_call_that_has_ended(
+    tmp_path: Path, epoch: int
+) -> None:
+    async with lone_edge(tmp_path) as edge, edge.caller(edge.ticket("ws://127.0.0.1:1/"), epoch) as caller:
+        assert (await caller.hear("attached", "refused"))["code"] == "no_such_epoch"
+
+
 # ------------------------------------------------------------------------------------------------------- the time
 
 
