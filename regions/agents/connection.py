@@ -6,13 +6,14 @@ hung up; anything else, a lost connection too, is a crash, after which the call 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from regions.agents.dial import Dial, DialError, dial
 from regions.agents.dialect import (
@@ -55,6 +56,7 @@ class Ending:
 
 
 LOST = Ending(clean=False, why="lost")
+TOO_LARGE = Ending(clean=False, why="too_large")
 
 
 class AgentEvents(Protocol):
@@ -272,7 +274,7 @@ class _Listener(WSListener):
                 return
             self._parts += frame.get_payload_as_bytes()
             if len(self._parts) > MESSAGE_BYTES_MAX:
-                self._ending = Ending(clean=False, why="too_large")
+                self._ending = TOO_LARGE
                 transport.disconnect(False)
             elif frame.fin:
                 message = bytes(self._parts)
@@ -288,4 +290,11 @@ class _Listener(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.over = True
+        # what was wrong with the last frame is known only behind this
+        asyncio.ensure_future(transport.wait_disconnected()).add_done_callback(self._gone)
+
+    def _gone(self, waited: asyncio.Future[None]) -> None:
+        error = None if waited.cancelled() else waited.exception()
+        if isinstance(error, WSProtocolError) and error.args[0] == WSCloseCode.MESSAGE_TOO_BIG:
+            self._ending = TOO_LARGE
         self._connection.closed(self, self._ending)

@@ -7,6 +7,7 @@ import gc
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,27 @@ def test_whoever_waits_may_press_on(pauses_ms: list[int]) -> None:
         else:
             assert len([at for at in counted if now_ms - at < WITHIN_MS]) == KEYS_MAX
     assert all(b - a >= WITHIN_MS for a, b in zip(counted, counted[KEYS_MAX:], strict=False))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_message_that_is_too_large_costs_its_backend_the_socket_and_leaves_no_traceback(
+    tmp_path: Path, whole: bool
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with (
+        lone_edge(tmp_path) as edge,
+        Backend().run() as backend,
+        edge.caller(edge.ticket(backend.url)) as caller,
+    ):
+        await caller.hear("attached")
+        await until(lambda: backend.starts, "the backend")
+        large = "x" * (3 << 20)
+        with suppress(ConnectionClosed):
+            await backend.sockets[0].send(
+                large if whole else [large[i : i + 65_536] for i in range(0, 3 << 20, 65_536)]
+            )
+        await until(lambda: len(backend.starts) > 1, "another socket")
+        gc.collect()
+        assert edge.log.of("agent.disconnected")[0] == {"clean": False, "why": "too_large"}
+    assert not complaints
