@@ -72,9 +72,10 @@ class Journal:
 
     def last_word(self, data: dict[str, object]) -> None:
         """What this owner has carried, once it carries no more. Where another has the call by now, or it has ended, the log
-        keeps it as late; what else was waiting is void then."""
+        keeps it as late; what else was waiting is void then. Else it stands behind all that was written, and left out."""
+        void = self.outbox.closed
         if self.outbox.open_for_last_word():
-            self._lost_from = 0
+            self._lost_from = 0 if void else self._lost_from
             self.record("call.quality", {**data, "final": True})
 
     def tool(self, type_: str, tool_id: str, data: bytes) -> None:

@@ -137,7 +137,8 @@ class Server:
 
 
 class Valkeys:
-    """`from_url("sim://region")` gives a client to whoever is running. `on_tail` is told of every tail written."""
+    """`from_url("sim://region")` gives a client to whoever is running, with a name and a password or without: these servers know no
+    users. `on_tail` is told of every tail written."""
 
     def __init__(self, loop: SimLoop, network: Network, chance: random.Random) -> None:
         self.loop = loop
@@ -147,7 +148,7 @@ class Valkeys:
         self.hints_lost = 0.0
 
     def from_url(self, url: str, **options: Any) -> Client:
-        return Client(self, self.servers[url.removeprefix("sim://")], self.loop.current)
+        return Client(self, self.servers[url.removeprefix("sim://").rpartition("@")[2]], self.loop.current)
 
 
 class Pipeline:

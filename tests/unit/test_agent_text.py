@@ -139,6 +139,21 @@ def test_a_journal_says_once_which_numbers_it_left_out() -> None:
     assert journal.turns == [Turn(role="caller", text="hello", seq=-last[1].n, at_ms=last[1].at_ms)]
 
 
+def test_an_owner_that_lets_go_says_what_it_left_out_before_its_last_word() -> None:
+    """Else its last word would follow a hole, which the log waits at for ever."""
+    journal = Journal("call_x", 1, lambda: os.urandom(4).hex(), lambda: None)
+    for i in range(EVENTS_MAX + 2):
+        journal.record("dtmf.received", {"digit": str(i % 10)})
+    journal.acknowledged(EVENTS_MAX)
+    journal.last_word({})
+
+    kept = [(e.type, e.n) for e in journal.outbox.unacked]
+    assert kept == [("events.lost", EVENTS_MAX + 2), ("call.quality", EVENTS_MAX + 3)]
+    journal.outbox.close(fenced=True)
+    journal.last_word({})
+    assert [e.type for e in journal.outbox.unacked] == ["call.quality"]
+
+
 def test_a_tool_runs_once_its_call_is_durable() -> None:
     journal = Journal("call_x", 1, lambda: os.urandom(4).hex(), lambda: None)
     journal.record("call.answered", {})
