@@ -213,6 +213,9 @@ class Transport:
         self.end.close(CLEAN if graceful else RESET)
         asyncio.get_running_loop().call_soon(self._disconnected)
 
+    async def wait_disconnected(self) -> None:
+        """Returns at once: it is asked for once the listener has been told. Nothing is ever wrong with a frame here."""
+
     def message(self, message: Any) -> None:
         kind = WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY
         payload = message.encode() if isinstance(message, str) else message
