@@ -132,6 +132,8 @@ def trouble_of(error: BaseException) -> str:
         return "read_only"
     if state == "53100":
         return "disk_full"
+    if state == "53300":
+        return "no_connections"
     if isinstance(error, TimeoutError | asyncio.CancelledError):
         return "slow"
     return "unreachable" if is_away(error) and (not state or state.startswith(("08", "57"))) else ""

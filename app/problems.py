@@ -45,6 +45,7 @@ DETAILS = {
     "not_replicated": "What was asked may have been written, and is not known to be safe: nothing is acknowledged.",
     "read_only": "The database takes no writes at the moment.",
     "disk_full": "The database has no room left.",
+    "no_connections": "The database has as many connections as it takes.",
     "no_primary": "No database server takes writes at the moment.",
 }
 BAD_VALUE = "22"

@@ -45,7 +45,8 @@ async def readyz(control: ControlIn) -> Response[Readiness]:
     """Ready for requests: a database acknowledges a write, none has been refused lately, and no worker is failing.
 
     `reasons` name what is not so: `worker …`, or `database: ` with `no_primary`, `unreachable`, `read_only`, `disk_full`,
-    `not_replicated` (a commit was not acknowledged by the standbys), `slow` or `wrong_cell`; with several cells, of which one.
+    `no_connections`, `not_replicated` (a commit was not acknowledged by the standbys), `slow` or `wrong_cell`; with several
+    cells, of which one.
     `degraded`, with 200: a cell is away, and this instance serves the others as well as any could; 503 once none can be served.
     """
     cells = await asyncio.gather(*(_ready(c) for c in control.cells))
