@@ -226,7 +226,7 @@ class Keys:
         own: KeyLimits = NO_KEY_LIMITS,
         held: Held = UNHELD,
     ) -> CreatedKey:
-        now, limits = self._clock.now(), in_order(within(body.limits, own))
+        now, limits = self._clock.now(), in_order(within(body.limits, own), "/limits/destinations")
         given = _checked(body, grantable, now, held)
         secret = make(mode, self._db.cell, os.urandom(RANDOM_BYTES))
         row: dict[str, Any] = {

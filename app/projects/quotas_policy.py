@@ -28,6 +28,7 @@ from app.errors import FieldError, Invalid, QuotaExceeded, Rate
 
 COUNT_MAX = 1_000_000
 SIP, PREMIUM = "sip", "premium"
+DESTINATIONS = frozenset({*phonenumbers.SUPPORTED_REGIONS, SIP, PREMIUM})
 PREMIUM_TYPES = frozenset(
     {phonenumbers.PhoneNumberType.PREMIUM_RATE, phonenumbers.PhoneNumberType.SHARED_COST}
 )
@@ -163,6 +164,8 @@ def read_defaults(text: str) -> DefaultLimits:
         return in_order(msgspec.convert(found, DefaultLimits))
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+    except Invalid as error:
+        raise ValueError(error.errors[0].detail) from None
 
 
 # ------------------------------------------------------------------------------------------------------------ a call
@@ -300,8 +303,13 @@ def no_wider(limits: KeyLimits, own: KeyLimits) -> bool:
         return False
 
 
-def in_order(limits: L) -> L:
-    """With the destinations in one order, each once: as they are stored."""
+def in_order(limits: L, pointer: str = "/destinations") -> L:
+    """With the destinations in one order, each once: as they are stored. Raises `Invalid` for what no number is of."""
     if limits.destinations is None:
         return limits
+    if unknown := sorted(set(limits.destinations) - DESTINATIONS):
+        detail = (
+            f"no number is of {', '.join(unknown)}: countries are those of ISO 3166-1, such as GB and not UK"
+        )
+        raise Invalid("A destination is not known.", errors=[FieldError(pointer=pointer, detail=detail)])
     return msgspec.structs.replace(limits, destinations=sorted(set(limits.destinations)))

@@ -212,6 +212,7 @@ async def test_the_operator_sets_quotas_by_their_version(api: Api, project: Proj
         ({"max_duration_s": "60"}, "/max_duration_s"),
         ({"destinations": ["us"]}, "/destinations/0"),
         ({"destinations": "US"}, "/destinations"),
+        ({"destinations": ["US", "UK"]}, "/destinations"),
         ({"calls": 1}, ""),
     ],
 )

@@ -7,7 +7,17 @@ import pytest
 from app.calls.policy import check_bounds
 from app.calls.shapes import AgentRequest, CallerRequest, CreateCall
 from app.errors import Invalid
-from app.projects.quotas_policy import Bounds, KeyLimits, Limits, Verdict, left, refused, within
+from app.projects.quotas_policy import (
+    Bounds,
+    KeyLimits,
+    Limits,
+    Verdict,
+    in_order,
+    left,
+    read_defaults,
+    refused,
+    within,
+)
 
 AGENT = AgentRequest(url="wss://example.com/")
 
@@ -110,3 +120,12 @@ def test_the_headers_say_what_is_left() -> None:
         "RateLimit": '"key.concurrent_calls";r=0;t=5',
     }
     assert "admin" in error.mend
+
+
+def test_a_country_that_no_number_is_of_is_said_to_be_none() -> None:
+    with pytest.raises(Invalid) as caught:
+        in_order(KeyLimits(destinations=["GB", "UK", "sip"]), "/limits/destinations")
+    assert [(e.pointer, "UK" in e.detail) for e in caught.value.errors] == [("/limits/destinations", True)]
+    with pytest.raises(ValueError, match="no number is of UK"):
+        read_defaults("destinations=GB+UK")
+    assert read_defaults("destinations=GB+sip").destinations == ["GB", "sip"]
