@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -142,8 +142,10 @@ def audit_export(
     params = {"format": shape, "from": _time(since, "--from"), "to": _time(until, "--to")}
 
     async def work() -> None:
-        async with _api(platform) as api:
-            pieces = api.download(f"{_path(platform)}/export", params)
+        async with (
+            _api(platform) as api,
+            aclosing(api.download(f"{_path(platform)}/export", params)) as pieces,
+        ):
             if output is None:
                 async for piece in pieces:
                     sys.stdout.buffer.write(piece)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import sys
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -646,6 +648,11 @@ async def test_the_command_line_lists_verifies_and_exports(
     good = await voxplane("audit", "verify", "--json", **env)
     platform = await voxplane("audit", "list", "--platform", "--limit", "2", **env)
     exported = await voxplane("audit", "export", "--format", "csv", "-o", str(file), **env)
+    line = f"{sys.executable} -m app.cli.main audit export | true"
+    unread = await asyncio.create_subprocess_shell(
+        line, cwd=ROOT, env=os.environ | env, stderr=asyncio.subprocess.PIPE
+    )
+    assert (await unread.communicate())[1] == b"", "nobody reads on: that is no fault"
     offline_ = await voxplane("audit", "verify", str(file))
     file.write_text(file.read_text().replace("key 3", "key 9"))
     forged = await voxplane("audit", "verify", str(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -213,7 +213,7 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
         """Any route. Raises `ApiError` or `Unavailable`."""
         return await self._ask(Request(method, path, json, params or {}, idempotency_key, if_match=if_match))
 
-    async def download(self, path: str, params: Json | None = None) -> AsyncIterator[bytes]:
+    async def download(self, path: str, params: Json | None = None) -> AsyncGenerator[bytes, None]:
         """A file, piece by piece, from the first instance that answers. Raises `ApiError`, and `Unavailable` where it breaks off."""
         causes: list[str] = []
         wanted = Request("GET", path, params=params or {})
