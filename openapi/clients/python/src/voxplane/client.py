@@ -16,7 +16,7 @@ from voxplane.errors import Unavailable
 from voxplane.feeds import AsyncFeeds, Feeds
 from voxplane.fleet import AsyncFleet, Fleet
 from voxplane.prober import AsyncProbes
-from voxplane.requests import LOOPBACK, TIMEOUT_S, Answer, Attempts, Json, Request, url_list
+from voxplane.requests import LOOPBACK, TIMEOUT_S, Answer, Attempts, Json, Request, authorization_of, url_list
 
 
 class Client(Fleet, Feeds):
@@ -27,7 +27,7 @@ class Client(Fleet, Feeds):
         self._url = 0
         """The one that answered last is asked first."""
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"},
+            headers=authorization_of(api_key),
             timeout=timeout_s,
             mounts=dict.fromkeys(LOOPBACK),
             verify=trust.context() or True,
@@ -179,7 +179,7 @@ class AsyncClient(AsyncFleet, AsyncFeeds, AsyncProbes):
         self._urls = url_list(base_urls)
         self._url = 0
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"},
+            headers=authorization_of(api_key),
             timeout=timeout_s,
             mounts=dict.fromkeys(LOOPBACK),
             verify=trust.context() or True,

@@ -25,6 +25,11 @@ TEST_END = "/test"
 TICKET_WITHIN_S = 2.0
 """A caller without an owner waits for this answer: an instance that hangs is passed over soon."""
 PROBES_WITHIN_S = 2.0
+NOT_THE_API = {
+    "code": "not_the_api",
+    "detail": "What answered is a web page, and not the API.",
+    "fix": "Check the base URL, and which proxy stands before it.",
+}
 LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 """A proxy of the environment cannot reach these."""
 
@@ -33,7 +38,16 @@ def url_list(given: str | list[str]) -> list[str]:
     urls = [given] if isinstance(given, str) else list(given)
     if not urls:
         raise ValueError("give at least one base URL, such as https://api.example.com")
+    for url in urls:
+        if not url.lower().startswith(("https://", "http://")):
+            raise ValueError(f"{url!r} is no base URL: write it like https://api.example.com")
     return [u.rstrip("/") for u in urls]
+
+
+def authorization_of(api_key: str) -> dict[str, str]:
+    if not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key != ""):
+        raise ValueError("this is no API key: give it whole, as it was shown when it was made")
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +103,14 @@ class Answer:
                 self.json = response.json()
             except ValueError:
                 self.json = {"detail": response.text[:200]}
+        self.is_page = response.headers.get("content-type", "").lower().startswith("text/html")
         self.code = str(self.json.get("code", "")) if isinstance(self.json, dict) else ""
 
     def result(self) -> Any:
         if not 200 <= self.status < 300:
             raise ApiError(self.status, self.json if isinstance(self.json, dict) else {})
+        if self.is_page:
+            raise ApiError(self.status, NOT_THE_API)
         return self.json
 
 
