@@ -166,6 +166,14 @@ async def test_what_asks_to_wait_is_asked_again_there(status: int, code: str) ->
         assert (len(first.asked), len(second.asked)) == (2, 0)
 
 
+async def test_a_wait_longer_than_a_request_may_take_is_the_answer() -> None:
+    async with serving(answer(429, {"code": "quota_exceeded"}, retry_after="60")) as server:
+        async with AsyncClient([server.url] * 2, "k") as client:
+            with pytest.raises(ApiError) as raised:
+                await client.create_call(AGENT)
+        assert (len(server.asked), raised.value.retry_after_s) == (1, 60.0)
+
+
 async def test_after_a_wait_a_failure_moves_on_to_the_next_url() -> None:
     wait, fail = answer(429, {}, retry_after="0"), answer(503, {})
     async with serving(wait, fail) as first, serving(answer(201, CALL)) as second:

@@ -1,7 +1,7 @@
 """Which base URL is asked next, and whether an answer is worth another try. Pure.
 
 1. A connection error, a time-out, 502, 503 or 504: the next URL, as long as there are attempts.
-2. 429 and 409 `in_flight`: the same request again after `Retry-After`, within bounds.
+2. 429 and 409 `in_flight`: the same request again after `Retry-After`; one that is longer than a request may wait is the answer.
 3. Anything else is the answer.
 A request is sent again only where that is safe: reads, deletes, posts that carry an Idempotency-Key or change nothing
 when repeated, and whatever cannot have arrived.
@@ -47,8 +47,6 @@ def after(
             (url_index + 1) % urls,
             max(pause_s, min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if round_over else 0.0),
         )
-    if status in SAME_AGAIN or (status == 409 and code == "in_flight"):
-        return Next(
-            url_index, min(retry_after_s if retry_after_s is not None else PAUSE_S, RETRY_AFTER_MAX_S)
-        )
-    return Next(None)
+    again = status in SAME_AGAIN or (status == 409 and code == "in_flight")
+    wait_s = retry_after_s if retry_after_s is not None else PAUSE_S
+    return Next(url_index, wait_s) if again and wait_s <= RETRY_AFTER_MAX_S else Next(None)

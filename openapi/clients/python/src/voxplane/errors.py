@@ -18,10 +18,12 @@ class Unavailable(VoxplaneError):
 
 
 class ApiError(VoxplaneError):
-    """The API refused the request (RFC 9457). `fix` says how to mend it; `problem` is all that was said."""
+    """The API refused the request (RFC 9457). `fix` says how to mend it; `problem` is all that was said. `retry_after_s`: in how many
+    seconds it may be asked again, where it said so."""
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    def __init__(self, status: int, problem: dict[str, Any], retry_after_s: float | None = None) -> None:
         self.status = status
+        self.retry_after_s = retry_after_s
         self.problem = problem
         self.code = str(problem.get("code", "unknown"))
         self.detail = str(problem.get("detail", ""))

@@ -93,7 +93,7 @@ class Answer:
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
-        self.retry_after_s = None
+        self.retry_after_s: float | None = None
         text = response.headers.get("retry-after", "")
         if text.isascii() and text.isdigit():
             self.retry_after_s = float(text)
@@ -108,7 +108,7 @@ class Answer:
 
     def result(self) -> Any:
         if not 200 <= self.status < 300:
-            raise ApiError(self.status, self.json if isinstance(self.json, dict) else {})
+            raise ApiError(self.status, self.json if isinstance(self.json, dict) else {}, self.retry_after_s)
         if self.is_page:
             raise ApiError(self.status, NOT_THE_API)
         return self.json
