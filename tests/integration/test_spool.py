@@ -205,10 +205,12 @@ async def test_an_event_of_which_the_log_has_another_is_given_up_alone(left: Lef
     run = CallEvents(call=left.call, epoch=1, events=[left.outbox.unacked[0], *others])
     assert (await left.api.control.appender.append(owner, [run]))[0].status == "durable"
     await left.restart()
-    await left.flush()
+    async with asyncio.timeout(20):
+        while (
+            await left.entries()
+        ):  # the instance flushes as well: one may find the call in the other's hands
+            await left.flush()
     assert await left.stored() == [("speech.started", n) for n in range(1, 8)]
-    await left.flush()
-    assert await left.entries() == []
 
 
 async def test_entries_that_are_no_events_cost_the_call_nothing_but_themselves(left: Left) -> None:
