@@ -181,7 +181,14 @@ def _lines(key: dict[str, Any]) -> list[str]:
 
 
 def _when(text: str | None) -> str | None:
-    """RFC 3339. A time is passed on as it is written: the API says what is wrong with it."""
-    if text is None or not AGO.fullmatch(text):
-        return text
-    return (datetime.now(UTC) + ago(text, "--expires")).isoformat()
+    """RFC 3339. A time is passed on as it is written: the API says whether it will do."""
+    if text is None:
+        return None
+    if AGO.fullmatch(text):
+        return (datetime.now(UTC) + ago(text, "--expires")).isoformat()
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        said = f"--expires is 12h or 30d from now, or a time like 2027-01-31T00:00:00Z, not {text!r}"
+        raise fail(said, 2) from None
+    return text

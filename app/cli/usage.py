@@ -158,13 +158,19 @@ def _table(found: dict[str, Any]) -> None:
             else "total"
         )
         figures = (
-            f"{row.get('calls', 0)} calls  caller {_minutes(row.get('caller_ms', 0))}  agent {_minutes(row.get('agent_ms', 0))}"
-            f"  out {row.get('caller_out_bytes', 0) + row.get('agent_out_bytes', 0)} bytes  {row.get('turns', 0)} turns"
-            f"  {row.get('failovers', 0)} failovers"
+            f"{_counted(row.get('calls', 0), 'call')}"
+            f"  caller {_minutes(row.get('caller_ms', 0))}  agent {_minutes(row.get('agent_ms', 0))}"
+            f"  out {row.get('caller_out_bytes', 0) + row.get('agent_out_bytes', 0)} bytes  {_counted(row.get('turns', 0), 'turn')}"
+            f"  {_counted(row.get('failovers', 0), 'failover')}"
         )
         typer.echo(f"{whose:<24} {figures}  {_cost(found, row)}")
     if found["pending"]:
-        typer.echo(f"voxplane: {found['pending']} calls that have ended are not in it yet", err=True)
+        ended = _counted(found["pending"], "ended call")
+        typer.echo(f"voxplane: not in it yet: {ended}", err=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _minutes(ms: int) -> str:

@@ -332,6 +332,7 @@ def test_keys_are_made_listed_and_revoked(running: Running) -> None:
     env = running.env | {"VOXPLANE_API_KEY": made["secret"]}
     assert (invoke("regions", **env)).code == 0
     assert made["id"] in (invoke("keys", "list", **running.env)).out
+    refused(2, "12h or 30d from now", "keys", "create", "never", "--expires", "0d", **running.env)
     options = ("--expires", "90d", "--allow-from", "127.0.0.1", "--scope", "calls:read", "--role", "operator")
     bound = json.loads(invoke("keys", "create", "bound", *options, "--json", **running.env).out)
     assert (bound["role"], bound["scopes"], bound["allow_from"]) == (
