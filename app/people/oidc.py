@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -56,7 +58,7 @@ class Oidc:
         self._settings = settings
         self._provider: _Provider | None = None
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._keys_s = -KEYS_AGAIN_S
+        self._keys_s = -KNOWN_S
         self._one_at_a_time = asyncio.Lock()
 
     async def authorize_url(self, *, redirect_uri: str, state: str, flow: Flow) -> str:
@@ -111,7 +113,7 @@ class Oidc:
         except (PyJWTError, ValueError, TypeError) as error:
             raise _refused(f"its token does not hold ({type(error).__name__})") from None
         given = claims.get("nonce")
-        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+        if not _is_text(given) or not hmac.compare_digest(given.encode(), nonce.encode()):
             raise _refused("its token is of another sign-in")
         audience = claims["aud"]
         azp = claims.get("azp")
@@ -121,21 +123,23 @@ class Oidc:
         ):
             raise _refused("its token is for somebody else")
         subject, email = claims["sub"], claims.get("email")
-        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or "\0" in subject:
+        if not _is_text(subject) or not 0 < len(subject) <= 255 or "\0" in subject:
             raise _refused("its token names nobody")
-        verified = claims.get("email_verified") is True and isinstance(email, str)
+        verified = claims.get("email_verified") is True and _is_text(email)
         return Vouched(issuer=settings.issuer, subject=subject, email=email if verified else None)
 
     async def _key_of(self, token: str, provider: _Provider) -> jwt.PyJWK:
         try:
             header = jwt.get_unverified_header(token)
-        except (PyJWTError, ValueError) as error:
+        except (PyJWTError, ValueError, RecursionError) as error:
             raise _refused(f"its token cannot be read ({type(error).__name__})") from None
         if header.get("alg") not in ALGORITHMS:
             raise _refused("its token is signed by an algorithm that is not taken")
         kid = header.get("kid")
-        async with self._one_at_a_time:
-            if self._pick(kid, header["alg"]) is None and time.monotonic() - self._keys_s >= KEYS_AGAIN_S:
+        async with self._turn():
+            known_s = time.monotonic() - self._keys_s
+            # a key that the provider has withdrawn goes too, although whoever stole it asks for no other
+            if known_s >= KNOWN_S or (known_s >= KEYS_AGAIN_S and self._pick(kid, header["alg"]) is None):
                 await self._read_keys(provider)
         key = self._pick(kid, header["alg"])
         if key is None:
@@ -151,7 +155,6 @@ class Oidc:
         return fitting[0] if len(fitting) == 1 else None
 
     async def _read_keys(self, provider: _Provider) -> None:
-        self._keys_s = time.monotonic()
         published = (await self._ask("GET", provider.jwks)).get("keys")
         keys: dict[str, jwt.PyJWK] = {}
         for number, entry in enumerate(published if isinstance(published, list) else []):
@@ -162,10 +165,24 @@ class Oidc:
             except (PyJWTError, ValueError, TypeError, KeyError):
                 continue
             keys[str(entry.get("kid", f"#{number}"))] = key
-        self._keys = keys
+        self._keys, self._keys_s = keys, time.monotonic()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One asks, the others wait for what it learns, for so long as an answer may take: else each of a provider's that hangs would
+        wait for all before it."""
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await self._one_at_a_time.acquire()
+        except TimeoutError:
+            raise _away("others are waiting for it") from None
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     async def _discovered(self) -> _Provider:
-        async with self._one_at_a_time:
+        async with self._turn():
             known = self._provider
             if known is not None and time.monotonic() - known.read_s < KNOWN_S:
                 return known
@@ -205,7 +222,7 @@ class Oidc:
             found = httpx.Response(200, content=bytes(body)).json()
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             raise _away(type(error).__name__) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _away("its answer is not JSON") from None
         if not isinstance(found, dict):
             raise _away("its answer is no object")
@@ -214,11 +231,19 @@ class Oidc:
 
 def _endpoint(document: dict[str, Any], name: str) -> str:
     url = document.get(name)
-    parsed = urlsplit(url) if isinstance(url, str) else None
+    try:
+        parsed = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parsed = None
     near = parsed is not None and parsed.hostname in ("localhost", "127.0.0.1", "::1")
     if parsed is None or parsed.scheme not in (("https", "http") if near else ("https",)):
         raise _away(f"its discovery document has no usable {name}")
     return str(url)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """JSON can say half of a surrogate pair, which neither a comparison of bytes nor the database takes."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _refused(why: str) -> Forbidden:
