@@ -35,18 +35,32 @@ def is_secure(request: Asked, settings: SignInSettings) -> bool:
 
 def is_local(request: Asked) -> bool:
     """By the name that it asks under: loopback, which may be the end of a forwarded port."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    host = _host(request)
     return host in LOOPBACK or host.endswith(".localhost")
 
 
 def check_place(request: Asked, settings: SignInSettings) -> None:
-    """Raises `Forbidden` where a session would travel in clear."""
+    """Raises `Forbidden` where a session would travel in clear, `BadRequest` for a Host that is none: first of all, as nothing
+    that reads the request's URL could answer."""
+    _host(request)
     if not is_secure(request, settings) and not is_local(request):
         raise Forbidden(
             "The console needs HTTPS, except on loopback.",
             code="https_needed",
             fix="Put HTTPS in front and set VOXPLANE_CONSOLE_URL, or forward a port to 127.0.0.1.",
         )
+
+
+def _host(request: Asked) -> str:
+    try:
+        asked = urlsplit(f"//{request.headers.get('host', '')}")
+        _ = asked.port  # raises as well, where there is no such port
+    except ValueError:
+        raise BadRequest(
+            "The Host header is neither a name nor an address.",
+            fix="Open the console under the address it is served at.",
+        ) from None
+    return asked.hostname or ""
 
 
 def origin(request: Asked, settings: SignInSettings) -> str:

@@ -258,6 +258,16 @@ async def test_no_session_travels_in_clear(api: Api) -> None:
     assert answer.status_code == 403 and "HTTPS" in answer.text
 
 
+@pytest.mark.parametrize("host", ["[", "[::1", "a]b", "localhost:99999999", "127.0.0.1:abc"])
+async def test_a_host_that_is_none_is_a_bad_request(api: Api, host: str) -> None:
+    came = await browser(api)
+    for path in ("/console", "/console/sign-in", "/console/sign-in/provider", "/console/p/prj_x/calls"):
+        answer = await came.get(path, headers={"host": host})
+        assert answer.status_code == 400 and "Host" in answer.text, (path, answer.status_code)
+    form = {"email": "a@b.example", "password": "x"}
+    assert (await came.client.post("/console/sign-in", data=form, headers={"host": host})).status_code == 400
+
+
 @pytest.mark.parametrize(
     "asked",
     ["https://evil.example", "//evil.example", "/\\evil.example", "/console/../v1/keys", "javascript:alert(1)", "/v1/keys",
