@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,10 @@ AGAIN_PAUSE_S = 0.1
 CLEAR_TRIES = 200
 READY_LINE = 7
 LOG_BYTES_MAX = 5_000_000
+SEGMENT_BYTES = 16 * 1024 * 1024
+"""Of the write-ahead log: a server that has no room for the next one does not come up."""
+LINES_LOOKED_AT = 20
+_FATAL = re.compile(r"(?:FATAL|PANIC):\s+(.*?)(?: / |$)")
 
 
 @dataclass(slots=True)
@@ -188,7 +193,7 @@ class Postgres:
             if await self._until_ready(held.data / "postmaster.pid", log):
                 return
             if loop.time() > deadline or not (unclean or not port_is_free(self.port)):
-                raise EngineError("died", f"PostgreSQL did not start: {last_lines(log)}.", f"See {log}.")
+                raise _not_started(self.folder, log)
             await asyncio.sleep(AGAIN_PAUSE_S)
 
     def _command(self, binaries: Path, data: Path) -> list[str]:
@@ -290,3 +295,18 @@ def first_number(file: Path) -> int:
     except OSError:
         return 0
     return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _not_started(folder: Path, log: Path) -> EngineError:
+    """Why, in the same words while it is the same trouble: `up` tries again and again, and says only what is new."""
+    if shutil.disk_usage(folder).free < SEGMENT_BYTES:
+        # then the log has no room either, and what it ends with is old
+        return EngineError(
+            "disk_full",
+            f"PostgreSQL did not start: less than {SEGMENT_BYTES >> 20} MiB are free where {folder} is.",
+            "Make room there.",
+        )
+    said = _FATAL.findall(last_lines(log, LINES_LOOKED_AT))
+    return EngineError(
+        "died", f"PostgreSQL did not start: {said[-1] if said else last_lines(log)}.", f"See {log}."
+    )
