@@ -24,6 +24,7 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
+from regions.callers.unread import answer
 from regions.edge.clock import precise_ms
 from regions.edge.probe_gate import (
     LIFETIME_S,
@@ -110,6 +111,8 @@ class ProbeListener(WSListener):
             self._refuse(transport, why)
         elif self._measures and kind == WSMsgType.TEXT:
             self._measure(transport, payload, now_ms)
+        elif kind == WSMsgType.PING:
+            answer(transport, frame)
         elif kind in (WSMsgType.TEXT, WSMsgType.BINARY):
             transport.send(kind, payload)
 

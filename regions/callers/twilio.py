@@ -18,13 +18,13 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from regions.callers import twilio_stream as stream
 from regions.callers.attachment import DTMF, Attachment
+from regions.callers.unread import answer, reads
 from regions.edge.calls import Calls, Refusal
 from regions.edge.line import Carried
 from regions.wire import media as wire
 
 CLOSE_WITHIN_S = 1.0
 SILENT_S = 10.0
-UNSENT_BYTES_MAX = 256 * 1024
 LOOK_EVERY_S = 0.5
 MARK_FRAMES = 5
 """A mark goes out so often while something is played, and five times less often else."""
@@ -71,8 +71,10 @@ class TwilioCaller(WSListener):
             if not self._closing:
                 transport.send_close(WSCloseCode.OK)
             transport.disconnect()
-        elif self._closing or kind in (WSMsgType.PONG, WSMsgType.PING):
+        elif self._closing or kind == WSMsgType.PONG:
             return
+        elif kind == WSMsgType.PING:
+            answer(transport, frame)
         elif kind == WSMsgType.TEXT and frame.fin:
             message = frame.get_payload_as_bytes()
             self.carried.in_bytes += len(message)
@@ -206,10 +208,7 @@ class TwilioCaller(WSListener):
 
     def _send(self, message: bytes) -> None:
         transport = self._transport
-        if transport is None or self._closing:
-            return
-        if transport.underlying_transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
-            transport.disconnect(False)  # a caller that does not read: its network is gone
+        if transport is None or self._closing or not reads(transport):
             return
         self.carried.out_bytes += len(message)
         transport.send(WSMsgType.TEXT, message)

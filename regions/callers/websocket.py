@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from picows import (
     WSCloseCode,
@@ -13,12 +14,14 @@ from picows import (
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
+    ws_create_server,
 )
 
 from regions.callers.attachment import Attachment
 from regions.callers.pings import Pings
 from regions.callers.probe import probe_listener
 from regions.callers.twilio import TwilioCaller
+from regions.callers.unread import answer, reads
 from regions.edge.calls import Calls
 from regions.edge.line import Carried
 from regions.wire import media as wire
@@ -27,8 +30,21 @@ TWILIO = wire.TWILIO_PATH.encode()
 CLOSE_WITHIN_S = 1.0
 SILENT_S = 10.0
 """So long a caller of a call that was cut finds the connection open."""
-UNSENT_BYTES_MAX = 256 * 1024
 FRAME_BYTES_MAX = 256 * 1024
+HANDSHAKE_WITHIN_S = 5
+
+
+async def listen(calls: Calls, host: str, port: int, tls: ssl.SSLContext | None = None) -> asyncio.Server:
+    """The edge's media listener; port 0 for any. Pings are left to the listeners: the toolkit would answer all, read or not."""
+    return await ws_create_server(
+        lambda request: route(calls, request),
+        host,
+        port,
+        max_frame_size=FRAME_BYTES_MAX,
+        websocket_handshake_timeout=HANDSHAKE_WITHIN_S,
+        enable_auto_pong=False,
+        ssl=tls,
+    )
 
 
 def route(calls: Calls, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
@@ -85,6 +101,8 @@ class CallerListener(WSListener):
             message = frame.get_payload_as_bytes()
             self.carried.in_bytes += len(message)
             (self.attachment.audio if kind == WSMsgType.BINARY else self.attachment.text)(message)
+        elif kind == WSMsgType.PING:
+            answer(transport, frame)
         elif kind == WSMsgType.PONG:
             if self._pings is not None:
                 self._pings.pong(frame.get_payload_as_bytes())
@@ -106,9 +124,7 @@ class CallerListener(WSListener):
         transport = self._transport
         if transport is None or self._closing:
             return
-        if transport.underlying_transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
-            # a caller that does not read: its network is gone; it attaches again where it can
-            transport.disconnect(False)
+        if not reads(transport):
             return
         self.carried.out_bytes += len(frame)
         transport.send(WSMsgType.BINARY, frame)

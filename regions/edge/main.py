@@ -18,10 +18,9 @@ from ipaddress import ip_address
 import structlog
 import uvicorn
 import uvloop
-from picows import ws_create_server
 
 from regions.agents.dial import dial
-from regions.callers.websocket import FRAME_BYTES_MAX, route
+from regions.callers.websocket import listen
 from regions.callers.whip import Signalling
 from regions.edge import logs
 from regions.edge.calls import Calls
@@ -195,14 +194,7 @@ async def serve(settings: EdgeSettings) -> None:
         edge = Edge(settings)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, edge.key_change.want)
         stack.push_async_callback(edge.valkey.close)
-        media = await ws_create_server(
-            lambda request: route(edge.calls, request),
-            settings.media_host,
-            settings.media_port,
-            max_frame_size=FRAME_BYTES_MAX,
-            websocket_handshake_timeout=5,
-            ssl=shown,
-        )
+        media = await listen(edge.calls, settings.media_host, settings.media_port, shown)
         stack.callback(media.close)
         media_port = media.sockets[0].getsockname()[1]
         signalling = _webrtc(settings, edge.calls, stack)

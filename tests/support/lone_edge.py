@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from picows import ws_create_server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from regions.callers.websocket import FRAME_BYTES_MAX, route
+from regions.callers.websocket import listen
 from regions.edge.calls import Calls
 from regions.edge.context import EdgeContext
 from regions.edge.keyring import Keyring
@@ -223,9 +222,7 @@ async def lone_edge(
 ) -> AsyncIterator[LoneEdge]:
     """`key`: another's, so that its tickets hold here as well."""
     edge = LoneEdge(folder / name, name, key)
-    server = await ws_create_server(
-        lambda request: route(edge.calls, request), "127.0.0.1", 0, max_frame_size=FRAME_BYTES_MAX
-    )
+    server = await listen(edge.calls, "127.0.0.1", 0)
     edge.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     edge.pacer.start()
     try:
