@@ -8,7 +8,7 @@ import msgspec
 import phonenumbers
 
 from app.calls.shapes import DURATION_DEFAULT_S, CallerRequest, CreateCall
-from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable
+from app.errors import Conflict, FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable
 from app.fleet.view import Fleet
 from app.projects.quotas_policy import UNBOUNDED, Bounds, check_destination, duration_allowed
 from regions.wire.addresses import AddressError, check_url
@@ -17,8 +17,19 @@ from regions.wire.ticket import DIALECT_RATES_HZ
 
 RESERVED_PARAMETER = "voxplane_"
 PARAMETERS_BYTES_MAX = 8 * 1024
+EPOCHS_MAX = 1_000
 _NUMBER = re.compile(r"\+[0-9](?:[ .()-]{0,2}[0-9]){1,17}")
 _SIP = re.compile(r"sips?:[A-Za-z0-9._~%!$&'()*+,;=:-]+@[A-Za-z0-9.\-\[\]:]+")
+
+
+def check_epochs(granted: int) -> None:
+    """Raises `Conflict` ``epochs_used_up`` where a call has been given all the epochs it may have: there is nothing to wait for."""
+    if granted >= EPOCHS_MAX:
+        raise Conflict(
+            f"The call has been granted {EPOCHS_MAX} epochs, and may have no more.",
+            code="epochs_used_up",
+            fix="Use the grants of the newest ticket, or create a new call.",
+        )
 
 
 def check_log_residency(body: CreateCall, jurisdiction: str, fleet: Fleet) -> None:

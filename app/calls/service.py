@@ -14,7 +14,7 @@ from app.buckets import Buckets
 from app.calls.coalescer import Coalescer
 from app.calls.creation import body_hash, caller_of, checked_key, new_call, subject_of
 from app.calls.machine import FINAL
-from app.calls.policy import check_bounds, check_create, check_log_residency
+from app.calls.policy import check_bounds, check_create, check_epochs, check_log_residency
 from app.calls.shapes import CallerRequest, CreateCall, CreatedCall, NewTicket, PlacementView
 from app.calls.store import CallStore, NewCall, StoredCall, view_fields
 from app.calls.tickets import TicketFor, make_ticket
@@ -46,7 +46,6 @@ from regions.wire.ticket import AgentSecret, Claims, Grant, MovedFor, Sealed, Ti
 log = structlog.get_logger()
 
 CREATE_ROUTE = "POST /v1/calls"
-EPOCHS_MAX = 1_000
 
 
 class CallWebhooks(Protocol):
@@ -267,7 +266,8 @@ class Calls:
             raise NotFound("There is no such call.")
         if call.state in FINAL:
             raise Conflict("The call has ended.", code="call_ended", fix="Create a new call.")
-        if call.epoch_granted >= EPOCHS_MAX or not self.renewals.take(call_id, self.clock.monotonic_s()):
+        check_epochs(call.epoch_granted)
+        if not self.renewals.take(call_id, self.clock.monotonic_s()):
             raise QuotaExceeded(
                 "This call asks for tickets too often.",
                 fix="Use the grants of the newest ticket first.",

@@ -13,10 +13,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from app.calls.policy import EPOCHS_MAX
+from regions.wire import ids
 from regions.wire.ticket import Sealed, read, unseal
 from tests.conftest import make_settings
 from tests.support.api import Api, Project, serving
 from tests.support.fleet import add_region, three_regions
+from tests.support.hooks import superuser
 
 LONG = {str(i): "x" * 512 for i in range(32)}
 
@@ -268,6 +271,21 @@ async def test_a_new_ticket_grants_epochs_above_all_before(api: Api, project: Pr
     assert (first.status_code, first.json()["epoch"]) == (200, 4)
     assert second.json()["epoch"] == 7
     assert (forged.status_code, forged.json()["code"]) == (401, "bad_ticket")
+
+
+async def test_a_call_that_has_used_up_its_epochs_is_told_so_and_not_to_wait(
+    api: Api, project: Project
+) -> None:
+    made = (await create(project.client)).json()
+    async with superuser(api) as database:
+        await database.execute(
+            "update vx.calls set epoch_granted = $2 where id = $1",
+            ids.decode(ids.CALL, made["id"]),
+            EPOCHS_MAX,
+        )
+    answer = await project.client.post(f"/v1/calls/{made['id']}/ticket", json={"ticket": made["ticket"]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "epochs_used_up")
+    assert "retry-after" not in answer.headers
 
 
 async def test_what_another_project_owns_is_not_found(api: Api, project: Project) -> None:
