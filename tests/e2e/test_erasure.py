@@ -76,14 +76,23 @@ async def test_an_erased_call_opens_nowhere_though_an_edge_was_away(deployment: 
             return all(one.status_code == 200 and one.json()["standbys"] for one in shown)
 
         await until(all_have_standbys, "a region and another to stand by")
-        made = await client.create_call(
-            {"url": backend.url + WORD, "parameters": {"p": WORD}},
-            caller={"kind": "websocket", "from": NUMBER, "to": f"sip:{WORD}@example.org"},
-            metadata={"who": WORD, "number": NUMBER},
-            subject=WORD,
-            webhook_url=f"{receiver.url}?{WORD}",
-            latencies=LATENCIES,
-        )
+
+        async def placed() -> Any:
+            """A call that has a standby; one that was created in a moment without is erased."""
+            made = await client.create_call(
+                {"url": backend.url + WORD, "parameters": {"p": WORD}},
+                caller={"kind": "websocket", "from": NUMBER, "to": f"sip:{WORD}@example.org"},
+                metadata={"who": WORD, "number": NUMBER},
+                subject=WORD,
+                webhook_url=f"{receiver.url}?{WORD}",
+                latencies=LATENCIES,
+            )
+            if len(read_grants(made["ticket"])[1]) > 1:
+                return made
+            (await http.post(f"/v1/calls/{made['id']}/erase")).raise_for_status()
+            return None
+
+        made = await until(placed, "a call with a standby")
         grants = read_grants(made["ticket"])[1]
         region_of = {grant.epoch: grant.url for grant in grants}
         names = {r.url: name for name, r in deployment.regions.items()}

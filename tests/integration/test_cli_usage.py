@@ -77,7 +77,7 @@ async def test_usage_is_a_table_a_document_and_a_sheet(api: Api) -> None:
     found = await json_of(api, project, "usage", "--group-by", "region")
     assert (found["total"]["calls"], found["total"]["cost_micros"]) == (1, 2_500_000)
     done = await said(api, project, "usage")
-    assert done.out.splitlines()[-1].split()[:3] == ["total", "1", "calls"], done
+    assert done.out.splitlines()[-1].split()[:3] == ["total", "1", "call"], done
     assert done.out.splitlines()[-1].endswith("2.500000 USD")
     sheet = await said(api, project, "usage", "--csv", "--group-by", "region")
     [row] = csv.DictReader(io.StringIO(sheet.out))
