@@ -307,7 +307,7 @@ def _calls(
     settings, clock = shared.settings, shared.clock
     return Calls(
         store=store,
-        coalescer=Coalescer(store, clock, CREATE_ROUTE),
+        coalescer=Coalescer(store, clock, CREATE_ROUTE, appender.tell),
         appender=appender,
         vault=vault,
         keyring=shared.keyring,

@@ -47,4 +47,6 @@ def time_of(at_ms: int) -> datetime:
 
 def rfc3339(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and `Z`."""
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds")[:-6] + "Z"

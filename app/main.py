@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -16,17 +14,15 @@ from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.enums import HttpMethod, ScopeType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Contact, SecurityScheme
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Scope
 
 from app import system
 from app.assembly import open_control
 from app.audit import asker
 from app.audit import routes as audit
-from app.audit.asker import Asker, address_of, asking, check_noted
 from app.bodies import JsonRequest
 from app.calls import conversation_routes as conversation
 from app.calls import routes as calls
@@ -36,7 +32,8 @@ from app.console import routes as console
 from app.control import Control
 from app.dependencies import ControlIn
 from app.erasure import routes as erasures
-from app.errors import BadRequest, Forbidden
+from app.errors import Forbidden
+from app.exchange import Exchanges, exchange_of
 from app.fleet import drain_routes as drains
 from app.fleet import drill_routes as drills
 from app.fleet import health_routes as fleet_health
@@ -48,17 +45,13 @@ from app.options import options
 from app.peer import Peers, Proxied, read_network
 from app.people import routes as people
 from app.placement import routes as placement
-from app.problems import EXCEPTION_HANDLERS, send_problem
+from app.problems import EXCEPTION_HANDLERS
 from app.projects import quotas_routes as quotas
 from app.projects import routes as projects
 from app.projects.auth import Operator, Principal
 from app.projects.credentials import authorization_of
-from app.projects.request_log import ABOUT, About
-from app.protocols import abort
 from app.queries import check_names, learn_names, provide_paging
-from app.red import counted
 from app.settings import Settings
-from app.telemetry import feed_readers_cut_total, request_id
 from app.usage import routes as usage
 from app.webhooks import routes as webhooks
 
@@ -67,9 +60,6 @@ log = structlog.get_logger()
 GC_THRESHOLD = 20_000
 
 BODY_BYTES_MAX = 256 * 1024
-SLOW_MS = 1_000
-READ_WITHIN_S = 20.0
-"""A reader of a stream that has taken nothing for so long is cut off."""
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
@@ -82,9 +72,9 @@ async def provide_control(state: State, scope: Scope) -> Control:
 
 async def provide_principal(request: Connection, control: ControlIn) -> Principal:
     principal = await control.auth.project(authorization_of(request), request.scope)
-    about: About | None = request.scope.get(ABOUT)  # type: ignore[assignment]
-    if about is not None:
-        about.by(principal, control.request_log)
+    exchange = exchange_of(request.scope)
+    if exchange is not None:
+        exchange.by(principal, control.request_log)
     asker.is_(principal.actor)
     check_names(request)
     return principal
@@ -97,76 +87,6 @@ async def provide_operator(request: Connection, control: ControlIn) -> Operator:
     asker.is_(who.actor, platform=True)
     check_names(request)
     return who
-
-
-class RequestId:
-    """Gives every request an id, counts its answer, and writes a line for those that failed or took long.
-
-    HEAD is answered as GET is, and the server leaves the body out; not for a stream, which would have no end.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        given = next((v for k, v in scope["headers"] if k == b"request-id"), b"")
-        plain = 0 < len(given) <= 64 and given.translate(None, b"-_.").isalnum()
-        rid = given.decode("latin-1") if plain else uuid4().hex
-        token = request_id.set(rid)
-        who = Asker(address=address_of(scope), request_id=rid)
-        asked = asking.set(who)
-        began = time.perf_counter()
-        about = About()
-        method = scope["method"]
-        scope[ABOUT] = about  # type: ignore[literal-required]
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"request-id", rid.encode())]
-                status = message["status"]
-                took_ms = (time.perf_counter() - began) * 1000
-                counted(scope, status, took_ms / 1000)
-                route = scope.get("path_template") or scope["path"]
-                about.answered(rid, method, route, status, took_ms)
-                check_noted(scope, who, status)
-                if status >= 500 or took_ms > SLOW_MS:
-                    log.info(
-                        "request.answered",
-                        method=scope.get("method"),
-                        path=scope["path"],
-                        status=status,
-                        ms=round(took_ms),
-                    )
-            if message["type"] == "http.response.body" and message["more_body"]:
-                await _within(message, send, scope)
-            else:
-                await send(message)
-
-        try:
-            if b"%00" in scope["query_string"]:
-                await send_problem(BadRequest("The query contains the character U+0000."), sending)
-                return
-            if scope["method"] == "HEAD" and not scope["path"].endswith("/stream"):
-                scope = scope.copy()  # the server looks at its own
-                scope["method"] = HttpMethod.GET
-            await self._app(scope, receive, sending)
-        finally:
-            request_id.reset(token)
-            asking.reset(asked)
-
-
-async def _within(message: Message, send: Send, scope: Scope) -> None:
-    """Who does not read what is streamed to him is cut off: nothing more than is under way is kept for him."""
-    try:
-        async with asyncio.timeout(READ_WITHIN_S):
-            await send(message)
-    except TimeoutError:
-        feed_readers_cut_total.labels("sse").inc()
-        log.info("feed.cut", kind="sse", path=scope["path"])
-        abort(scope)
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -265,7 +185,7 @@ def set_up(app: Litestar, settings: Settings, stopping: asyncio.Event | None = N
 
 def around(app: Litestar) -> ASGIApp:
     """What a process serves: the application with a request id around everything, routing errors included."""
-    inner = RequestId(CreateLane(app, body_bytes_max=BODY_BYTES_MAX))
+    inner = Exchanges(CreateLane(app, body_bytes_max=BODY_BYTES_MAX))
     peers: Peers = app.state.peers
     return Proxied(inner, peers) if peers else inner
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.errors import FieldError
 
+MS = timedelta(milliseconds=1)
 EPOCH = datetime.fromtimestamp(0, UTC)
 KEPT = timedelta(days=30)
 """So long events are kept at least."""
@@ -30,7 +31,7 @@ def whole_ms(at: datetime) -> datetime:
 
 def unix_ms(at: datetime) -> int:
     """Milliseconds since 1970, exactly: a float of seconds times a thousand is one short now and then."""
-    return (at - EPOCH) // timedelta(milliseconds=1)
+    return (at - EPOCH) // MS
 
 
 def read_window(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -18,6 +19,7 @@ from uuid import UUID
 from app.calls.store import CallStore, Created, NewCall
 from app.clock import Clock
 from app.errors import QuotaExceeded
+from app.log.acked import End
 
 BATCH_MAX = 64
 IN_FLIGHT_MAX = 2
@@ -28,6 +30,8 @@ GATHER_EACH_S = 0.0005
 WAIT_S = 0.008
 LANES_MAX = 1_000
 WAITING_MAX = 2_000
+Made = Callable[[UUID, list[End]], None]
+"""Told once of each batch where the calls that it has made begin, whoever still waits for them. Never blocks, never raises."""
 
 
 @dataclass(slots=True)
@@ -43,8 +47,9 @@ class _Lane:
 
 
 class Coalescer:
-    def __init__(self, store: CallStore, clock: Clock, route: str) -> None:
+    def __init__(self, store: CallStore, clock: Clock, route: str, made: Made | None = None) -> None:
         self._store = store
+        self._made = made
         self._clock = clock
         self._route = route
         self._lanes: dict[UUID, _Lane] = {}
@@ -110,9 +115,15 @@ class Coalescer:
         now: datetime = self._clock.now()
         try:
             answers = await self._store.create(project_id, self._route, now, [call for call, _ in batch])
+            made = []
             for call, future in batch:
+                answer = answers[call.key]
+                if answer.feed_xid:
+                    made.append(End(call.call_id, 1, answer.feed_xid, call.event_id))
                 if not future.done():
-                    future.set_result(answers[call.key])
+                    future.set_result(answer)
+            if made and self._made is not None:
+                self._made(project_id, made)
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()

@@ -18,8 +18,9 @@ from litestar.types import HTTPReceiveMessage, Receive, ReceiveMessage, Scope, S
 from app.bodies import may_have_nul, repeats_a_name
 from app.calls.shapes import CreateCall
 from app.control import Control
+from app.exchange import exchange_of
 from app.problems import send_error
-from app.projects.request_log import ABOUT, About
+from app.protocols import Headers, writable, write_whole
 from app.red import OPERATION
 
 PATH = "/v1/calls"
@@ -55,9 +56,9 @@ class CreateLane:
         if principal is None or "calls:write" not in principal.scopes:
             await self._app(scope, receive, send)
             return
-        about: About | None = scope.get(ABOUT)  # type: ignore[assignment]
-        if about is not None:
-            about.by(principal, control.request_log)
+        exchange = exchange_of(scope)
+        if exchange is not None:
+            exchange.by(principal, control.request_log)
         read, content = await self._read(receive)
         body = _fitting(content)
         if body is None:
@@ -71,16 +72,18 @@ class CreateLane:
             await send_error(error, send)
             return
         answer = _encode(created)
-        headers = [
-            (b"content-type", JSON),
-            (b"location", f"{PATH}/{created.id}".encode()),
-            (b"content-length", str(len(answer)).encode()),
-        ]
+        headers: Headers = [(b"content-type", JSON), (b"location", f"{PATH}/{created.id}".encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in left.items()]
         if replayed:
             headers.append((b"idempotent-replayed", b"true"))
         if created.traceparent:
             headers.append((b"traceparent", created.traceparent.encode()))
+        cycle = writable(scope)
+        if cycle is not None and exchange is not None:
+            headers.append(exchange.answered(201))
+            write_whole(cycle, 201, headers, answer)
+            return
+        headers.append((b"content-length", b"%d" % len(answer)))
         await send({"type": "http.response.start", "status": 201, "headers": headers})
         await send({"type": "http.response.body", "body": answer, "more_body": False})
 

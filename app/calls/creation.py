@@ -18,6 +18,8 @@ from app.projects.agent_secret import Version
 from app.vault import CallKey, ProjectKey
 
 KEY_CHARS_MAX = 255
+_ordered = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 
 
 def checked_key(key: str | None) -> str:
@@ -53,18 +55,21 @@ def caller_of(body: CreateCall) -> CallerRequest:
 
 def turns_of(body: CreateCall) -> TurnsRequest:
     """The one default object where all is by default: it is left out of what is stored, and of the hash."""
-    return DEFAULT_TURNS if body.turns == DEFAULT_TURNS else body.turns
+    turns = body.turns
+    return DEFAULT_TURNS if turns is DEFAULT_TURNS or turns == DEFAULT_TURNS else turns
 
 
 def body_hash(body: CreateCall) -> bytes:
     """What tells a repeated create from another one under the same key; the order of fields and what was left out do not, nor
     does the caller's address: whoever had the hash could find it by trying all there are."""
-    body = msgspec.structs.replace(body, turns=turns_of(body))
+    turns = turns_of(body)
+    if turns is not body.turns:
+        body = msgspec.structs.replace(body, turns=turns)
     if body.caller.address is not msgspec.UNSET:
         body = msgspec.structs.replace(
             body, caller=msgspec.structs.replace(body.caller, address=msgspec.UNSET)
         )
-    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest()
+    return hashlib.sha256(_ordered(body)).digest()
 
 
 def subject_of(key: ProjectKey, body: CreateCall) -> bytes | None:
@@ -103,9 +108,9 @@ def new_call(
         body_hash=hashed,
         call_id=call_id,
         event_id=event_id,
-        request=msgspec.json.encode(request),
-        placement=msgspec.json.encode(placement),
-        metadata=msgspec.json.encode(body.metadata),
+        request=_encode(request),
+        placement=_encode(placement),
+        metadata=_encode(body.metadata),
         region=placed.region,
         edges=tuple((e.id, e.incarnation) for e in placed.edges),
         webhook_id=webhook_id,
@@ -150,4 +155,4 @@ def _created_data(
         "standbys": [s.region for s in placement.standbys],
         "metadata": metadata,
     }
-    return msgspec.json.encode(data | {"traceparent": trace} if trace else data)
+    return _encode(data | {"traceparent": trace} if trace else data)

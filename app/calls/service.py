@@ -26,7 +26,6 @@ from app.fleet.keyring import Keyring
 from app.fleet.view import EdgeState, Fleet, FleetView
 from app.hints import Hints
 from app.ids import new_id, parse
-from app.log.acked import End
 from app.log.append import Appender
 from app.placement.again import recorded
 from app.placement.choice import Placement
@@ -143,7 +142,6 @@ class Calls:
         if verdict is not None and verdict.refused:
             log.info("call.refused", quota=verdict.refused)
             raise refused(verdict, bounds)
-        self.appender.tell(principal.project_id, [End(new.call_id, 1, outcome.feed_xid, new.event_id)])
         calls_created_total.labels(placed.region).inc()
         created = self._created(principal, body, new, placed, placement, content)
         took.over("answer")

@@ -81,8 +81,7 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     trace: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewCall:
+class NewCall(msgspec.Struct, frozen=True, kw_only=True):
     """One create on its way into a batch. `edges`: (edge, incarnation) in order of epoch, one to three."""
 
     key: str
@@ -109,8 +108,7 @@ class NewCall:
     """What bounds creates of its project and its key: see `app.projects.quotas_policy.Bounds`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(msgspec.Struct, frozen=True):
     """`verdict`: where there are quotas, and the key had not been used before. One that says `refused` has made nothing.
     `feed_xid`: of its first event; 0 where it was not made now."""
 

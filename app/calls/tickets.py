@@ -7,7 +7,6 @@ so that every ticket of a call carries the same one and a snapshot outlives the 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -42,6 +41,7 @@ from regions.wire.ticket import (
     sign,
 )
 
+_encode = msgspec.json.Encoder().encode
 RESUME_GRACE = timedelta(seconds=60)
 AS_DEFAULT: Turns = next(f.default for f in msgspec.structs.fields(Sealed) if f.name == "turns")
 
@@ -53,8 +53,7 @@ class TicketKeys(Protocol):
     def fleet_key(self) -> tuple[str, bytes]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketFor:
+class TicketFor(msgspec.Struct, frozen=True, kw_only=True):
     """What a ticket is made from. `grants` in order of epoch; `secrets`: the newest first."""
 
     call_id: UUID
@@ -130,7 +129,7 @@ def make_ticket(
         max_s=wanted.max_duration_s,
         grants=list(wanted.grants),
         sealed=seal(
-            msgspec.json.encode(private),
+            _encode(private),
             key_id=fleet_key_id,
             key=fleet_key,
             nonce=os.urandom(12),
@@ -144,6 +143,8 @@ def make_ticket(
 
 def _turns(wanted: TurnsRequest) -> Turns:
     """What is by default is left out of the ticket: it is the very object of its default."""
+    if wanted is DEFAULT_TURNS:
+        return AS_DEFAULT
     chosen = {
         name: value
         for name, value in msgspec.structs.asdict(wanted).items()

@@ -20,10 +20,10 @@ from app.calls.twilio_shapes import API_VERSION, ChangeTwilioCall, TwilioCall, t
 from app.control import Control
 from app.dependencies import ControlIn
 from app.errors import NotFound, Unauthenticated
+from app.exchange import exchange_of
 from app.problems import EXCEPTION_HANDLERS, answer_to
 from app.projects.auth import Principal
 from app.projects.credentials import authorization_of
-from app.projects.request_log import ABOUT, About
 from regions.wire import ids
 from regions.wire.sids import SidOfCall, account_sid, read_call_sid
 
@@ -98,9 +98,9 @@ async def _asking(request: Asked, home: Control, scope: str) -> tuple[Control, P
     of_project = account_sid(ids.encode(ids.PROJECT, principal.project_id))
     if not hmac.compare_digest(account.encode(), of_project.encode()):
         raise Unauthenticated("The user name is not the account of this key.", fix=LOGIN)
-    about: About | None = request.scope.get(ABOUT)  # type: ignore[assignment]
-    if about is not None:
-        about.by(principal, control.request_log)
+    exchange = exchange_of(request.scope)
+    if exchange is not None:
+        exchange.by(principal, control.request_log)
     principal.require(scope)
     return control, principal
 

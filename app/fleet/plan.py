@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import msgspec
+
 from app.fleet.view import EdgeState, Fleet
 from app.placement.again import NOTHING, Recorded, place_again
 from app.placement.choice import Measured, Placement, Wishes
@@ -153,7 +155,7 @@ class Room:
         staying = {e.region for e in edges}
         regions = {i: r for i, r in self._regions.items() if i in staying}
         fleet = Fleet(regions=regions, edges=tuple(edges))
-        wishes = replace(call.wishes, pin=pin)
+        wishes = msgspec.structs.replace(call.wishes, pin=pin)
         placed = place_again(fleet, wishes, call.measured, call.recorded, draw=draw)
         if not isinstance(placed, Placement):
             return placed.why

@@ -16,8 +16,10 @@ The answer names good ones again: a new ticket takes the place of the older ones
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
+
+import msgspec
 
 from app.fleet.view import EdgeState, Fleet
 from app.placement.again import NOTHING, Recorded, place_again
@@ -112,5 +114,7 @@ def _others(fleet: Fleet, owner: EdgeState, call: Guarded, draw: float) -> list[
 
 
 def _chosen(fleet: Fleet, call: Guarded, draw: float) -> list[EdgeState]:
-    placed = place_again(fleet, replace(call.wishes, pin=None), call.measured, call.recorded, draw=draw)
+    placed = place_again(
+        fleet, msgspec.structs.replace(call.wishes, pin=None), call.measured, call.recorded, draw=draw
+    )
     return list(placed.edges) if isinstance(placed, Placement) else []

@@ -8,8 +8,10 @@ the backend was. Without it every region would look alike after ten minutes, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from app.fleet.view import Fleet
 from app.placement.belief import Prior
@@ -72,5 +74,7 @@ def place_again(
     """A cap on the round trip binds no call that must have a place: it is dropped where nobody else is near enough."""
     placed = choose(fleet, measured, wishes, draw=draw, priors=known.priors, backend_ms=known.backend_ms)
     if isinstance(placed, NoPlacement) and placed.why == "too_far":
-        return place_again(fleet, replace(wishes, rtt_ms_max=None), measured, known, draw=draw)
+        return place_again(
+            fleet, msgspec.structs.replace(wishes, rtt_ms_max=None), measured, known, draw=draw
+        )
     return placed

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -50,14 +50,13 @@ _quantiles = np.stack(
 Coordinates = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one caller. `measured`: its own fresh round trips in ms; `history` and `wider`: round trips by region, one
     for each window, newest first; `at`: latitude and longitude in degrees, roughly."""
 
-    measured: Mapping[str, float] = field(default_factory=dict)
-    history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    wider: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    measured: Mapping[str, float] = msgspec.field(default_factory=dict)
+    history: Mapping[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    wider: Mapping[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
     at: Coordinates | None = None
 
     @property

@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from operator import attrgetter
 
@@ -61,8 +60,7 @@ ABLE = frozenset({"costlier", "two_choices", "reserved", "ramping"})
 _BY_COST = attrgetter("cost_ms")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The caller's own measurement of one region. `age_s`: how long ago."""
 
     rtt_ms: float
@@ -71,8 +69,7 @@ class Measured:
     age_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What the call asks of its placement; empty means no wish. `rtt_ms_relax`: caps above `rtt_ms_max`, ascending, each for the case
     that no region meets those before it. `webrtc`: its caller needs an edge that takes WebRTC. `alone`: its caller cannot go to a
     standby, and gets none."""
@@ -103,8 +100,7 @@ class Candidate(msgspec.Struct, gc=False, omit_defaults=True):
     backend_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """`edges`: the primary's, then the standbys'. `protection`: ``full`` (two standbys in other regions), ``reduced``,
     ``none``; `protection_reason` says why not full. `rtt_ms_cap`: the cap that was met at last."""
 
@@ -117,8 +113,7 @@ class Placement:
     rtt_ms_cap: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoPlacement:
+class NoPlacement(msgspec.Struct, frozen=True, kw_only=True):
     """`why`: ``residency`` (nothing allowed exists), ``unhealthy``, ``full`` or ``too_far``; `allowed`: regions that were allowed."""
 
     why: str

@@ -40,8 +40,6 @@ TURN_EVERY_S = 3_600.0
 BURST, PER_S = 200.0, 50.0
 """So many of a project's requests are kept per instance at once, and each second; of the others the number."""
 CURSOR_KIND = "requests"
-ABOUT = "voxplane.about"
-"""Where in the scope of a request stands what is found out about it."""
 LAST = UUID(int=(1 << 128) - 1)
 
 INSERT = """
@@ -58,23 +56,6 @@ SELECT = {
     )
     for failed, only in ((False, ""), (True, "and r.status >= 400"))
 }
-
-
-class About:
-    """What is found out about a request while it is answered. `principal` None: nobody's, and not logged."""
-
-    __slots__ = ("log", "principal")
-
-    def __init__(self) -> None:
-        self.principal: Principal | None = None
-        self.log: RequestLog | None = None
-
-    def by(self, principal: Principal, log: RequestLog) -> None:
-        self.principal, self.log = principal, log
-
-    def answered(self, request_id: str, method: str, route: str, status: int, ms: float) -> None:
-        if self.principal is not None and self.log is not None:
-            self.log.note(self.principal, request_id, method, route, status, ms)
 
 
 class Noted(NamedTuple):

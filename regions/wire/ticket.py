@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 TICKET_TYP = "vx-ticket+jwt"
+_encode = msgspec.json.Encoder().encode
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 TICKET_AUDIENCE = "voxplane.edge"
 TICKET_ISSUER = "voxplane"
@@ -207,7 +208,7 @@ def unseal(text: str, *, keys: dict[str, bytes], bound_to: str) -> bytes:
 
 def sign(claims: Claims, *, kid: str, key: Ed25519PrivateKey) -> str:
     """A compact JWS (RFC 7515) over the claims."""
-    signed = _header(kid) + b"." + _b64(msgspec.json.encode(claims))
+    signed = _header(kid) + b"." + _b64(_encode(claims))
     return (signed + b"." + _b64(key.sign(signed))).decode()
 
 

@@ -2,20 +2,19 @@
 
 The clients share the instances on PORTS, which are separated by commas.
 
-Plain sockets and no parsing beyond the status and the length, because it shares the machine with what it measures.
+Plain sockets, no event loop, and no parsing beyond the status and the length, because it shares the machine with what it
+measures, and the other side's load comes from a program in C.
 Prints one JSON object: creates, seconds, and the latencies' quantiles in milliseconds.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+import select
+import socket
 import sys
 import time
 import uuid
-from typing import cast
-
-import uvloop
 
 from tests.bench.support import content_length, quantile
 
@@ -30,67 +29,70 @@ BODY = json.dumps(
         "metadata": {"customer": "c-1042", "campaign": "spring"},
     }
 ).encode()
+WAIT_S = 10.0
+READ_BYTES = 65_536
 
 
-class Client(asyncio.Protocol):
-    """Creates one call after the other on a connection of its own, until the time is up."""
+class Client:
+    """Creates one call after the other on a connection of its own."""
 
-    def __init__(self, key: str, stop_at: float, took_ms: list[float]) -> None:
+    __slots__ = ("_began", "_came", "_head", "_made", "_name", "_until", "socket")
+
+    def __init__(self, port: int, key: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = (
             f"POST /v1/calls HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\nIdempotency-Key: "
         ).encode()
-        self._stop_at = stop_at
-        self._took_ms = took_ms
-        self._came = b""
-        self._until = 0
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._name, self._made = uuid.uuid4().hex, 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._create()
-
-    def _create(self) -> None:
+    def create(self) -> None:
         self._came, self._until, self._began = b"", 0, time.perf_counter()
-        self._transport.write(self._head + uuid.uuid4().hex.encode() + b"\r\n\r\n" + BODY)
+        self._made += 1
+        # a request is far smaller than what the socket takes at once
+        self.socket.sendall(b"%b%b-%d\r\n\r\n%b" % (self._head, self._name.encode(), self._made, BODY))
 
-    def data_received(self, data: bytes) -> None:
-        self._came += data
-        if not self._until and (end := self._came.find(b"\r\n\r\n")) >= 0:
-            self._until = end + 4 + content_length(self._came)
-        if not self._until or len(self._came) < self._until:
-            return
-        if not self._came.startswith(b"HTTP/1.1 201"):
-            self.over.set_exception(SystemExit(f"the API refused: {self._came.decode()}"))
-            return
-        now = time.perf_counter()
-        self._took_ms.append((now - self._began) * 1000)
-        if now < self._stop_at:
-            self._create()
-        else:
-            self.over.set_result(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.over.done():
-            self.over.set_exception(SystemExit(f"the connection was lost: {error}"))
+    def answered(self) -> float | None:
+        """Reads what has come. How long the create took, in milliseconds; None while its answer is not whole."""
+        came = self._came = self._came + self.socket.recv(READ_BYTES)
+        if not came:
+            raise SystemExit("the connection was lost")
+        if not self._until and (end := came.find(b"\r\n\r\n")) >= 0:
+            self._until = end + 4 + content_length(came)
+        if not self._until or len(came) < self._until:
+            return None
+        if not came.startswith(b"HTTP/1.1 201"):
+            raise SystemExit(f"the API refused: {came.decode()}")
+        return (time.perf_counter() - self._began) * 1000
 
 
-async def client(port: int, key: str, stop_at: float, took_ms: list[float]) -> None:
-    transport, protocol = await asyncio.get_running_loop().create_connection(
-        lambda: Client(key, stop_at, took_ms), "127.0.0.1", port
-    )
-    try:
-        await protocol.over
-    finally:
-        transport.close()
-
-
-async def main(ports: list[int], key: str, clients: int, seconds: float) -> None:
+def main(ports: list[int], key: str, clients: int, seconds: float) -> None:
     took_ms: list[float] = []
+    poll = select.epoll()
+    by_number: dict[int, Client] = {}
+    for i in range(clients):
+        client = Client(ports[i % len(ports)], key)
+        by_number[client.socket.fileno()] = client
+        poll.register(client.socket.fileno(), select.EPOLLIN)
     began = time.perf_counter()
-    await asyncio.gather(
-        *(client(ports[i % len(ports)], key, began + seconds, took_ms) for i in range(clients))
-    )
+    for client in by_number.values():
+        client.create()
+    under_way = clients
+    while under_way:
+        ready = poll.poll(WAIT_S)
+        if not ready:
+            raise SystemExit(f"no answer within {WAIT_S} s")
+        for number, _ in ready:
+            client = by_number[number]
+            took = client.answered()
+            if took is None:
+                continue
+            took_ms.append(took)
+            if time.perf_counter() - began < seconds:
+                client.create()
+            else:
+                under_way -= 1
     elapsed = time.perf_counter() - began
     print(
         json.dumps(
@@ -105,6 +107,4 @@ async def main(ports: list[int], key: str, clients: int, seconds: float) -> None
 
 
 if __name__ == "__main__":
-    uvloop.run(
-        main([int(p) for p in sys.argv[1].split(",")], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
-    )
+    main([int(p) for p in sys.argv[1].split(",")], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
-from app import housekeeping, main
+from app import exchange, housekeeping
 from app.log import fan, live, sse
 from app.log import socket as feed_socket_module
 from app.log.append import EdgeIdentity
@@ -313,7 +313,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_costs_no_more_than_its
     api: Api, project: Project, owners: list[EdgeIdentity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real socket whose buffers fill up. Another reader of the project gets everything meanwhile."""
-    monkeypatch.setattr(main, "READ_WITHIN_S", 0.5)
+    monkeypatch.setattr(exchange, "READ_WITHIN_S", 0.5)
     call = await call_with(api, project, owners)
     await listed(project, 1)
     deaf = socket.socket()

@@ -129,8 +129,8 @@ class Api:
         nobody: Any = None
         audit: Any = fixtures.UnwrittenAudit()
         self.calls = Calls(
-            store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE), appender=appender, vault=vault, keyring=keyring,
-            fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
+            store=store, coalescer=Coalescer(store, clock, CREATE_ROUTE, appender.tell), appender=appender,
+            vault=vault, keyring=keyring, fleet=self.fleet, webhooks=nobody, commands=commands, hints=hints, clock=clock, cell=CELL,
             attach_within_s=ATTACH_WITHIN_S, tails=tails, local_targets=False, audit=audit,
             placer=Placer(self.learning, Claimed(db, clock), chance=random.Random(world.chance.getrandbits(32))),
         )  # fmt: skip
