@@ -214,6 +214,6 @@ def session_settings(role: Role, application: str) -> dict[str, str]:
         "statement_timeout": str(TRANSACTION_DEADLINE_MS),
         "idle_in_transaction_session_timeout": str(TRANSACTION_DEADLINE_MS),
         "lock_timeout": "2000",
-        # plans of the hot functions are the same for every value: do not plan them anew
+        # the functions whose plans are the same for every value say so themselves
         "plan_cache_mode": "auto",
     }

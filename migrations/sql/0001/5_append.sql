@@ -68,7 +68,8 @@ create type vx.held_call as (
 create function vx.append_any(
   p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[], calls uuid[], locked uuid[])
 returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer, feed_xid bigint)
-language plpgsql security definer set search_path = vx, pg_temp as $$
+language plpgsql security definer set search_path = vx, pg_temp set plan_cache_mode = force_generic_plan
+as $$
 #variable_conflict use_column
 declare
   xid bigint := pg_current_xact_id()::text::bigint;
@@ -206,7 +207,8 @@ end $$;
 
 create function vx.append(p_edge uuid, p_incarnation uuid, p_region text, p_given vx.given_event[])
 returns table (call_id uuid, status text, durable_n integer, seq integer, detail text, stored integer, feed_xid bigint)
-language plpgsql security definer set search_path = vx, pg_temp as $$
+language plpgsql security definer set search_path = vx, pg_temp set plan_cache_mode = force_generic_plan
+as $$
 #variable_conflict use_column
 declare
   xid bigint := pg_current_xact_id()::text::bigint;
@@ -284,7 +286,8 @@ create function vx.append_control(
   p_project uuid, p_call uuid, p_source text, p_source_key text, p_event uuid, p_type text, p_at timestamptz, p_data jsonb,
   p_content bytea, p_hash bytea)
 returns table (status text, seq integer, feed_xid bigint)
-language plpgsql security definer set search_path = vx, pg_temp as $$
+language plpgsql security definer set search_path = vx, pg_temp set plan_cache_mode = force_generic_plan
+as $$
 #variable_conflict use_column
 declare
   xid bigint := pg_current_xact_id()::text::bigint;
