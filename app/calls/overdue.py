@@ -28,15 +28,26 @@ PATIENCE_S = 45.0
 ASK_AGAIN_S = 15.0
 BATCH = 500
 
+# Who is late is found by `attach_by` (grants expire after it), whose owner has restarted by the edges that there are: in both cases
+# without a look at the calls that are in order. What is noted already does not count towards the limit.
 NOTE = f"""
 insert into vx.overdue (call_id, reason, epoch)
 select c.id, case when c.answered_at is null then 'no_answer' else 'edge_lost' end, c.epoch
-  from vx.calls c
- where c.ended_at is null
-   and (c.grants_expire_at < now() - interval '{GRACE_S} seconds'
-     or c.answered_at is null and c.attach_by < now() - interval '{GRACE_S} seconds'
-     or c.answered_at is not null and not exists (
-          select from vx.edges e where e.id = c.grant_edges[c.epoch] and e.incarnation = c.grant_incarnations[c.epoch]))
+  from (
+    select k.id, k.answered_at, k.epoch
+      from vx.calls k
+     where k.ended_at is null and k.attach_by < now() - interval '{GRACE_S} seconds'
+       and (k.answered_at is null or k.grants_expire_at < now() - interval '{GRACE_S} seconds')
+    union all
+    select k.id, k.answered_at, k.epoch
+      from vx.edges e cross join lateral (
+        select l.id, l.answered_at, l.epoch from vx.calls l
+         where l.ended_at is null and l.edge_id = e.id and l.grant_incarnations[l.epoch] < e.incarnation
+        union all
+        select l.id, l.answered_at, l.epoch from vx.calls l
+         where l.ended_at is null and l.edge_id = e.id and l.grant_incarnations[l.epoch] > e.incarnation) k
+     where k.answered_at is not null) c
+ where not exists (select from vx.overdue o where o.call_id = c.id)
  limit {BATCH}
 on conflict do nothing
 """
@@ -67,6 +78,9 @@ select c.id, g.edge, g.incarnation, max(g.epoch)
   join vx.edges e on e.id = g.edge and e.incarnation = g.incarnation
  where c.ended_at is null and e.seen_at > clock_timestamp() - interval '{DOWN_AFTER_S} seconds'
    and (o.reason = 'no_answer' or o.since < clock_timestamp() - make_interval(secs => $1))
+   and not exists (select from vx.denials d
+                    where d.call_id = c.id and d.edge_id = g.edge and d.incarnation = g.incarnation and d.epoch >= g.epoch
+                      and (d.answer is not null or d.asked_at >= clock_timestamp() - interval '{ASK_AGAIN_S} seconds'))
  group by 1, 2, 3 limit {BATCH}
 on conflict (call_id, edge_id, incarnation) do update
    set epoch = excluded.epoch, asked_at = clock_timestamp(), answer = null, answered_at = null

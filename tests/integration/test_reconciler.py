@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from app.calls.overdue import Overdue
+from app.calls.overdue import BATCH, Overdue
 from app.calls.reconciler import Reconciler
 from app.ids import new_id
 from app.log.append import EdgeIdentity
@@ -19,6 +19,18 @@ from regions.wire.events import EdgeEvent
 from regions.wire.uplink import CallEvents
 from tests.support.api import Api, Project
 from tests.support.fleet import add_region
+
+EXPIRED = """
+update vx.calls set attach_by = now() - interval '2 hours', grants_expire_at = now() - interval '1 hour' where id = $1
+"""
+COPIES = """
+insert into vx.calls (id, project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at, attach_by,
+                      n, seq, feed_xid, region, edge_id, request, placement, max_duration_s, created_at, answered_at)
+select uuidv7(), project_id, state, epoch, epoch_granted, grant_edges, grant_incarnations, grants_expire_at, attach_by,
+       n, seq, feed_xid, region, edge_id, request, placement, max_duration_s, created_at, answered_at
+  from vx.calls cross join generate_series(1, $2) where id = $1
+returning id
+"""
 
 
 @dataclass
@@ -155,7 +167,7 @@ async def test_silence_is_no_denial(case: Case) -> None:
 
 async def test_grants_that_have_expired_need_nobodys_word(case: Case) -> None:
     await case.answer_call()
-    await case.sql("update vx.calls set grants_expire_at = now() - interval '1 hour' where id = $1", case.id)
+    await case.sql(EXPIRED, case.id)
     await case.reconciler.round()
     assert await case.state() == ("failed", "edge_lost")
 
@@ -191,7 +203,25 @@ async def test_a_ticket_that_is_granted_while_the_edges_deny_keeps_the_call_aliv
 
 
 async def test_two_reconcilers_write_one_end(case: Case) -> None:
-    await case.sql("update vx.calls set grants_expire_at = now() - interval '1 hour' where id = $1", case.id)
+    await case.sql(EXPIRED, case.id)
     await asyncio.gather(*(case.reconciler.round() for _ in range(4)))
     ends = await case.sql("select from vx.events where call_id = $1 and type = 'call.ended'", case.id)
     assert len(ends) == 1
+
+
+async def test_more_calls_than_are_looked_at_at_once_all_get_their_turn(case: Case) -> None:
+    await case.answer_call()
+    copies = {row["id"] for row in await case.sql(COPIES, case.id, BATCH + 100)}
+    try:
+        await case.restart(case.edges[0])
+        for _ in range(2):
+            await case.overdue.note()
+        noted = await case.sql("select call_id from vx.overdue")
+        assert copies <= {row["call_id"] for row in noted}
+        asked: set[tuple[UUID, UUID]] = set()
+        for _ in range(2 * len(copies) // BATCH + 1):
+            asked |= {(q.call_id, q.edge_id) for q in await case.overdue.questions(0.0)}
+        assert {(call, edge.edge_id) for call in copies for edge in case.edges[1:]} <= asked
+    finally:
+        await case.sql("delete from vx.overdue where call_id = any($1)", copies)
+        await case.sql("delete from vx.calls where id = any($1)", copies)

@@ -334,7 +334,8 @@ create index on vx.calls (project_id, id desc);
 create index on vx.calls (attach_by) where ended_at is null;
 create index on vx.calls (project_id, id desc) where ended_at is null;
 create index on vx.calls (project_id, subject) where subject is not null;
-create index on vx.calls (edge_id) where ended_at is null;
+-- the second column finds the calls of an owner that has restarted, without a look at all the others
+create index on vx.calls (edge_id, (grant_incarnations[epoch])) where ended_at is null;
 create index on vx.calls (webhook_id) where webhook_id is not null and erased_at is null;
 create index on vx.calls (id) where ended_at is null and request #> '{regions,move_for_gain}' = 'true';
 
