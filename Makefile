@@ -8,7 +8,9 @@ ARGS ?=
 .PHONY: help demo test test-slow test-again sim check bench eval-placement up ha ha-proof webhook-proof chaos static feed-proof interop fuzz env env-dev lock format openapi typescript typescript-page browser clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s", $$1; n = split($$2, word, " "); at = 0; \
+	  for (i = 1; i <= n; i++) { if (at + length(word[i]) > 76) { printf "\n%23s", ""; at = 0 } \
+	    printf " %s", word[i]; at += length(word[i]) + 1 } print "" }' Makefile
 
 demo: env ## Watch a real call survive the death of a region (ARGS=--json for machines)
 	@$(BIN)/voxplane demo $(ARGS)

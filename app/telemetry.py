@@ -167,6 +167,12 @@ feed_readers = Gauge("voxplane_feed_readers", "Open streams of events.", ["kind"
 feed_readers_cut_total = Counter(
     "voxplane_feed_readers_cut", "Streams cut off because they were not read.", ["kind"], registry=registry
 )
+events_unfit_total = Counter(
+    "voxplane_events_unfit",
+    "Events of an edge that the log can never hold, replaced by events.lost: a newer edge's, or a faulty one's.",
+    ["region"],
+    registry=registry,
+)
 volatile_events_total = Counter(
     "voxplane_volatile_events", "Volatile events that edges have sent here.", registry=registry
 )

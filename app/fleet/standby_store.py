@@ -13,16 +13,25 @@ from app.fleet.view import EdgeState, Fleet
 CALLS_MAX = 200
 
 # Calls with fewer standbys that may be counted on than the fleet could give them: $1 to $4 are the good edges, their lives, regions
-# and jurisdictions, $5 the owners that can hand a ticket on.
+# and jurisdictions, $5 the owners that can hand a ticket on. Nearly all calls have two good ones in two other regions, which two
+# look-ups by hash tell; only the others are counted out.
 SELECT_EXPOSED = f"""
 with good as (
-  select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) g(edge, incarnation, region, jurisdiction))
-select c.id, c.epoch, c.epoch_granted, c.edge_id, c.request, c.placement -> 'candidates' as candidates,
-       c.grant_edges[c.epoch + 1 :] as edges, c.grant_incarnations[c.epoch + 1 :] as incarnations
-  from vx.calls c
+  select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) g(edge, incarnation, region, jurisdiction)
+), unsure as materialized (
+  select c.id, c.epoch, c.epoch_granted, c.edge_id, c.region, c.request, c.placement,
+         c.grant_edges[c.epoch + 1 :] as edges, c.grant_incarnations[c.epoch + 1 :] as incarnations
+    from vx.calls c
+    left join good a on a.edge = c.grant_edges[c.epoch + 1] and a.incarnation = c.grant_incarnations[c.epoch + 1]
+    left join good b on b.edge = c.grant_edges[c.epoch + 2] and b.incarnation = c.grant_incarnations[c.epoch + 2]
+   where c.ended_at is null and c.answered_at is not null and c.edge_id = any($5::uuid[])
+     and (a.region <> c.region and b.region <> c.region and a.region <> b.region) is not true
+)
+select c.id, c.epoch, c.epoch_granted, c.edge_id, c.request, c.placement -> 'candidates' as candidates, c.edges, c.incarnations
+  from unsure c
  cross join lateral (
    select count(distinct g.region) filter (where g.region <> c.region) as strong, count(distinct g.edge) as every
-     from unnest(c.grant_edges[c.epoch + 1 :], c.grant_incarnations[c.epoch + 1 :]) s(edge, incarnation)
+     from unnest(c.edges, c.incarnations) s(edge, incarnation)
      join good g on g.edge = s.edge and g.incarnation = s.incarnation and g.edge <> c.edge_id) has
  cross join lateral (
    select count(distinct g.region) filter (where g.region <> c.region) as strong, count(*) as every
@@ -31,8 +40,7 @@ select c.id, c.epoch, c.epoch_granted, c.edge_id, c.request, c.placement -> 'can
       and (coalesce(c.request #> '{{regions,allow}}', '[]') = '[]' or c.request #> '{{regions,allow}}' ? g.region)
       and (coalesce(c.request #> '{{regions,jurisdictions}}', '[]') = '[]'
            or c.request #> '{{regions,jurisdictions}}' ? g.jurisdiction)) could
- where c.ended_at is null and c.answered_at is not null and c.edge_id = any($5::uuid[])
-   and (has.strong < least(2, could.strong) or has.every < least(2, could.every))
+ where (has.strong < least(2, could.strong) or has.every < least(2, could.every))
    and not exists (select from vx.moves m where m.call_id = c.id and m.outcome is null)
  order by hashtextextended(c.id::text, $6) limit {CALLS_MAX}
 """

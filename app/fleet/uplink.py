@@ -32,7 +32,7 @@ from app.fleet.telling import telling
 from app.hints import Hints
 from app.log.append import EdgeIdentity
 from app.log.unfit import fitting
-from app.telemetry import append_seconds, events_appended_total, failovers_total, uplinks
+from app.telemetry import append_seconds, events_appended_total, events_unfit_total, failovers_total, uplinks
 from regions.wire import ids
 from regions.wire.measuring import Measured
 from regions.wire.observations import Observed
@@ -278,6 +278,7 @@ class Uplink:
             began = time.perf_counter()
             batch, unfit = fitting(batch)
             if unfit:
+                events_unfit_total.labels(self._edge.region).inc(unfit)
                 log.warning("append.unfit", edge=str(self._edge.edge_id), events=unfit)
             results = await self._appender.append(self._edge, batch.calls)
             for status, runs in Counter([result.status for result in results]).items():

@@ -27,6 +27,7 @@ from app.log.acked import Acked, End, written
 from app.log.facts import CallFacts, FactsReader
 from app.log.given import EVENT_ID, Row, rows_of
 from app.log.unfit import replaced
+from app.telemetry import events_unfit_total
 from app.tracing import Tracer
 from app.vault import VaultError
 from regions.wire import ids
@@ -157,6 +158,7 @@ class Appender:
             other = replaced(events[0], run.epoch)
             if other == events[0]:
                 return [_status(run, "busy", detail="the outcome is unknown: send the same again")]
+            events_unfit_total.labels(edge.region).inc()
             return await self._append(edge, [msgspec.structs.replace(run, events=[other])])
         half = len(events) // 2
         before = (await self._append(edge, [msgspec.structs.replace(run, events=events[:half])]))[0]

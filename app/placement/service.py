@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +23,7 @@ from app.calls.shapes import CandidateView, CreateCall, LatencyRequest, Placemen
 from app.errors import FieldError, Invalid, NotAvailable, ResidencyUnsatisfiable, Unavailable
 from app.fleet.view import REFRESH_S, Fleet
 from app.placement.again import NOTHING, Recorded, surer
+from app.placement.belief import Prior
 from app.placement.choice import Measured, NoPlacement, Placement, Wishes, choose
 from app.placement.claimed import Claimed
 from app.placement.claims import Claim
@@ -72,11 +74,6 @@ class Placer:
         claims = [] if network is None else self.claimed.claims.recall(project_id, network.number, now)
         measured = {**of_claims(claims, now), **measurements(body, now)}
         measured = {r: m for r, m in measured.items() if r in fleet.regions}
-        known = self.learning.known(
-            network,
-            {r: m.rtt_ms for r, m in measured.items() if m.age_s <= FRESH_S},
-            whereabouts(body.caller.from_),
-        )
         backend = backend_of(body.agent.url)
         key = None if network is None else (project_id, network.number)
         placed = choose(
@@ -84,7 +81,7 @@ class Placer:
             measured,
             wishes,
             draw=self.chance.random(),
-            priors=surer(self.learning.priors(known), before.priors),
+            priors=self._priors(network, body, measured, fleet, before),
             backend_ms={
                 **before.backend_ms,
                 **({} if backend is None else self.learning.backend_ms(backend.host)),
@@ -106,6 +103,24 @@ class Placer:
             if key is not None:
                 self._remember(key, placed.region)
         return placed
+
+    def _priors(
+        self,
+        network: Network | None,
+        body: CreateCall,
+        measured: dict[str, Measured],
+        fleet: Fleet,
+        before: Recorded,
+    ) -> Mapping[str, Prior]:
+        """What is believed of regions. Where the caller has just measured all of them, belief has no weight: nobody is asked."""
+        if len(measured) == len(fleet.regions) and not any(m.age_s for m in measured.values()):
+            return {}
+        known = self.learning.known(
+            network,
+            {r: m.rtt_ms for r, m in measured.items() if m.age_s <= FRESH_S},
+            whereabouts(body.caller.from_),
+        )
+        return surer(self.learning.priors(known), before.priors)
 
     def _network(self, body: CreateCall) -> Network | None:
         address = body.caller.address
