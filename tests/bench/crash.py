@@ -22,9 +22,9 @@ from tests.bench.support import deployed, quantile
 from tests.bench.tone_process import voice_of
 from voxplane import AsyncCaller, AsyncClient, Frame
 
-KILLS = 40
-OTHERS = 10
-RESTARTS = 10
+KILLS = 20
+OTHERS = 5
+RESTARTS = 5
 PROCESSES = 3
 FRAME = b"\xff" * 160
 DEADLINE_S = 20.0
@@ -89,7 +89,7 @@ async def backends(count: int) -> AsyncIterator[Backends]:
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    times = 4 if full else 1
+    times = 8 if full else 1
     async with deployed(regions=1) as deployment:
         _, key = await deployment.create_project("bench")
         async with AsyncClient(deployment.api_urls, key) as client:

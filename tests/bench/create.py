@@ -28,7 +28,7 @@ from tests.bench.report import Figure
 from tests.bench.support import Receiver, cpu_s, family_cpu_s, receiver
 
 ROUNDS = 5
-SECONDS = 4.0
+SECONDS = 3.0
 DEADLINE_S = 60.0
 
 

@@ -11,7 +11,7 @@ from tests.bench.report import Figure
 from tests.bench.support import deployed, quantile
 from voxplane import AsyncClient
 
-ROUNDS = 6
+ROUNDS = 4
 EVERY_S = 0.05
 STEADY_S = 1.0
 """So long after the last call that was placed there, none has been."""
@@ -20,7 +20,7 @@ VICTIM = "eu-west"
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    rounds = ROUNDS * (4 if full else 1)
+    rounds = ROUNDS * (6 if full else 1)
     took: dict[int, list[float]] = {signal.SIGKILL: [], signal.SIGSTOP: []}
     async with deployed(regions=3, instances=2, capacity_calls=10_000) as deployment:
         _, key = await deployment.create_project("bench")

@@ -35,7 +35,7 @@ async def measure(*, full: bool) -> list[Figure]:
         Figure(family="failover", name="failover.edge_kill_p99_ms", value=quantile(gaps_ms, 0.99), unit="ms", how=how),
         Figure(family="failover", name="failover.edge_kill_max_ms", value=max(gaps_ms), unit="ms", how=how,
                target=500.0, at_most=True),
-        *await measure_drains(),
+        *await measure_drains(full=full),
         *await silent.measure(full=full),
         *await elsewhere.measure(full=full),
         *await crash.measure(full=full),

@@ -20,7 +20,7 @@ from tests.bench.support import deployed, generator, quantile
 from voxplane import AsyncClient
 
 FAMILY = "media"
-CALLS, ROUNDS, ROUNDS_FULL = 6, 8, 25
+CALLS, ROUNDS, ROUNDS_FULL = 6, 4, 25
 ADDED_CALLS, ADDED_S = 10, 12
 BUFFERS_MS = (0, 60)
 
@@ -29,7 +29,8 @@ async def measure(*, full: bool) -> list[Figure]:
     with apart() as core:
         figures = await _turns(ROUNDS_FULL if full else ROUNDS, core)
     figures += [*await media_words.measure(), *await media_resume.measure(full=full)]
-    return [*figures, await _capacity(full=full), *await media_rtc.measure()]
+    figures += await media_rtc.measure(full=full)
+    return [*figures, *([await _capacity()] if full else [])]
 
 
 async def _turns(rounds: int, core: int) -> list[Figure]:
@@ -86,7 +87,7 @@ def _memory_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
-async def _capacity(*, full: bool) -> Figure:
+async def _capacity() -> Figure:
     with apart() as core:
         async with (
             deployed(regions=1, capacity_calls=600) as deployment,
@@ -100,7 +101,7 @@ async def _capacity(*, full: bool) -> Figure:
                 (known,) = await client.regions()
                 http_url = known["probes"][0]["http"].removesuffix("/probe")
                 ramp = Ramp(load, region, client, agent, http_url)
-                best, over = await ramp.climb(fine_step=5 if full else 10)
+                best, over = await ramp.climb(fine_step=5)
                 memory = f"{_memory_mb(region.edge.pid):.0f} MB with {ramp.calls}"
     if best is None:
         raise RuntimeError("not even the first step was carried")

@@ -7,12 +7,12 @@ import asyncio
 from tests.bench.report import Figure
 from tests.simulation.batch import PROCESSES, Batch, run_seeds
 
-SEEDS = 1_000
+SEEDS = 500
 
 
 async def measure(*, full: bool) -> list[Figure]:
     """In processes of their own; this one only waits."""
-    batch = await asyncio.to_thread(_run, SEEDS * (5 if full else 1))
+    batch = await asyncio.to_thread(_run, SEEDS * (10 if full else 1))
     if batch.broken:
         raise AssertionError(f"seeds {sorted(batch.broken)[:5]} broke an invariant: make sim")
     how = f"{batch.seeds} seeds over {PROCESSES} processes, {batch.steps / batch.seeds:,.0f} steps each"

@@ -23,7 +23,7 @@ from tests.bench.support import Generator, deployed, generator, idle
 WAITING_S = 6.0
 PER_S = 200
 SECONDS = 10.0
-ROUNDS = 5
+ROUNDS = 3
 ROUND_S = 5.0
 ENDPOINTS = 1_000
 HUNG = 100
@@ -39,7 +39,7 @@ class Deployed(Deployment):
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    rounds = ROUNDS * (2 if full else 1)
+    rounds = ROUNDS * (4 if full else 1)
     async with generator("tests.bench.hook_receiver") as receiver:
         where = await receiver.answer()
         folder = temporary_folder("voxplane-bench")
