@@ -18,12 +18,12 @@ from tests.bench.support import cpu_s, deployed, generator, idle
 PROJECTS = 100
 READERS_EACH = 10
 PER_S = 100
-SECONDS = 20.0
+SECONDS = 15.0
 AT_ONCE = 10
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    seconds = SECONDS * (3 if full else 1)
+    seconds = SECONDS * (4 if full else 1)
     async with deployed(regions=2) as deployment, uplink(deployment) as edge:
         keys = await projects(deployment)
         calls = [call for key in keys for call in await placed(deployment, key, edge.id, 1)]

@@ -56,8 +56,6 @@ async def _turns(rounds: int, core: int) -> list[Figure]:
     splits, after = sum(t.splits for t in talkers), sum(t.after_clear for t in talkers)
     if after:
         raise RuntimeError(f"{after} frames of the agent came after a clear")
-    if splits:
-        raise RuntimeError(f"{splits} sentences were split at a pause of at most 300 ms")
     print("  silent after, ms: " + " ".join(f"{ms:.0f}" for ms in sorted(silent)), flush=True)
     many = f"{what}, {len(silent)} interruptions"
     return [
@@ -68,8 +66,10 @@ async def _turns(rounds: int, core: int) -> list[Figure]:
                how=f"the worst, of callers that play at once or 60 ms late; p50 {quantile(errors, 0.5):.0f}",
                target=20.0, at_most=True),
         Figure(family=FAMILY, name="media.end_of_turn_ms", value=quantile(ends, 0.95), unit="ms",
-               how=f"p95 of {len(ends)} sentences with pauses of 150 and 300 ms; p50 {quantile(ends, 0.5):.0f}, none split",
+               how=f"p95 of {len(ends)} sentences with pauses of 150 and 300 ms; p50 {quantile(ends, 0.5):.0f}",
                target=350.0, at_most=True),
+        Figure(family=FAMILY, name="media.split_sentences", value=splits, unit="",
+               how=f"of {len(ends)}, {what}, taken for ended at such a pause", target=0.0, at_most=True),
         Figure(family=FAMILY, name="media.added_p99_ms", value=found.p99_ms - 20, unit="ms",
                how=f"one way beyond one frame, the worse direction; the client's own lag, p99: {quantile(found.lag_ms, 0.99):.1f} ms",
                target=10.0, at_most=True),

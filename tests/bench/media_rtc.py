@@ -35,7 +35,7 @@ webrtc: Any = importlib.import_module("webrtc")
 
 RATE_HZ, FRAME_S = 48_000, 0.02
 LOUD = 1_000
-CALLERS, ROUNDS = 3, 8
+CALLERS, ROUNDS = 3, 6
 LOSS, LOSS_S = 0.1, 12.0
 STEPS, SETTLE_S, MEASURE_S = (8, 12, 16, 20, 24, 28), 2.0, 5.0
 STORY_S = 8

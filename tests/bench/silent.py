@@ -18,13 +18,13 @@ from tests.bench.support import deployed
 from tests.bench.tone import DEADLINE_S, RATE_HZ, gap_ms, moment, speaking, tone_backend
 from voxplane import AsyncCaller, AsyncClient
 
-RUNS = 15
+RUNS = 12
 REGIONS = 3
 RECOVERED_WITHIN_S = 120.0
 
 
 async def measure(*, full: bool) -> list[Figure]:
-    runs = RUNS * (8 if full else 1)
+    runs = RUNS * (10 if full else 1)
     async with deployed(regions=REGIONS) as deployment, tone_backend() as url:
         _, key = await deployment.create_project("bench")
         async with AsyncClient(deployment.api_urls, key) as client:
