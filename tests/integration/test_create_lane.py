@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -149,3 +150,24 @@ async def test_what_the_database_cannot_do_is_said_as_everywhere(
     lane, route = await both(project.client, BODY, {"Idempotency-Key": "k"})
     assert (lane.status_code, lane.headers["retry-after"]) == (503, "1")
     same(lane, route)
+
+
+async def test_creates_on_one_connection_are_answered_in_their_order_and_the_last_closes_it(
+    api: Api, project: Project, created: list[bytes]
+) -> None:
+    await project.client.get("/v1/calls?limit=1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    try:
+        for i, more in enumerate(("", "", "Connection: close\r\n")):
+            head = (
+                f"POST /v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\nRequest-Id: r-{i}\r\n"
+                f"Content-Type: application/json\r\nIdempotency-Key: k-{i}\r\nContent-Length: {len(BODY)}\r\n{more}\r\n"
+            )
+            writer.write(head.encode() + BODY)
+        answers = (await asyncio.wait_for(reader.read(-1), 20)).split(b"HTTP/1.1 201 Created\r\n")[1:]
+    finally:
+        writer.close()
+    assert len(created) == 3
+    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
+    assert [f"request-id: r-{i}".encode() in head for i, head in enumerate(heads)] == [True] * 3
+    assert [b"connection: close" in head for head in heads] == [False, False, True]
