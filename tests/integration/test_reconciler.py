@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from app.calls import overdue
 from app.calls.overdue import BATCH, Overdue
 from app.calls.reconciler import Reconciler
 from app.ids import new_id
@@ -225,3 +227,18 @@ async def test_more_calls_than_are_looked_at_at_once_all_get_their_turn(case: Ca
     finally:
         await case.sql("delete from vx.overdue where call_id = any($1)", copies)
         await case.sql("delete from vx.calls where id = any($1)", copies)
+
+
+@pytest.mark.parametrize("statement", ["SELECT_OVER", "ASK", "DROP"])
+async def test_a_look_at_what_is_overdue_is_a_look_at_no_other_call(case: Case, statement: str) -> None:
+    """However many run: each overdue one is found by its id."""
+    text = getattr(overdue, statement)
+    values = [0.0] if "$1" in text else []
+    (row,) = await case.sql(f"explain (format json) {text}", *values)
+    waiting, indexes = [json.loads(row[0])[0]["Plan"]], []
+    while waiting:
+        node = waiting.pop()
+        waiting += node.get("Plans", [])
+        if node.get("Relation Name", "").startswith("calls_"):
+            indexes.append(node.get("Index Name", node["Node Type"]))
+    assert indexes and all(name.endswith("_pkey") for name in indexes), indexes
