@@ -250,10 +250,10 @@ class TurnDetector:
         facts: list[Fact] = []
         if self.phase is Phase.PAUSING and self._quiet_ms >= STOP_MS:
             self._step(Input.STOP)
-            facts.append(Stopped(offset_ms - self._quiet_ms))
+            facts.append(Stopped(self._voice_ended_ms(offset_ms)))
         if self.phase is Phase.STOPPED and self._quiet_ms >= self.hangover_ms:
             self._step(Input.END)
-            facts.append(Ended(self._started_ms, offset_ms - self._quiet_ms, self._quiet_ms))
+            facts.append(Ended(self._started_ms, self._voice_ended_ms(offset_ms), self._quiet_ms))
             self._look, self._ended_ms = Look.NOTHING, self._quiet_ms
         return facts
 
@@ -274,9 +274,14 @@ class TurnDetector:
         self._spoken(voiced_ms)
         if before is Phase.PAUSING:
             return []
+        # what was on its way when the call was answered is longer than the call: nothing began before that
+        began_ms = max(0, offset_ms - run_ms)
         if before is Phase.QUIET:
-            self._started_ms = offset_ms - run_ms
-        return [Started(offset_ms - run_ms, agent)]
+            self._started_ms = began_ms
+        return [Started(began_ms, agent)]
+
+    def _voice_ended_ms(self, offset_ms: int) -> int:
+        return max(self._started_ms, offset_ms - self._quiet_ms)
 
     def _spoken(self, voiced_ms: int) -> None:
         self.voiced_ms += voiced_ms

@@ -107,6 +107,14 @@ def test_two_frames_that_are_missing_are_no_voice_and_one_is() -> None:
     assert Line().voice(40).quiet(20).voice(20).found == [(80, Started(0, False))]
 
 
+def test_who_speaks_when_the_call_is_answered_began_no_earlier() -> None:
+    detector = TurnDetector(AUTO)
+    burst = [LOUD] * 10 + [QUIET] * 40
+    facts = [fact for sound in burst for fact in detector.hear(sound, offset_ms=30, agent=False)]
+    assert facts[:2] == [Started(0, False), Stopped(0)], "it all came at once"
+    assert facts[2:] == [Ended(0, 0, AUTO.end_ms)]
+
+
 def test_what_does_not_stand_out_of_the_lines_noise_is_no_voice_though_the_detector_says_so() -> None:
     line = Line()
     for _ in range(200):
