@@ -60,6 +60,7 @@ def test_it_takes_what_is_genuine_and_each_event_once(receiver: tuple[str, subpr
     assert sent(url, {"id": "evt_0", "type": "webhook.handshake", "data": {"webhook": "whk_1"}}) == 204
     assert sent(url, event(1, "call.ended", end_reason="made_up"), b"y" * 24) == 400
     assert sent(url, event(3, "of.tomorrow", new=1)) == 204
+    assert sent(url, event(5, "turn.ended", erased=True)) == 204
     assert [sent(url, spoken), sent(url, spoken)] == [204, 204]
     assert sent(url, event(4, "call.ended", end_reason="caller_hung_up")) == 204
     assert process.stdout is not None
