@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from app.local.process import EngineError
 from voxplane import AsyncCaller, AsyncClient
@@ -45,7 +46,7 @@ async def place_call(
             await listening
             conversation = await client.conversation(call["id"])
         for turn in conversation["turns"]:
-            print(f"  {turn['role']:>6}: {turn.get('text') or turn.get('name', '')}")
+            print(f"  {turn['role']:>6}: {said(turn)}")
         print(f"heard {sum(map(len, heard)) / 2 / rate:.1f} s of audio")
         if file is not None:
             file.writeframes(b"".join(heard))
@@ -53,6 +54,13 @@ async def place_call(
     if caller.end_reason not in GOOD_ENDINGS:
         reason = caller.end_reason or "the edges are not there any more"
         raise EngineError("ended", f"The call ended early: {reason}.", ENDINGS.get(reason, ""))
+
+
+def said(turn: dict[str, Any]) -> str:
+    """A turn's text, a tool's name, or why there is neither."""
+    if text := turn.get("text") or turn.get("name"):
+        return str(text)
+    return "(cut before any of it was heard)" if turn.get("interrupted") else "(without a text)"
 
 
 async def say(caller: AsyncCaller, samples: bytes, rate: int) -> None:
