@@ -1,10 +1,10 @@
 """Brings a project's concurrent creates together: what waits while one batch commits goes into the next.
 
-Decides who shares a round trip: a statement of one create costs the database ten times what a create costs in a statement of
-sixteen. One create alone is sent at once. Where more came together the time before, as many are waited for again, for some
-milliseconds; while a batch is under way, another one follows it when it is large, or has waited for a moment. Two creates with
-the same idempotency key never meet in a batch: the second waits outside until the first has its answer, then asks the
-database, which knows.
+Decides who shares a round trip: a statement of one create costs the database four to five times what a create costs in a
+statement of sixteen. One create alone is sent at once. Where more came together the time before, as many are waited for again,
+for some milliseconds; while a batch is under way, another one follows it when it is large, or has waited for a moment. Two
+creates with the same idempotency key never meet in a batch: the second waits outside until the first has its answer, then asks
+the database, which knows.
 """
 
 from __future__ import annotations
