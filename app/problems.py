@@ -52,6 +52,9 @@ BAD_VALUE = "22"
 PARAMETERS = {"with_state": "state", "in_state": "state", "shape": "format"}
 """Query parameters whose handlers call them otherwise."""
 
+BROKEN_OFF = "client disconnected prematurely"
+"""What the framework says, as a failure of the server, where a body ends before its end."""
+
 Handler = Any
 
 
@@ -125,6 +128,8 @@ def _from_http(request: Request[Any, Any, Any], error: HTTPException) -> Respons
         return problem(TooLarge())
     if error.status_code == 415:
         return problem(UnsupportedMediaType())
+    if error.detail == BROKEN_OFF:
+        return problem(BadRequest("The connection ended before the body did."))
     if error.status_code < 500:
         return problem(BadRequest(error.detail if error.status_code != 400 else "The request is malformed."))
     return _unexpected(request, error)

@@ -39,6 +39,20 @@ _REASONS = {400: b"Bad Request", 501: b"Not Implemented"}
 
 
 class Http(HttpToolsProtocol):
+    _served: RequestResponseCycle | None = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The server itself tells only the newest request; where others came before it, the one that is served is another."""
+        served = self._served
+        if served is not None and not served.response_complete:
+            served.disconnected = True
+            served.message_event.set()
+        super().connection_lost(exc)
+
     def on_headers_complete(self) -> None:
         """Raises where the request does not say once whom it is for (RFC 9112, 3.2); the parser hands that on as its own error."""
         hosts = [name for name, _ in self.headers].count(b"host")
