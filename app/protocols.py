@@ -23,6 +23,8 @@ ABORT = "voxplane.abort"
 CYCLE = "voxplane.cycle"
 """Where in the scope of a request stands what its answer goes through."""
 Headers = list[tuple[bytes, bytes]]
+WISH = (b"upgrade", b"http2-settings")
+"""The headers of a wish for another protocol, which `connection` names too."""
 
 
 class UnknownMethod(VoxplaneError):
@@ -45,6 +47,46 @@ class Http(HttpToolsProtocol):
         self._served = cycle
         super()._start_asgi_task(cycle, app)
 
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response(str(error))
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self._wants_another_protocol():
+                self._stay(data[upgrade.args[0] :])
+            else:
+                self._unsupported_upgrade_warning()
+
+    def _wants_another_protocol(self) -> bool:
+        """Than HTTP/1.1 and WebSocket: Java's client asks for ``h2c`` with every request on a plain connection."""
+        return self.parser.should_upgrade() and self._get_upgrade() not in (None, b"websocket")
+
+    def _stay(self, rest: bytes) -> None:
+        """The wish is not heard, as RFC 9110 (7.8) has it. The parser leaves the body of such a request to the other protocol: it
+        is read again without the wish. `rest`: what came behind its head."""
+        head = [
+            self.parser.get_method(),
+            b" ",
+            self.url,
+            b" HTTP/",
+            self.parser.get_http_version().encode(),
+            b"\r\n",
+        ]
+        for name, value in self.headers:
+            if name == b"connection":
+                named = [token.strip() for token in value.split(b",")]
+                value = b", ".join([token for token in named if token.lower() not in WISH])
+            if name not in WISH and value:
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The server itself tells only the newest request; where others came before it, the one that is served is another."""
         served = self._served
@@ -55,6 +97,8 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Raises where the request does not say once whom it is for (RFC 9112, 3.2); the parser hands that on as its own error."""
+        if self._wants_another_protocol():
+            return
         hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
             raise httptools.HttpParserError("host")
@@ -63,6 +107,10 @@ class Http(HttpToolsProtocol):
         scope[ABORT] = self.transport.abort
         super().on_headers_complete()
         scope[CYCLE] = self.cycle
+
+    def on_message_complete(self) -> None:
+        if not self._wants_another_protocol():
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read reaches no application. Called where its error is at hand."""

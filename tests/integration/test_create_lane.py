@@ -171,3 +171,32 @@ async def test_creates_on_one_connection_are_answered_in_their_order_and_the_las
     heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
     assert [f"request-id: r-{i}".encode() in head for i, head in enumerate(heads)] == [True] * 3
     assert [b"connection: close" in head for head in heads] == [False, False, True]
+
+
+async def test_a_wish_for_another_protocol_is_not_heard_and_the_request_is_answered(
+    api: Api, project: Project, created: list[bytes]
+) -> None:
+    """Java's client wishes for HTTP/2 with every request on a plain connection."""
+    await project.client.get("/v1/calls?limit=1")
+    wish = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    head = (
+        f"POST /v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n{wish}Idempotency-Key: "
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    try:
+        async with asyncio.timeout(20):
+            for key in ("k-0", "k-1"):
+                for piece in (head[:90], head[90:], key + "\r\n\r\n", BODY[:20].decode(), BODY[20:].decode()):
+                    writer.write(piece.encode())
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                assert await reader.readline() == b"HTTP/1.1 201 Created\r\n"
+                answered = await reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in answered.split(b"\r\n") if line.startswith(b"content-length"))
+                await reader.readexactly(int(length.partition(b":")[2]))
+            writer.write(f"GET /v1/regions HTTP/1.1\r\nHost: x\r\n{wish}\r\n".encode())
+            assert b" 401 " in await reader.readline()
+    finally:
+        writer.close()
+    assert created == [BODY, BODY]
