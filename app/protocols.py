@@ -49,6 +49,12 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        left: bytes | None = data
+        while left is not None:
+            left = self._read(left)
+
+    def _read(self, data: bytes) -> bytes | None:
+        """What is to be read next, where it is not over."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -58,15 +64,16 @@ class Http(HttpToolsProtocol):
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
             elif self._wants_another_protocol():
-                self._stay(data[upgrade.args[0] :])
+                return self._without_the_wish(data[upgrade.args[0] :])
             else:
                 self._unsupported_upgrade_warning()
+        return None
 
     def _wants_another_protocol(self) -> bool:
         """Than HTTP/1.1 and WebSocket: Java's client asks for ``h2c`` with every request on a plain connection."""
         return self.parser.should_upgrade() and self._get_upgrade() not in (None, b"websocket")
 
-    def _stay(self, rest: bytes) -> None:
+    def _without_the_wish(self, rest: bytes) -> bytes:
         """The wish is not heard, as RFC 9110 (7.8) has it. The parser leaves the body of such a request to the other protocol: it
         is read again without the wish. `rest`: what came behind its head."""
         head = [
@@ -85,7 +92,7 @@ class Http(HttpToolsProtocol):
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"".join([*head, b"\r\n", rest]))
+        return b"".join([*head, b"\r\n", rest])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server itself tells only the newest request; where others came before it, the one that is served is another."""
