@@ -319,3 +319,4 @@ def stand_at_zero(region: str) -> None:
     for kind in ("reconnecting", "reconnected", "moved"):
         failovers_total.labels(region, kind)
     edge_key_misuses_total.labels(region)
+    events_unfit_total.labels(region)
