@@ -1,6 +1,7 @@
 """A request and its answer: its id, who asks, how it ended. Around everything that is served, routing errors included.
 
-Decides what every answer carries, what is counted of it, and which are worth a line: those that failed or took long.
+Decides what every answer carries, what is counted of it, and which are worth a line: those that failed or took long. What an
+answer says is the routes', how a refusal reads `app.problems`', what becomes of a connection `app.protocols`'.
 """
 
 from __future__ import annotations

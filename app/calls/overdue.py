@@ -93,6 +93,7 @@ update vx.denials d set answer = a.answer, answered_at = clock_timestamp()
   from unnest($3::uuid[], $4::int[], $5::text[]) a(call_id, epoch, answer)
  where d.call_id = a.call_id and d.edge_id = $1 and d.incarnation = $2 and d.epoch = a.epoch
 """
+# The same, with the call as a value of its own type, which the function takes.
 SELECT_OVER = f"""
 select (o.call).id, (o.call).project_id, o.reason
   from (select o.*, (select k from vx.calls k where k.id = o.call_id) as call from vx.overdue o offset 0) o

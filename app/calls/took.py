@@ -26,5 +26,5 @@ class Took:
         now_s = self.until_s[stage] = self._monotonic_s() - self._began_s
         _observe[stage](now_s - self._before_s)
         self._before_s = now_s
-        if stage == "answer":
+        if stage == STAGES[-1]:
             _observe["total"](now_s)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +16,6 @@ import asyncpg
 import pytest
 
 from app.local.deployment import PLACES
-from app.local.folder import temporary_folder
 from app.log.append import EdgeIdentity
 from regions.wire import ids
 from tests.support.api import Api, Project
@@ -31,13 +29,6 @@ BUILD = Path(__file__).parents[2] / "build"
 AXE = Path(os.environ.get("AXE", BUILD / "axe" / "node_modules" / "axe-core" / "axe.min.js"))
 MEASURED: dict[str, float] = {}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;{{7*7}}"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = temporary_folder("voxplane-console")
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +20,6 @@ import pytest
 from app.local.caller_script import Talker
 from app.local.demo import RATE_HZ, Demo, _speak_lines
 from app.local.deployment import Deployment
-from app.local.folder import temporary_folder
 from app.local.receiver import WebhookReceiver
 from tests.support.api import Api
 from tests.support.chromium import Chromium
@@ -37,13 +35,6 @@ AXE = Path(os.environ.get("AXE", BUILD / "axe" / "node_modules" / "axe-core" / "
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;{{7*7}}"
 NEAR = [{"region": name, "rtt_ms": ms} for name, ms in (("us-east", 12), ("eu-west", 88), ("ap-south", 210))]
 PAGE_BYTES_MAX = 200 * 1024
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = temporary_folder("voxplane-console")
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from app.local.folder import temporary_folder
 from tests.support.api import Api, Project
 from tests.support.chromium import Chromium
 from tests.support.people import account, link
@@ -16,13 +14,6 @@ from tests.support.people import account, link
 pytestmark = [pytest.mark.browser]
 
 SHOWN = "[...document.querySelectorAll('{}')].filter(e => e.getClientRects().length).length"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = temporary_folder("voxplane-console")
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from app.calls import coalescer as coalescing
 from app.calls.coalescer import BATCH_MAX, Coalescer
 from app.calls.store import Created
 from app.clock import SystemClock
+from app.log.acked import End
 
 PROJECT = UUID(int=1)
 
@@ -133,3 +134,34 @@ async def test_where_quotas_are_counted_one_batch_is_under_way(monkeypatch: pyte
     store.gate.set()
     await asyncio.gather(*tasks)
     assert store.batches == [["a"], ["b", "c"]]
+
+
+async def test_what_a_batch_has_made_is_told_once_whoever_still_waits() -> None:
+    told: list[tuple[UUID, list[End]]] = []
+    ids = {key: (UUID(int=10 + i), UUID(int=20 + i)) for i, key in enumerate("abc")}
+
+    class Log(Store):
+        async def create(
+            self, project: UUID, route: str, now: datetime, batch: list[Any]
+        ) -> dict[str, Created]:
+            await self.gate.wait()
+            # the third was made before
+            return {
+                c.key: Created(c.call_id, b"", c.key == "c", feed_xid=0 if c.key == "c" else 7) for c in batch
+            }
+
+    store = Log()
+    joined = Coalescer(store, SystemClock(), "route", lambda project, ends: told.append((project, ends)))  # type: ignore[arg-type]
+    tasks = [
+        asyncio.create_task(
+            joined.create(PROJECT, SimpleNamespace(key=key, limits=(), call_id=call, event_id=event))
+        )  # type: ignore[arg-type]
+        for key, (call, event) in ids.items()
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    store.gate.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert tasks[0].cancelled()
+    assert told == [(PROJECT, [End(ids[key][0], 1, 7, ids[key][1]) for key in "ab"])]
