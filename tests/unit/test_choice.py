@@ -462,3 +462,15 @@ def test_a_caller_that_can_go_nowhere_gets_no_standby() -> None:
     placed = choose(fleet(A, B, C), near(a=1), Wishes(alone=True), draw=0.5)
     assert isinstance(placed, Placement)
     assert ([e.region for e in placed.edges], placed.protection) == (["a"], "none")
+
+
+@given(st.lists(st.floats(1, 500), min_size=3, max_size=3), st.floats(0, 1), st.floats(0, 0.999999))
+def test_belief_has_no_weight_where_all_was_measured_just_now(
+    believed: list[float], confidence: float, draw: float
+) -> None:
+    """So whoever places such a call need not ask it."""
+    three = fleet(A, B, C)
+    measured = near(a=20, b=24, c=180)
+    priors = {n: Prior(ms, "history", confidence) for n, ms in zip("abc", believed, strict=True)}
+    without = choose(three, measured, Wishes(), draw=draw)
+    assert choose(three, measured, Wishes(), draw=draw, priors=priors) == without
