@@ -17,7 +17,6 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.clock import SystemClock
-from app.tallies import Tallies
 from regions.wire.lines import Lines
 
 _clock = SystemClock()
@@ -33,14 +32,14 @@ ProcessCollector(registry=registry)
 requests_total = Counter(
     "voxplane_http_requests", "Requests by operation and status.", ["operation", "status"], registry=registry
 )
-request_seconds = Tallies(
+request_seconds = Histogram(
     "voxplane_http_request_seconds",
     "From a request to the head of its answer.",
     ["operation"],
     buckets=FAST_S,
     registry=registry,
 )
-create_seconds = Tallies(
+create_seconds = Histogram(
     "voxplane_create_seconds",
     "A create, by what it waits for: check, place, commit, answer; and the total.",
     ["stage"],
