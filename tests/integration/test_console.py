@@ -328,16 +328,18 @@ async def test_the_map_shows_a_failover_as_it_happens(api: Api, project: Project
     operator, _ = await signed_in(api, "world@c.example", operator=True)
     assert "<dd>0</dd>" in (await elsewhere.get(f"/console/p/{foreign.id}/map")).text
     paths = {came: f"/console/p/{project.id}/map/live", operator: "/console/map/live"}
+    both = asyncio.Barrier(len(paths))
     async with asyncio.TaskGroup() as group:
         for who, path in paths.items():
-            group.create_task(_sees_a_failover(who, path, api, call, came))
+            group.create_task(_sees_a_failover(who, path, api, call, both))
 
 
-async def _sees_a_failover(who: Browser, path: str, api: Api, call: Any, first: Browser) -> None:
+async def _sees_a_failover(who: Browser, path: str, api: Api, call: Any, both: asyncio.Barrier) -> None:
+    """A stream tells what has moved since its own first look: the call is to move when both have looked."""
     async with who.client.stream("GET", path) as answer:
         stream = Stream(answer.aiter_lines())
         assert "map-figures" in await stream.next("html")
-        if who is first:
+        if await both.wait() == 0:
             await call.append(api, 2, event(1, "call.reconnecting", reason="edge_lost"))
         moved = await stream.next("moved")
         assert '"kind":"failover"' in moved and '"calls":1' in moved
