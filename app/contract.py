@@ -5,6 +5,7 @@ Decides nothing about events: it is made from the structs that write and read th
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ def schema_of(type_: str) -> Json:
     """The JSON Schema of the data of one type, complete in itself."""
     kind, struct = EVENT_TYPES[type_], EVENT_DATA[type_]
     wanted: list[type] = [struct, *_instead(kind)]
-    refs, defs = msgspec.json.schema_components(wanted, ref_template="#/$defs/{name}")
+    refs, defs = _described(wanted, ref_template="#/$defs/{name}")
     schema: Json = {
         "$schema": DIALECT,
         "$id": f"urn:voxplane:events:{VERSION}:{type_}",
@@ -39,6 +40,15 @@ def schema_of(type_: str) -> Json:
         "description": f"The data of `{type_}`. {ADDITIVE}",
     }
     return schema | (refs[0] if len(refs) == 1 else {"anyOf": list(refs)}) | {"$defs": defs}
+
+
+def _described(structs: list[type], *, ref_template: str) -> tuple[tuple[Json, ...], dict[str, Json]]:
+    """Refs and definitions, whose descriptions are docstrings without their indentation: Python keeps it until 3.12."""
+    refs, defs = msgspec.json.schema_components(structs, ref_template=ref_template)
+    for definition in defs.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return refs, defs
 
 
 def _instead(kind: EventType) -> list[type[msgspec.Struct]]:
@@ -83,7 +93,7 @@ def _component_schemas() -> Json:
         CloudEvent,
         *frames,
     ]
-    _, defs = msgspec.json.schema_components(structs, ref_template=REF)
+    _, defs = _described(structs, ref_template=REF)
     return defs | {_envelope_name(kind): _envelope(kind) for kind in EVENT_TYPES.values()}
 
 

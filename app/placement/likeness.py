@@ -40,10 +40,10 @@ def _middle(off: Floats) -> Floats:
     """The median of each column; `np.median` takes longer than all the rest."""
     count = len(off)
     if count <= 2:
-        middle: Floats = np.add.reduce(off, axis=0) / count
+        middle: Floats = off.sum(axis=0) / count
     elif count <= 4:
         # all but the least and the most
-        middle = np.add.reduce(off, axis=0) - off.min(axis=0) - off.max(axis=0)
+        middle = off.sum(axis=0) - off.min(axis=0) - off.max(axis=0)
         middle /= count - 2
     else:
         ordered = off.T.copy()

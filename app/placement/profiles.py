@@ -91,10 +91,10 @@ def _alike(by_region: Floats, trust: Floats, evidence: Mapping[int, float]) -> t
         odds = -TAIL * np.log(distance).sum(axis=0)
         weight = np.exp(odds - odds.max()) * trust
     else:
-        unlikely = np.multiply.reduce(distance, axis=0)
+        unlikely = distance.prod(axis=0)
         unlikely *= np.sqrt(unlikely)  # to the power of `TAIL`, in half the time
         weight = trust / unlikely
-    return weight / np.add.reduce(weight), last_mile
+    return weight / weight.sum(), last_mile
 
 
 def _filled(rows: Floats) -> Floats:

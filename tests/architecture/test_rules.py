@@ -232,6 +232,9 @@ def test_locks_pin_every_package_by_hash(lock: str) -> None:
     for block in packages:
         assert re.match(r"[A-Za-z0-9._\[\]-]+==\S+", block), block.splitlines()[0]
         assert "--hash=sha256:" in block, block.splitlines()[0]
+    names = [re.split(r"[=\[]", block, maxsplit=1)[0] for block in packages]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"one version on every Python, or what is checked on one fails on another: {twice}"
 
 
 def test_the_runtime_lock_is_part_of_the_development_lock() -> None:

@@ -52,6 +52,15 @@ def test_every_type_has_its_data_and_its_schema() -> None:
         assert all(resolve(ref, schema) for ref in references(schema))
 
 
+def test_descriptions_are_the_same_on_every_python() -> None:
+    """From 3.13 on docstrings come without their indentation: what is written on one would be stale on another."""
+    components = [*ASYNCAPI["components"]["schemas"].values()]
+    components += [d for name in EVENT_TYPES for d in data_schema(name)["$defs"].values()]
+    found = [c["description"] for c in components if "description" in c]
+    assert any("\n" in text for text in found)
+    assert not any("\n " in text for text in found)
+
+
 def test_the_asyncapi_document_holds_together() -> None:
     assert ASYNCAPI["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= set(ASYNCAPI["info"])
