@@ -74,7 +74,7 @@ Generated from the commands (`make openapi`); do not edit.
 the API (several, separated by commas: the next is asked where one does not answer), `VOXPLANE_API_KEY` the project's key,
 `VOXPLANE_OPERATOR_KEY` the platform's; beside a local `voxplane up` none of them need be set. Exit codes: 0 done, 1 tried and failed,
 2 an argument or a setting is wrong, 130 interrupted. `voxplane --install-completion` completes commands in bash, zsh, fish and
-PowerShell; `--show-completion` prints what that would install.
+PowerShell; `--show-completion` prints what that would install. `voxplane --version` says which release this is.
 """
 
 

@@ -134,7 +134,7 @@ def edges(context: typer.Context, json_: JsonFlag = False) -> None:
             typer.echo(json.dumps(found))
             return
         for edge in found:
-            calls = f"{edge['calls']:>5} of {edge['capacity_calls']}"
+            calls = f"{edge['calls']:>5} of {edge['capacity_calls']:<5} {edge['software'] or '–'}"
             typer.echo(
                 f"{edge['id']}  {edge['region']:<14} {edge['name']:<12} {edge['health']:<10} {edge['admin_state']:<9} {calls}"
             )

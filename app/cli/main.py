@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -43,7 +44,6 @@ Exit codes:
 app = typer.Typer(
     cls=Listing,
     name="voxplane",
-    help="A multi-region session control plane for voice AI.\n\nStart with `voxplane demo`, then `voxplane up`.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=True,
@@ -80,6 +80,30 @@ app.command()(listen)
 app.command()(trigger)
 app.command()(replay)
 app.command()(drill)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(f"voxplane {version('voxplane-server')}")
+    except PackageNotFoundError:
+        raise fail("these files were not installed, so no version is known: pip install .") from None
+    raise typer.Exit
+
+
+@app.callback()
+def voxplane(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """A multi-region session control plane for voice AI.
+
+    Start with `voxplane demo`, then `voxplane up`.
+    """
+
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 
@@ -149,7 +173,6 @@ def demo(
     raise typer.Exit(1 if lost[0] else 0)
 
 
-@app.command()
 @app.command()
 def serve() -> None:
     """Run one instance of the control plane.

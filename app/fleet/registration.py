@@ -36,6 +36,7 @@ from regions.wire.uplink import EDGE_REVOKED, REGISTER_TYP, RegisterRequest
 log = structlog.get_logger()
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_SOFTWARE = re.compile(r"[!-~]{0,64}")
 _LISTENER = re.compile(r"(wss?|https?)://[A-Za-z0-9.\-\[\]:]{1,253}")
 
 
@@ -200,6 +201,10 @@ def _checked(body: RegisterRequest) -> tuple[UUID, bytes]:
                     detail=f"expected {schemes[0]}(s)://host:port without a path",
                 )
             )
+    if not _SOFTWARE.fullmatch(body.version):
+        faults.append(
+            FieldError(pointer="/version", detail="expected at most 64 printable characters without spaces")
+        )
     if not 1 <= body.capacity_calls <= CAPACITY_MAX:
         faults.append(FieldError(pointer="/capacity_calls", detail=f"expected 1 to {CAPACITY_MAX}"))
     if faults:

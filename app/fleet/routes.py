@@ -320,6 +320,7 @@ def edge_view(edge: EdgeState) -> EdgeView:
         media_url=edge.media_url,
         http_url=edge.http_url,
         webrtc=edge.webrtc,
+        software=edge.software,
         calls=edge.calls,
         capacity_calls=edge.capacity_calls,
         weight=edge.weight,

@@ -95,7 +95,7 @@ class RotateEdgeKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     """`weight`: the share of its capacity that it may fill; `action`: what the detector asks for (`none`, `quarantine`,
     `evacuate`); `stopped`: it was told to stop, and has said so; `revoked_at`: an operator has cut it off for good;
-    `webrtc`: it takes callers over WebRTC."""
+    `webrtc`: it takes callers over WebRTC. `software`: the release that it says it runs, empty where it says none."""
 
     id: str
     region: str
@@ -105,6 +105,7 @@ class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
     media_url: str
     http_url: str
     webrtc: bool
+    software: str
     calls: int
     capacity_calls: int
     weight: float

@@ -48,7 +48,7 @@ SELECT_REGIONS = (
     "from vx.regions order by id"
 )
 SELECT_EDGES = """
-select id, region, name, incarnation, media_url, http_url, webrtc, capacity_calls, admin_state, calls, load, seen_at,
+select id, region, name, incarnation, media_url, http_url, webrtc, software, capacity_calls, admin_state, calls, load, seen_at,
        extract(epoch from clock_timestamp() - seen_at)::float8 as silent_s,
        exists (select from vx.drains d where d.edge_id = edges.id and d.incarnation = edges.incarnation
                                          and d.ended_at is null) as stopping,
@@ -105,7 +105,7 @@ class EdgeState:
     """`weight`: the share of its capacity that it may fill (probation). `action`: what the detector asks for: ``none``,
     ``quarantine`` (no new calls), ``evacuate`` (move the calls that run). `refusing`: nobody listens there, as all vantages say.
     `silent`: its heartbeat is overdue, so that no command may reach it. `stopped`: it has said so; the detector does not judge it.
-    `revoked_at`: it is out for good.
+    `revoked_at`: it is out for good. `software`: its release, as it says; empty where it does not.
     `coming`: places that new calls leave free, for calls that live and are to come here (`app.fleet.reserve`).
     `returns_in_s`: the earliest that it may take new calls, if it is in order from now on; None where nobody knows."""
 
@@ -129,6 +129,7 @@ class EdgeState:
     returns_in_s: float | None = None
     revoked_at: datetime | None = None
     webrtc: bool = False
+    software: str = ""
     key: EdgeKeyState = NO_KEY
 
 
@@ -259,6 +260,7 @@ def _edge_state(row: Any, judged: Judgement | None) -> EdgeState:
         media_url=row["media_url"],
         http_url=row["http_url"],
         webrtc=row["webrtc"],
+        software=row["software"],
         capacity_calls=row["capacity_calls"],
         calls=row["calls"],
         health=judged.health if judged is not None else "down",

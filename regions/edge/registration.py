@@ -17,13 +17,13 @@ import structlog
 
 from regions.edge.identity import Identity, public_text
 from regions.edge.settings import EdgeSettings
+from regions.edge.software import software
 from regions.wire.uplink import EDGE_REVOKED, EdgeListeners, RegisterRequest, RegisterResponse
 
 log = structlog.get_logger()
 
 DEADLINE_S = 5.0
 PAUSE_MAX_S = 5.0
-VERSION = "0.1.0"
 
 
 class Registrar(Protocol):
@@ -73,7 +73,7 @@ class _Asking:
             listeners=listeners,
             capacity_calls=settings.capacity_calls,
             public_key=identity.public_key,
-            version=VERSION,
+            version=software(),
         )
 
     async def at(self, client: httpx.AsyncClient, url: str) -> RegisterResponse | None:

@@ -29,6 +29,7 @@ from app.local.folder import temporary_folder
 from app.local.postgres import Postgres
 from app.local.process import is_alive, works_in
 from app.vault import LocalKeys
+from regions.edge.software import software
 from tests.support.cli import WITHIN_S, begin, invoke, until_says, voxplane
 from tests.support.engines import Engines
 from voxplane import AsyncCaller
@@ -286,6 +287,7 @@ def test_regions_and_edges_are_cordoned_drained_and_taken_back(running: Running)
     edges = json.loads(invoke("edges", "--json", **running.env).out)
     plain = invoke("edges", **running.env).out
     assert [line.split()[0] for line in plain.splitlines()] == [e["id"] for e in edges]
+    assert {line.split()[-1] for line in plain.splitlines()} == {e["software"] for e in edges} == {software()}
     edge = next(e for e in edges if e["region"] == "us-east")["id"]
     assert invoke("regions", "cordon", "us-east", **running.env).out == "us-east is cordoned\n"
     assert invoke("regions", "uncordon", "us-east", **running.env).out == "us-east is active\n"

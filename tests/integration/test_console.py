@@ -370,7 +370,8 @@ async def test_an_edge_is_asked_for_another_key_and_shows_what_was_done_with_the
     )
     assert (await api.operator.get(f"/admin/v1/edges/{edge}")).json()["key"]["asked_at"] is not None
     await api.control.db.pool("admin").execute(
-        "update vx.edges set key_since = now() - interval '12 days', key_misuses = 3, key_misused_at = now() where id = $1",
+        "update vx.edges set key_since = now() - interval '12 days', key_misuses = 3, key_misused_at = now(), software = '0.2.0<b>'"
+        " where id = $1",
         edge_id,
     )
     for path in ("/console/fleet", f"/console/fleet/edges/{edge}"):
@@ -378,6 +379,7 @@ async def test_an_edge_is_asked_for_another_key_and_shows_what_was_done_with_the
         harmless(shown)
         assert "12 d" in shown.text
         assert "another one asked for" in shown.text
+        assert "0.2.0&lt;b&gt;" in shown.text
     assert "a key of this edge that holds no more" in shown.text
     assert (await came.send("/console/fleet/edges/edge_x/rotate-key", {})).status_code == 404
 

@@ -553,6 +553,7 @@ async def test_an_enrolment_token_is_for_one_edge_of_its_region(api: Api, tmp_pa
         ({"listeners": {"media_url": "http://x", "http_url": "http://x"}}, "/listeners/media_url"),
         ({"listeners": {"media_url": "ws://x/path", "http_url": "http://x"}}, "/listeners/media_url"),
         ({"listeners": {"media_url": "ws://x", "http_url": "file:///etc"}}, "/listeners/http_url"), ({"extra": 1}, "/extra"),
+        ({"version": "1.0\0"}, "/version"), ({"version": "1" * 65}, "/version"),
     ],
 )  # fmt: skip
 async def test_a_bad_registration_is_refused_with_a_pointer(
@@ -561,6 +562,15 @@ async def test_a_bad_registration_is_refused_with_a_pointer(
     answer = await register(api, await enrol(api), body(Identity(tmp_path / "x")) | change)
     assert answer.status_code == 422
     assert pointer in [e["pointer"] for e in answer.json()["errors"]]
+
+
+async def test_operators_see_which_release_an_edge_runs(api: Api, edge: Edge) -> None:
+    sent = body(edge.identity, name=edge.name, region=edge.region)
+    for version in ("0.2.0+g1a2b3c", ""):
+        token = edge.identity.token(edge.region)
+        assert (await register(api, token, sent | {"version": version})).status_code == 200
+        shown = (await api.operator.get(f"/admin/v1/edges/{edge.identity.edge_id}")).json()
+        assert shown["software"] == version
 
 
 async def test_an_edge_is_asked_to_measure_and_what_it_measures_is_heard(

@@ -26,6 +26,7 @@ class FleetStatements:
                 "stopping": False,
                 "stopped": False,
                 "revoked_at": None,
+                "software": "",
                 **NO_KEY,
             }
             for e in edges

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from app.cli.main import app
+from regions.edge.software import software
 
 TOP = get_command(app)
 assert isinstance(TOP, TyperGroup)
@@ -21,3 +25,10 @@ def test_no_sentence_is_cut(group: str) -> None:
     listed = shown.stdout.partition("Commands:")[2].splitlines()
     assert listed
     assert not [line for line in listed if line.endswith("...") or len(line) > 80]
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    said = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.stdout) == (0, f"voxplane {said}\n")
+    assert software() == said, "what an edge says of itself when it registers"
