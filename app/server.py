@@ -50,7 +50,12 @@ class _Server(uvicorn.Server):
             return  # Linux tells of a parent's death once for each thread of it: nobody insists
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
-        super().handle_exit(sig, frame)
+        if self.started and not self.should_exit:
+            self.should_exit = (
+                True  # and no more: the server would die of the signal after having ended in order
+            )
+        else:
+            super().handle_exit(sig, frame)
 
 
 def cut_off_in_a_line(app: Any) -> Any:
@@ -69,7 +74,8 @@ def cut_off_in_a_line(app: Any) -> Any:
 
 
 def serve_until_told(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Raises `SettingsError` where its certificate is no good."""
+    """Until SIGTERM or SIGINT; dies of one that comes before it is ready, or insists. Raises `SettingsError` where its certificate
+    is no good."""
     try:
         tls = ServedTls(*settings.tls) if settings.tls is not None else None
     except CertificateError as error:

@@ -73,7 +73,8 @@ Generated from the commands (`make openapi`); do not edit.
 `voxplane COMMAND --help` says what each takes, with an example. `--json` gives one JSON document, for machines. `VOXPLANE_URL` names
 the API (several, separated by commas: the next is asked where one does not answer), `VOXPLANE_API_KEY` the project's key,
 `VOXPLANE_OPERATOR_KEY` the platform's; beside a local `voxplane up` none of them need be set. Exit codes: 0 done, 1 tried and failed,
-2 an argument or a setting is wrong, 130 interrupted. `voxplane --install-completion` completes commands in bash, zsh, fish and
+2 an argument or a setting is wrong, 130 interrupted and 143 told to stop by SIGTERM, before it was done; `voxplane up` that is told
+to stop once it is ready ends with 0. `voxplane --install-completion` completes commands in bash, zsh, fish and
 PowerShell; `--show-completion` prints what that would install. `voxplane --version` says which release this is.
 """
 

@@ -39,7 +39,8 @@ Exit codes:
   0    done
   1    it was tried and failed: nothing answers, or it was refused
   2    an argument or a setting is wrong or missing
-  130  interrupted"""
+  130  interrupted (Ctrl-C) before it was done
+  143  told to stop (SIGTERM) before it was done"""
 
 app = typer.Typer(
     cls=Listing,
@@ -137,6 +138,7 @@ def up(
     """Run a whole deployment on this machine, until Ctrl-C.
 
     PostgreSQL, a Valkey per region, API instances and edges, each a process of its own; one that dies is started again.
+    Ends with 0 when it is told to stop, with 130 or 143 where it was not ready yet.
     The data stay in VOXPLANE_DATA (default ~/.local/state/voxplane, as root /var/lib/voxplane). DATABASE_URL and
     REDIS_URLS, where set, name servers of yours instead.
 

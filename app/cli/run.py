@@ -1,7 +1,7 @@
 """How every command of ``voxplane`` ends: what can go wrong is said in one line on stderr, with the way to mend it.
 
 What is heavy is imported when it is needed. Exit codes: 1 where something was tried and failed, 2 where an argument or a
-setting is wrong or missing.
+setting is wrong or missing, 128 and the signal's number where one ended it before it was done.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def named(word: str) -> str:
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs `work`; SIGTERM ends it as Ctrl-C does, with everything that it started."""
     from app.local.process import EngineError
+    from app.local.up import NeverReady
     from app.preflight import NotReady
     from app.settings import SettingsError
     from voxplane import Unavailable, VoxplaneError
@@ -48,6 +49,8 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise fail(f"no answer ({tried}){'' if 'VOXPLANE_CA_FILE' in tried else advice}") from None
     except (EngineError, NotReady, VoxplaneError) as error:
         raise fail(str(error)) from None
+    except NeverReady as error:
+        raise typer.Exit(128 + error.number) from None
     except asyncio.CancelledError:
         raise typer.Exit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:

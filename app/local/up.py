@@ -28,6 +28,14 @@ LOCAL_OPERATOR = "operator@localhost"
 LOOK_EVERY_S = 0.5
 
 
+class NeverReady(Exception):
+    """It was told to stop, by this signal, before it was ready: whoever waits for it must not go on."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name} before it was ready")
+        self.number = number
+
+
 def profile_path() -> Path:
     return data_folder(os.environ) / PROFILE
 
@@ -44,10 +52,10 @@ def read_profile() -> dict[str, Any]:
 async def up(
     *, regions: int, instances: int, port: int, ha: bool = False, cells: int = 1, tls: bool = False
 ) -> None:
-    """Until SIGINT or SIGTERM, also in the middle of the start. `ha`: a PostgreSQL of three servers. `cells`: so many of them, a
-    server each. `tls`: on every listener, with a certificate of this machine's own.
+    """Until SIGINT or SIGTERM. `ha`: a PostgreSQL of three servers. `cells`: so many of them, a server each. `tls`: on every
+    listener, with a certificate of this machine's own.
 
-    Raises `EngineError`, `NotReady` or `SettingsError`.
+    Raises `EngineError`, `NotReady` or `SettingsError`, and `NeverReady` where the signal came in the middle of the start.
     """
     began = time.monotonic()
     folder = data_folder(os.environ).absolute()
@@ -72,11 +80,12 @@ async def up(
     )
     _say(f"voxplane up: data and logs in {folder}")
     stop = asyncio.Event()
-    async with _told_to(stop), AsyncExitStack() as stack:
+    async with _told_to(stop) as told, AsyncExitStack() as stack:
         starting = asyncio.create_task(_start(stack, deployment))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
+        ready = not stop.is_set()
+        if not ready:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
         else:
@@ -86,6 +95,9 @@ async def up(
             _say("Ctrl-C stops everything; the data stay.")
             await _tend(deployment, stop)
         _say("\nstopping (Ctrl-C again: at once)")
+    if not ready:
+        _say("stopped before it was ready")
+        raise NeverReady(told[0])
     _say("stopped")
 
 
@@ -105,20 +117,22 @@ def _servers() -> tuple[str, dict[str, str]]:
 
 
 @asynccontextmanager
-async def _told_to(stop: asyncio.Event) -> AsyncIterator[None]:
-    """The first signal sets `stop`; the second does what it would have done without us."""
+async def _told_to(stop: asyncio.Event) -> AsyncIterator[list[signal.Signals]]:
+    """The first signal sets `stop`, and is in the list then; the second does what it would have done without us."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
+    came: list[signal.Signals] = []
 
-    def told() -> None:
+    def told(number: signal.Signals) -> None:
+        came.append(number)
         stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        for each in numbers:
+            loop.remove_signal_handler(each)
 
     for number in numbers:
-        loop.add_signal_handler(number, told)
+        loop.add_signal_handler(number, told, number)
     try:
-        yield
+        yield came
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)

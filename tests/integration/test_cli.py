@@ -11,7 +11,7 @@ import signal
 import socket
 import wave
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -214,6 +214,26 @@ def test_serve_names_a_port_or_folder_it_cannot_have(database_url: str, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_instance_that_was_ready_and_is_told_to_stop_has_not_failed(
+    database_url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+    env = {"DATABASE_URL": database_url, "VOXPLANE_DATA": str(tmp_path), "VOXPLANE_PORT": port}
+    process = await begin("serve", **env)
+    async with asyncio.timeout(WITHIN_S), httpx.AsyncClient() as client:
+        while True:
+            with suppress(httpx.TransportError):
+                if (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200:
+                    break
+            await asyncio.sleep(0.05)
+        process.send_signal(number)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+
+
+@pytest.mark.slow
 def test_serve_refuses_another_master_key_than_the_databases(database_url: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -389,13 +409,17 @@ async def test_what_dies_is_started_again(running: Running) -> None:
 
 
 @pytest.mark.slow
-async def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_in_the_middle_of_the_start_leaves_nothing(
+    folder: Path, number: signal.Signals, code: int
+) -> None:
     process = await begin("up", "--port", "0", VOXPLANE_DATA=str(folder))
     await until_says(process, "starting Valkey")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     async with asyncio.timeout(WITHIN_S):
-        _, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
+        out, err = await process.communicate()
+    assert (process.returncode, err) == (code, b"")
+    assert out.decode().endswith("stopped before it was ready\n")
     assert left_in(folder) == []
 
 
