@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from picows import WSError, WSListener, WSTransport, ws_connect
+from picows import WSError, WSInvalidStatusError, WSListener, WSTransport, ws_connect
 
 from regions.edge.clock import precise_ms
 from regions.wire.addresses import AddressError, check_ip, check_url
@@ -20,12 +20,17 @@ FRAME_BYTES_MAX = 1 << 20
 UNACKED_MS_MAX = 5_000
 """A machine that takes in nothing for so long is gone: audio is sent to it 50 times a second."""
 
+AWAY = frozenset({"connect", "unavailable"})
+"""Codes of a `DialError` by which nobody is there at the moment, and somebody may be in the next."""
+NOBODY_BEHIND = frozenset({502, 503, 504})
+"""What a proxy answers while no backend of its is there (RFC 9110, 15.6.3 to 15.6.5)."""
+
 Connected = Callable[[str, float | None], None]
 """How many milliseconds TCP took to connect to ``host:port``; None: it came to nothing."""
 
 
 class DialError(Exception):
-    """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``handshake``,
+    """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``unavailable``, ``handshake``,
     ``timeout``, or ``lapsed`` where the call was gone by then."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -115,11 +120,19 @@ async def _dial(
         )
     except (WSError, OSError) as error:
         _hang_up(ready)
-        raise DialError("handshake", f"the backend refused the WebSocket ({type(error).__name__})") from None
+        raise _refusal(error) from None
     except BaseException:
         _hang_up(ready)
         raise
     return transport
+
+
+def _refusal(error: WSError | OSError) -> DialError:
+    if isinstance(error, WSInvalidStatusError) and error.response is not None:
+        status = int(error.response.status)
+        code = "unavailable" if status in NOBODY_BEHIND else "handshake"
+        return DialError(code, f"the backend's host answered {status} instead of opening a WebSocket")
+    return DialError("handshake", f"the backend refused the WebSocket ({type(error).__name__})")
 
 
 async def _connect(found: list[Any], took: Callable[[float | None], None]) -> socket.socket:

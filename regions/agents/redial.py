@@ -13,6 +13,8 @@ FIRST_WITHIN_MS = 50
 PAUSE_MS = 100
 PAUSE_MAX_MS = 2_000
 STEADY_MS = 5_000
+FIRST_DIAL_MS = 2_000
+"""A call's first backend is waited for so long where nobody is there: its caller hears nothing yet."""
 
 
 class Redial:

@@ -18,9 +18,9 @@ from typing import Protocol
 import structlog
 
 from regions.agents.connection import AgentConnection, AgentEvents, Ending
-from regions.agents.dial import DialError
+from regions.agents.dial import AWAY, DialError
 from regions.agents.dialect import Cut, Start
-from regions.agents.redial import Redial
+from regions.agents.redial import FIRST_DIAL_MS, Redial
 from regions.agents.signing import upgrade_headers
 from regions.agents.speaking import dialect_of
 from regions.edge.call_trace import handed_on
@@ -122,7 +122,7 @@ class AgentLeg:
         """The call's first backend, or the first of this owner. `known`: what it is told, at the moment of each attempt."""
         if resumed:
             self._redial.lost(lease_ms(), sure=1)
-        work = self._dial_until_up(known) if resumed else self._dial_once()
+        work = self._dial_until_up(known) if resumed else self._dial_first()
         self._dialling = asyncio.create_task(work, name=f"dial {self._claims.call}")
 
     def again(self, known: Callable[[], Known]) -> None:
@@ -160,14 +160,25 @@ class AgentLeg:
         if self._dialling is not None and self._dialling is not asyncio.current_task():
             self._dialling.cancel()
 
-    async def _dial_once(self) -> None:
-        if not self._events.owns():
-            return
-        code = await self._attempt(None, hurry=False)
-        if code:
+    async def _dial_first(self) -> None:
+        """Once; and again for `FIRST_DIAL_MS` where nobody is there at the moment, as while a backend is started anew."""
+        redial, draw, code = Redial(FIRST_DIAL_MS), 0.0, ""
+        redial.lost(lease_ms(), sure=1)
+        while (pause_ms := redial.pause_ms(lease_ms(), draw)) is not None:
+            await asyncio.sleep(pause_ms / 1000)
+            if not self._events.owns():
+                return
+            failed = await self._attempt(None, hurry=False)
+            if failed is None:
+                return
+            if not failed:
+                self._connected(Dialled(resumed=False, fallback=self._fallback))
+                return
+            draw, code = random.random(), failed
+            if failed not in AWAY:
+                break
+        if self._events.owns():
             self._events.on_unreachable(Dialled(resumed=False, code=code))
-        elif code is not None:
-            self._connected(Dialled(resumed=False, fallback=self._fallback))
 
     async def _dial_until_up(self, known: Callable[[], Known]) -> None:
         redial, code = self._redial, BROKE_OFF

@@ -559,6 +559,7 @@ def test_files_that_are_no_speech_are_refused_before_a_call(running: Running, tm
     words = ["call", "--wav", str(good), "--listen-s", "0", "--agent"]
     refused(1, "422 .*/agent/url", *words, "ftp://example.com", **running.env)
     refused(1, "/agent/dialect", *words, "ws://127.0.0.1:9", "--dialect", "morse", **running.env)
+    words[words.index("--listen-s") + 1] = "10"  # a backend that is not there is waited for a little
     refused(1, "agent_unreachable. Is the backend running", *words, "ws://127.0.0.1:9", **running.env)
 
 

@@ -7,19 +7,23 @@ import base64
 import hashlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
-from picows import WSListener
+from picows import WSListener, WSTransport
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from regions.agents import redial
 from regions.agents.connection import AgentConnection, Ending
 from regions.agents.dial import UNACKED_MS_MAX, DialError, dial
 from regions.agents.dialect import Start
 from regions.agents.twilio import TwilioDialect
+from regions.edge import agent_leg
 from regions.edge.agent_leg import BROKE_OFF, AgentLeg, Dialled, Known
 from regions.edge.context import EdgeContext
 from regions.edge.session import Session
@@ -27,6 +31,7 @@ from regions.edge.settings import EdgeSettings
 from regions.wire.ticket import Agent, Claims, Reconnect, Sealed
 
 WITHIN_S = 10.0
+Answers = Callable[[ServerConnection, Request], Response | None]
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -84,14 +89,23 @@ class _Uplink:
 
 @asynccontextmanager
 async def calling(
-    tmp_path: Path, *, first: str | None = None, deadline_s: float = 20.0, silent_s: float = 20.0
+    tmp_path: Path,
+    *,
+    first: str | None = None,
+    fallback: str | None = None,
+    answers: Answers | None = None,
+    deadline_s: float = 20.0,
+    silent_s: float = 20.0,
 ) -> AsyncIterator[Call]:
-    """`first`: a URL that is dialled before the call's own backend, which is then its fallback."""
+    """`first`: a URL that is dialled before the call's own backend, which is then its fallback, or before `fallback`. `answers`:
+    what the own one says to a request, where it is no WebSocket."""
     call = Call()
-    async with serve(call.backend, "127.0.0.1", 0) as server:
+    async with serve(call.backend, "127.0.0.1", 0, process_request=answers) as server:
         own = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
         reconnect = Reconnect(deadline_s=deadline_s, silent_s=silent_s)
-        agent = Agent(url=first or own, fallback_url=own if first else None, reconnect=reconnect)
+        agent = Agent(
+            url=first or own, fallback_url=(fallback or own) if first else None, reconnect=reconnect
+        )
         settings = EdgeSettings(
             region="lab", name="e", control_urls=("http://127.0.0.1",), data=tmp_path, local_targets=True
         )
@@ -150,6 +164,74 @@ async def test_while_the_caller_is_on_its_way_to_another_edge_nothing_is_dialled
         while call.dialled < 2:
             await asyncio.sleep(0.001)
         await call.ended.wait()
+
+
+async def test_a_first_backend_that_is_just_being_started_is_waited_for(tmp_path: Path) -> None:
+    """Its port refuses until it listens, and that of its fallback does so throughout."""
+    with socket.socket() as port, socket.socket() as other:
+        urls = []
+        for taken in (port, other):
+            taken.bind(("127.0.0.1", 0))
+            urls.append(f"ws://127.0.0.1:{taken.getsockname()[1]}/")
+        async with calling(tmp_path, first=urls[0], fallback=urls[1]) as call, asyncio.timeout(WITHIN_S):
+            tried = watch_dials(call, urls[1])
+            await tried.wait()
+            async with serve(call.backend, sock=port):
+                while not call.connected:
+                    await asyncio.sleep(0.001)
+            assert (call.connected[0].resumed, call.connected[0].fallback) == (False, False)
+            assert (call.unreached, call.given_up) == (0, None)
+
+
+def watch_dials(call: Call, url: str) -> asyncio.Event:
+    """Set once `url` has been dialled in vain."""
+    inner, tried = call.leg._context.dial, asyncio.Event()
+
+    async def dials(target: str, *args: Any, **named: Any) -> WSTransport:
+        try:
+            return await inner(target, *args, **named)
+        except DialError:
+            if target == url:
+                tried.set()
+            raise
+
+    call.leg._context.dial = dials  # type: ignore[assignment]
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("status", "within_ms", "dialled", "code"),
+    [(503, 2_000, 3, ""), (502, 0, 1, "unavailable"), (403, 2_000, 1, "handshake")],
+)
+async def test_what_a_proxy_answers_decides_whether_a_first_backend_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, within_ms: int, dialled: int, code: str
+) -> None:
+    """Twice it answers with the status, then with a WebSocket."""
+    asked: list[int] = []
+
+    def answers(connection: ServerConnection, _: Request) -> Response | None:
+        asked.append(status)
+        return connection.respond(HTTPStatus(status), "") if len(asked) < 3 else None
+
+    monkeypatch.setattr(agent_leg, "FIRST_DIAL_MS", within_ms)
+    async with calling(tmp_path, answers=answers) as call, asyncio.timeout(WITHIN_S):
+        while not (call.connected or call.ended.is_set()):
+            await asyncio.sleep(0.001)
+        assert len(asked) == dialled
+        assert (call.given_up.code if call.given_up is not None else "") == code
+
+
+async def test_a_first_backend_that_does_not_come_is_given_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_leg, "FIRST_DIAL_MS", 150)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"ws://127.0.0.1:{taken.getsockname()[1]}/"
+        async with calling(tmp_path, first=nobody, fallback=nobody) as call, asyncio.timeout(WITHIN_S):
+            await call.ended.wait()
+            assert call.given_up == Dialled(resumed=False, code="connect")
+            assert (call.dialled, call.unreached) == (0, 0)
 
 
 async def test_an_attempt_that_fails_after_the_lease_is_over_is_told_nobody(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from regions.callers.websocket import FRAME_BYTES_MAX
+from regions.edge import agent_leg
 from regions.edge import session as session_module
 from regions.edge.clock import wall_ms
 from regions.edge.pressed import KEYS_MAX, TOLD_EVERY_MS, WITHIN_MS, Pressed, Presses
@@ -144,7 +145,10 @@ async def test_the_maximum_duration_counts_what_went_before_a_takeover(tmp_path:
         ("http", "handshake"),
     ],
 )
-async def test_the_end_says_why_the_backend_was_not_reached(tmp_path: Path, url: str, detail: str) -> None:
+async def test_the_end_says_why_the_backend_was_not_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, detail: str
+) -> None:
+    monkeypatch.setattr(agent_leg, "FIRST_DIAL_MS", 0)
     async with lone_edge(tmp_path) as edge:
         target = edge.url.replace("127.0.0.1", "localhost") + "/no/such/path" if url == "http" else url
         async with edge.caller(edge.ticket(target)) as caller:
