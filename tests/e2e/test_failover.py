@@ -187,11 +187,14 @@ async def test_an_edge_that_is_told_to_stop_hands_its_calls_over(deployment: Dep
             Talker(caller, RATE_HZ) as talker,
         ):
             await talker.until_heard(since=0.0)
-            deployment.regions["ap-south"].edge.send_signal(signal.SIGTERM)
+            edge = deployment.regions["ap-south"].edge
+            edge.send_signal(signal.SIGTERM)
             await talker.until_moved()
             assert caller.region == "eu-west"
             await caller.hangup()
         assert caller.end_reason == "caller_hung_up"
+        await until(lambda: edge.poll() is not None, "the edge did not stop", 60.0)
+        assert edge.returncode == 0
 
 
 @pytest.mark.slow
