@@ -288,7 +288,7 @@ class Learning:
                     if region in columns:
                         row[columns[region]] = min(values)
                 rows.append(row)
-        return np.array(rows).reshape(-1, len(regions))
+        return np.array(rows).reshape(len(rows), len(regions))  # there may be none of either
 
 
 def drawn_edges(observer: UUID, edges: list[EdgeState]) -> list[EdgeState] | None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.fleet.view import EdgeState, Fleet, RegionState
+from app.placement import learning as module
 from app.placement.claims import KEPT_S, Claim, Claims
 from app.placement.countries import COORDINATES, whereabouts
 from app.placement.history import window_of
@@ -278,3 +279,29 @@ async def test_a_page_is_taken_in_a_few_at_a_time() -> None:
         assert len(learns.history) - known <= LEARNED_AT_ONCE
         turns += 1
     assert len(learns.history) == 4 * LEARNED_AT_ONCE and turns >= 4
+
+
+@pytest.mark.parametrize("networks", [0, 3])
+async def test_without_a_region_there_are_no_profiles_and_nothing_fails(
+    monkeypatch: pytest.MonkeyPatch, networks: int
+) -> None:
+    """As before an operator has made the first one: an instance whose worker has died is not ready."""
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    clock, looks = Clock(), 0
+
+    def empty() -> Fleet:
+        nonlocal looks
+        looks += 1
+        clock.at += timedelta(seconds=module.PROFILES_EVERY_S)
+        return Fleet(regions={}, edges=())
+
+    learns, stop = Learning(empty, clock), asyncio.Event()
+    for n in range(networks):
+        learns.panel.learn(n, "gone", window_of(NOW_S), 20.0)
+    working = asyncio.create_task(learns.profiles_worker(stop))
+    async with asyncio.timeout(20):
+        while looks < 20 and not working.done():
+            await asyncio.sleep(0)
+    stop.set()
+    await working
+    assert not learns.profiles.useful
