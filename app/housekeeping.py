@@ -37,8 +37,11 @@ DROP_MOVES = f"""
 delete from vx.moves where ctid = any(array(
   select ctid from vx.moves where done_at < now() - interval '{MOVES_KEPT}' limit {BATCH}))
 """
-DROP_USAGE = "delete from vx.usage_owners where day < current_date - 400"
-"""What each owner has carried; the sums stay. Calls that may be folded again are much younger."""
+DROP_USAGE = """
+delete from vx.usage_owners o where o.day < current_date - 400 and not exists (select from vx.calls c where c.id = o.call_id)
+"""
+"""What each owner has carried; the sums stay. Not of a call that is still there, whatever day its edge's clock said that it ended
+on: folded again, it would stand in the sums twice."""
 DROP_DRILLS = "delete from vx.drills where ended_at < now() - interval '90 days'"
 DROP_FLEET_EVENTS = f"""
 with gone as (

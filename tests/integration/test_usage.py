@@ -20,6 +20,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from app.housekeeping import DROP_USAGE
 from app.ids import new_id
 from app.log.append import EdgeIdentity
 from regions.wire import ids
@@ -346,6 +347,27 @@ def cost(rows: dict[tuple[Any, ...], Counter[str]], prices: dict[str, int]) -> i
         whole += Fraction(s["caller_out_bytes"] * gb + s["agent_out_bytes"] * prices["egress_gb"], 10**9)
         whole += s["calls"] * prices["call"] + s["turns"] * prices["turn"]
     return int(whole + Fraction(1, 2))
+
+
+async def test_a_call_whose_edge_was_years_behind_stands_in_the_sums_once(
+    api: Api, owners: list[EdgeIdentity]
+) -> None:
+    """What is kept for four hundred days goes by the day on which the call ended, as its edge had it."""
+    chance = random.Random(4)
+    project = await api.project("live")
+    history = History(api, chance, await created(project, owners, chance))
+    answered = history.event("call.answered", {"encoding": "ulaw", "sample_rate": 8000})
+    ended = history.event("call.ended", {"end_reason": "caller_hung_up", "usage": history.usage()})
+    assert await history.append(1, answered, ended) == "durable"
+    await fold(api)
+    asked = {"from": "2023-11-01", "to": "2023-12-01"}
+    once = await usage_of(project, **asked)
+    assert once["total"]["calls"] == 1
+    await api.control.db.pool("worker").execute(DROP_USAGE)
+    again = await api.operator.post(f"/admin/v1/projects/{project.id}/usage/refold")
+    assert (again.status_code, again.json()) == (202, {"calls": 1})
+    await fold(api)
+    assert await usage_of(project, **asked) == once
 
 
 async def usage_of(project: Project, **asked: Any) -> Any:
