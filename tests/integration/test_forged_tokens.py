@@ -54,8 +54,10 @@ async def superuser(api: Api) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 async def state(connection: asyncpg.Connection[Any], *left_out: str) -> dict[str, str]:
-    """Of all that a token could change. Paper edges are heard all the time: that is left out."""
+    """Of all that a token could change. Left out is what the instance does meanwhile: it hears paper edges all the time, and
+    signs the entries of the audit log when it comes to them."""
     found = {}
+    left_out += ("audit_anchors",)
     for table in (*(r["relname"] for r in await connection.fetch(OWNED)), *FLEET):
         row = "to_jsonb(t) - 'seen_at' - 'last_used_at'"
         query = (

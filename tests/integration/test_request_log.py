@@ -121,7 +121,9 @@ async def test_days_are_dropped(api: Api) -> None:
     async with superuser(api) as database:
         parts = "select count(*) from pg_class where relname ~ '^requests[0-9]{8}$'"
         now = datetime.now(UTC)
-        await database.execute("select vx.turn_requests($1, 3)", now)  # it may be another day than it was at the start
+        await database.execute(
+            "select vx.turn_requests($1, 3)", now
+        )  # it may be another day than it was at the start
         before = await database.fetchval(parts)
         await database.execute("select vx.turn_requests($1, 3)", now - timedelta(days=30))
         assert await database.fetchval(parts) == before + 4
