@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from app.clock import SystemClock
 from app.housekeeping import DROP_REPLAYS, DROP_WEBHOOKS, Housekeeping
+from app.settings import Settings
 from regions.wire import ids
-from tests.support.api import Api, Project
+from tests.support.api import Api, Project, serving
 from tests.support.calls import create_call, owners_in
+from tests.support.engines import Engines
 from tests.support.fleet import three_regions
 from tests.support.hooks import superuser
 
@@ -20,6 +25,19 @@ TABLES = {
     "calls": "id", "events": "call_id", "late_events": "call_id", "deliveries": "call_id", "delivery_attempts": "call_id",
     "call_labels": "call_id",
 }  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(engines: Engines, module_settings: Callable[[str], Settings]) -> AsyncIterator[Api]:
+    """An instance that leaves the housework to the tests: else it may do it in the midst of one."""
+
+    async def leaves_it(_: Housekeeping, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Housekeeping, "worker", leaves_it)
+        async with engines.database() as url, serving(module_settings(url)) as served:
+            yield served
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
