@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from regions.edge import caller_turns, floor
 from regions.wire.media import AUDIO, HEADER
 from regions.wire.ticket import Turns
 from tests.support.edges import until
@@ -76,6 +78,22 @@ class Line:
             header = HEADER.pack(AUDIO, 0, self._spoken, self.stamp, *self.said)
             await self._caller.socket.send(header + frame)
 
+    @asynccontextmanager
+    async def speaking(self) -> AsyncIterator[None]:
+        """Goes on with a voice until the end of the block."""
+
+        async def go_on() -> None:
+            for at in itertools.cycle(range(len(VOICE))):
+                await self.say([VOICE[at]])
+                await asyncio.sleep(FRAME_MS / 1000)
+
+        task = asyncio.create_task(go_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def tell(self, kind: str, **more: Any) -> None:
         await self._caller.say(kind, **more)
 
@@ -123,6 +141,7 @@ async def talking(folder: Path, **turns: Any) -> AsyncIterator[tuple[LoneEdge, L
             line = Line(caller)
             listening, staying = asyncio.create_task(line.listen()), asyncio.create_task(line.stay())
             await until(lambda: backend.starts and edge.log.of("agent.connected"), "the backend")
+            await until(lambda: line.stamp, "the edge's clock, without which nothing that is said is new")
             try:
                 yield edge, line, Agent(backend)
             finally:
@@ -179,7 +198,7 @@ async def test_a_caller_that_does_not_say_what_it_plays_has_played_all(tmp_path:
         await agent.play(60)
         await until(lambda: len(line.audio) > 10, "the agent")
         await line.say(VOICE[:3] + QUIET[:12])
-        await until(lambda: edge.log.of("playback.done"), "its end")
+        await until(lambda: edge.log.of("playback.done") and len(line.audio) >= 60, "its end")
         assert [o for _, o, _ in line.audio] == list(range(0, 1_200, FRAME_MS))
         assert len(edge.log.of("turn.false_interruption")) == 1
 
@@ -229,20 +248,25 @@ async def test_one_word_is_enough(tmp_path: Path) -> None:
         assert [t for t, _ in edge.log.live if t == "transcript.partial"] == ["transcript.partial"] * 3
 
 
-async def test_a_backend_that_announces_is_not_heard_with_the_rest_of_what_was_cut(tmp_path: Path) -> None:
+async def test_a_backend_that_announces_is_not_heard_with_the_rest_of_what_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its frames are under way when it learns of the interruption, and so may be what it announces: that waits for the caller."""
+    monkeypatch.setattr(floor, "UNDER_WAY_MS", 60_000)  # however long this process needs to send it
     async with talking(tmp_path) as (edge, line, agent):
         await agent.text("transcript.final", role="agent", text="a long story")
         await agent.play(50)
         await until(lambda: len(line.audio) > 10, "the agent")
-        await line.say(VOICE[:12])
-        await until(lambda: agent.heard("playback.interrupted"), "the cut")
-        await agent.play(20, first=50)
-        await agent.text("transcript.final", role="agent", text="yes?")
-        await agent.play(5, first=900)
-        await agent.text("turn.ended", role="agent")
+        async with line.speaking():
+            await until(lambda: agent.heard("playback.interrupted"), "the cut")
+            await agent.play(20, first=50)
+            await agent.text("transcript.final", role="agent", text="yes?")
+            await agent.play(5, first=900)
+            await agent.text("turn.ended", role="agent")
+            await agent.text("conversation.get", id="q")
+            await until(lambda: agent.heard("conversation"), "that the edge has all of it")
         await line.say(QUIET[:20])
-        await until(lambda: edge.log.of("playback.done"), "the answer")
+        await until(lambda: edge.log.of("playback.done") and len(line.since_clear()) >= 5, "the answer")
         heard = [samples for _, _, samples in line.since_clear()]
         assert heard == [numbered(n) for n in range(900, 905)]
         assert [t["text"] for t in edge.log.of("turn.ended") if t["role"] == "agent"] == ["yes?"]
@@ -296,9 +320,10 @@ async def test_the_other_policies(tmp_path: Path, policy: str, cut: bool) -> Non
         await until(lambda: len(line.audio) > 10, "the agent")
         await line.say(VOICE[:4] if cut else VOICE[:40])
         await until(lambda: edge.log.of("playback.interrupted" if cut else "playback.done"), policy)
-        assert len(line.clears) == cut
+        await until(lambda: len(line.clears) == cut, "the caller told")
         await line.say(QUIET[:20])
         await until(lambda: edge.log.of("turn.ended"), "the turn")
+        assert len(line.clears) == cut
 
 
 # ------------------------------------------------------------------------------------------------------- failover, moving
@@ -359,8 +384,9 @@ async def test_a_backend_that_says_nothing_gets_its_callers_turns_written(tmp_pa
 
 
 async def test_a_backend_that_ends_the_callers_turns_is_told_of_ours_and_writes_its_own(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(caller_turns, "WORDS_WITHIN_MS", 60_000)
     async with talking(tmp_path) as (edge, line, agent):
         await agent.text("transcript.partial", role="agent", text="hi")
         for number in (1, 2):
@@ -377,13 +403,20 @@ async def test_a_backend_that_ends_the_callers_turns_is_told_of_ours_and_writes_
         assert [len(agent.heard(t)) for t in ("speech.started", "speech.stopped")] == [2, 2]
 
 
-async def test_a_backend_that_only_transcribes_has_its_words_in_the_turn(tmp_path: Path) -> None:
+async def test_a_backend_that_only_transcribes_has_its_words_in_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more_within_ms = caller_turns.MORE_WITHIN_MS
+    monkeypatch.setattr(
+        caller_turns, "MORE_WITHIN_MS", 60_000
+    )  # the first words are waited for until the second ones
     async with talking(tmp_path) as (edge, line, agent):
         await line.say(VOICE[:20])
         await agent.text("transcript.final", role="caller", text="where is")
         await until(lambda: edge.log.of("transcript.final"), "a part of it")
         await line.say(QUIET[:18])
         await until(lambda: agent.heard("turn.ended"), "the end that is told")
+        monkeypatch.setattr(caller_turns, "MORE_WITHIN_MS", more_within_ms)
         await agent.text("transcript.final", role="caller", text="my order")
         await until(lambda: edge.log.of("turn.ended"), "the turn")
         assert [t["text"] for t in edge.log.of("turn.ended")] == ["where is my order"]

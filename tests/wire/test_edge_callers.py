@@ -340,6 +340,7 @@ async def test_a_caller_cannot_fill_the_log_with_keys(tmp_path: Path) -> None:
                 assert (await caller.hear("ended"))["end_reason"] == "caller_hung_up"
                 await until(lambda: edge.log.of("call.ended"), "the end")
         assert edge.log.of("dtmf.received") == [{"digit": "5"}] * KEYS_MAX
+        await until(lambda: any(m["event"] == "stop" for m in backend.got), "the backend's last message")
         assert len([m for m in backend.got if m["event"] == "dtmf"]) == KEYS_MAX
         assert edge.calls.context.counts.presses_dropped == {"key": KEYS_MAX * 3, "button": 0}
         [told] = [line for line in lines if line["event"] == "call.presses_dropped"]
