@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 
 from app.calls import create_lane
 from tests.support.api import Api, Project
+from tests.support.edges import until
 from tests.support.fleet import three_regions
 
 BODY = (
@@ -202,3 +204,51 @@ async def test_a_wish_for_another_protocol_is_not_heard_and_the_request_is_answe
     finally:
         writer.close()
     assert created == [BODY, BODY]
+
+
+async def test_a_reader_that_is_behind_gets_its_answers_whole_and_is_waited_for(
+    api: Api, project: Project, created: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Creates between answers of 200 KB each, to one who does not read yet: what is to be sent must not pile up."""
+    await project.client.get("/v1/calls?limit=1")
+    behind: list[bool] = []
+    whole = create_lane.writable
+
+    def writable(scope: Any) -> Any:
+        cycle = whole(scope)
+        behind.append(cycle is None)
+        return cycle
+
+    monkeypatch.setattr(create_lane, "writable", writable)
+    head = (
+        f"POST /v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\nIdempotency-Key: "
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1 << 16)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    asked = 60
+    try:
+        for i in range(asked):
+            writer.write(
+                b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" + f"{head}k-{i}\r\n\r\n".encode() + BODY
+            )
+        await until(lambda: True in behind, "a create that finds its reader behind")
+        await asyncio.sleep(0.2)
+        assert behind.index(True) == len(behind) - 1 < asked - 1, "it and those after it wait for the reader"
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(60):
+            for _ in range(asked):
+                assert (await answer(reader))[0] == 200
+                status, body = await answer(reader)
+                assert (status, msgspec.json.decode(body)["state"]) == (201, "ringing")
+    finally:
+        writer.close()
+    assert len(created) == asked
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """(status, body) of the next one."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines if line)
+    assert headers["request-id"]
+    return int(first.split()[1]), await reader.readexactly(int(headers["content-length"]))
