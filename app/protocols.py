@@ -41,13 +41,23 @@ _REASONS = {400: b"Bad Request", 501: b"Not Implemented"}
 
 
 class Http(HttpToolsProtocol):
+    """Requests that were read whole are answered, in their order, also where no more can come: their sender has closed its own
+    direction (`nc -N`, some clients of HTTP/1.0), or what it sent behind them cannot be read. The connection ends with that.
+
+    A stream that has begun ends with its reader's direction: who goes away is not told from who only reads on. With TLS nothing is
+    answered after the sender's end, for the event loop closes such a connection itself."""
+
     _served: RequestResponseCycle | None = None
+    _last: bytes | None = None
+    """What is written behind the last answer; None while requests may come."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
+        if self._last is not None:
+            return
         self._unset_keepalive_if_required()
         left: bytes | None = data
         while left is not None:
@@ -94,6 +104,31 @@ class Http(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"".join([*head, b"\r\n", rest])
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """True: the connection stays open, for answers."""
+        served = self._served
+        if served is None or served.response_complete or served.more_body or self.scheme == "https":
+            return False
+        if served.response_started and served.chunked_encoding:
+            return False
+        self._answer_and_end(b"")
+        return True
+
+    def _answer_and_end(self, last: bytes) -> None:
+        """Those that wait are answered, the newest only if it is whole."""
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+        if self._last is None:
+            self._last = last
+
+    def on_response_complete(self) -> None:
+        waiting = bool(self.pipeline)
+        super().on_response_complete()
+        if self._last is not None and not waiting and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.transport.write(self._last)
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The server itself tells only the newest request; where others came before it, the one that is served is another."""
         served = self._served
@@ -122,7 +157,14 @@ class Http(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read reaches no application. Called where its error is at hand."""
         unknown = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
-        self.transport.write(unread(UnknownMethod() if unknown else Malformed()))
+        answer = unread(UnknownMethod() if unknown else Malformed())
+        served = self._served
+        if served is not None and not served.response_complete and not served.more_body:
+            self._answer_and_end(answer)
+            self.flow.pause_reading()
+            return
+        if served is None or served.response_complete or not served.response_started:
+            self.transport.write(answer)
         self.transport.close()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
-import uvicorn
 from structlog.testing import capture_logs
 
-from app.protocols import Http, WebSocket
 from app.telemetry import requests_total
 from tests.support.api import Api, Project
+from tests.support.bare import bare
 from tests.support.edges import until
 
 
@@ -24,17 +25,14 @@ async def test_of_several_requests_sent_at_once_the_one_that_is_served_is_told()
             pass
         told.set()
 
-    config = uvicorn.Config(app, http=Http, ws=WebSocket, lifespan="off", log_config=None)
-    config.load()
-    state = uvicorn.server.ServerState()
-    listener = await asyncio.get_running_loop().create_server(
-        lambda: Http(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
-    async with listener:
-        _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+    async with bare(app) as at:
+        _, writer = await asyncio.open_connection(*at)
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
         async with asyncio.timeout(5):
             await served.wait()
+            # a reset: who only closes its own direction may still read, see test_half_closed.py
+            its_own = writer.get_extra_info("socket")
+            its_own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             await told.wait()
 
