@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from app.connection import DATABASE_ERRORS, is_away
 from app.erasure.region import purge
 from app.erasure.store import ALIVE_S, CALLS_MAX, Erasure, ErasureStore, Place
+from app.fleet.desired import topic
 from app.hints import Hints
 from app.ids import new_id
 from app.log.append import Appender
@@ -202,6 +203,8 @@ class Erasing:
         undone = await self._store.undone(erasure.id)
         edges = [UUID(p.place) for p in undone if p.kind == "edge"]
         waiting = await self._store.waiting_edges(calls, edges) | await self._home.waiting_edges(calls, edges)
+        for edge in waiting:
+            self._hints.wake(topic(edge))
         expired = bool(waiting) and await self._store.grants_expired(calls)
         left = 0
         for place in undone:

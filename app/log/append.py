@@ -143,9 +143,29 @@ class Appender:
                     self._hints.wake(f"feed:{facts[call].project_id}")
         for project, of_project in ends.items():
             self.tell(project, of_project)
+        return await self._with_ends(
+            calls,
+            [
+                self._answer(call, run, facts.get(call), answers.get(call))
+                for call, run in zip(calls, stored, strict=True)
+            ],
+        )
+
+    async def _with_ends(self, calls: list[UUID], statuses: list[AppendStatus]) -> list[AppendStatus]:
+        """An owner whose call is over must not take it for another's: its caller would look for the one that has it."""
+        fenced = [call for call, status in zip(calls, statuses, strict=True) if status.status == "fenced"]
+        if not fenced:
+            return statuses
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                ended = await self._facts.ended(fenced)
+        except DATABASE_ERRORS:  # the command will say so
+            return statuses
         return [
-            self._answer(call, run, facts.get(call), answers.get(call))
-            for call, run in zip(calls, stored, strict=True)
+            msgspec.structs.replace(status, end_reason=ended.get(call, ""))
+            if status.status == "fenced"
+            else status
+            for call, status in zip(calls, statuses, strict=True)
         ]
 
     async def _apart(self, edge: EdgeIdentity, runs: list[CallEvents]) -> list[AppendStatus]:

@@ -27,6 +27,8 @@ select c.id, c.project_id, c.grant_edges, c.wrapped,
 
 SELECT_TRACED_FACTS = SELECT_FACTS.replace(" as redaction", " as redaction, c.request ->> 'trace' as trace")
 
+SELECT_ENDED = "select id, end_reason from vx.calls where id = any($1::uuid[]) and end_reason is not null"
+
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
@@ -72,6 +74,11 @@ class FactsReader:
             while len(self._known) > CALLS_MAX:
                 self._known.popitem(last=False)
         return found
+
+    async def ended(self, calls: list[UUID]) -> dict[UUID, str]:
+        """Why those of them are over that are; never from memory."""
+        rows = await self._db.pool("worker").fetch(SELECT_ENDED, calls)
+        return {row["id"]: row["end_reason"] for row in rows}
 
     def forget(self, call: UUID) -> None:
         self._known.pop(call, None)

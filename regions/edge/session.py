@@ -1,8 +1,7 @@
 """One call on this edge: the caller on one side, the backend on the other, the log behind.
 
 Decides when audio may flow and when the call is over. Leaves sockets to its two legs, what is written to the `Journal`, the right
-to speak to the `Lease`, who speaks and who is silenced to the `Floor`. Runs on the event loop and never waits; every 20 ms the
-pacer calls `turn`.
+to speak to the `Lease`, who speaks and who is silenced to the `Floor`. Never waits; the pacer calls `turn` every 20 ms.
 """
 
 from __future__ import annotations
@@ -250,6 +249,8 @@ class Session:
                 self._journal.go_on_from(status.durable_n)
             case "busy":
                 self.outbox.send_again()
+            case "fenced" if status.end_reason and self.phase is Phase.OWNING:
+                self.end_by_control(status.end_reason)
             case code:
                 self._fence(code, status.detail)
 
@@ -332,7 +333,7 @@ class Session:
         self._finish(reason.value)
 
     def end_by_control(self, reason: str) -> None:
-        """The log has the final event already: nothing more is written."""
+        """The log has the final event already: nothing more is written. The command and a run that was fenced say so."""
         if self.phase is Phase.OWNING:
             self._finish(reason)
             self.outbox.close(fenced=True)
@@ -393,8 +394,7 @@ class Session:
 
     def _echo(self, stamp: int) -> bool:
         now = lease_ms()
-        heard = self.phase is Phase.OWNING and self._lease.echo(stamp, now)
-        if heard:
+        if heard := self.phase is Phase.OWNING and self._lease.echo(stamp, now):
             self._returning.caller_heard = True
             self._answers.echoed(self._lease.age_ms(stamp, now))
         return heard

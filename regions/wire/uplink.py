@@ -231,6 +231,8 @@ class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
     ``fenced``    another owner has taken over, or the call is over: what was not stored is kept as `late`; send no more.
     ``conflict``  the same (epoch, n) was stored with another content: a fault of the edge; nothing changed.
     ``refused``   this edge was never granted the epoch, or the call is unknown; `detail` says which.
+
+    `end_reason`: of a ``fenced`` run whose call is over, where that could be found out: nobody else has it.
     """
 
     call: str
@@ -240,6 +242,7 @@ class AppendStatus(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     detail: str = ""
     stored: int = 0
+    end_reason: str = ""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):

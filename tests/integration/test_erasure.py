@@ -149,7 +149,7 @@ async def test_a_call_is_erased_in_the_log_in_memory_in_every_region_and_at_its_
 
     # a straggler with the old number is told to send no more, and nothing of it is kept
     (status,) = await api.control.appender.append(call.owners[0], [run_of(text, said(9, "caller", CANARY))])
-    assert status.status == "fenced"
+    assert (status.status, status.end_reason) == ("fenced", "erased")
     commands = [
         c
         for o in owners

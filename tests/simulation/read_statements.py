@@ -17,6 +17,10 @@ class ReadStatements:
         made = t.rows["idempotency"].get((project, route, key))
         return [made] if made is not None else []
 
+    def select_ended(self, t: Tables, x: Txn, calls: list[UUID]) -> list[Row]:
+        held = [t.rows["calls"][call] for call in calls if call in t.rows["calls"]]
+        return [{"id": c["id"], "end_reason": c["end_reason"]} for c in held if c["end_reason"] is not None]
+
     def select_facts(self, t: Tables, x: Txn, calls: list[UUID]) -> list[Row]:
         return [c | {"redaction": None} for call in calls if (c := t.rows["calls"].get(call)) is not None]
 

@@ -78,6 +78,7 @@ class Statements(OverdueStatements, ReadStatements, FleetStatements, DeliverySta
             SELECT_CALL: self.select_call,
             SELECT_MADE: self.select_made,
             facts.SELECT_FACTS: self.select_facts,
+            facts.SELECT_ENDED: self.select_ended,
             horizon.SELECT_MODE: lambda t, x: [{"mode": True}],
             horizon.SELECT_PROVEN: self.select_proven,
             feeds.SELECT_FEED: self.select_feed,

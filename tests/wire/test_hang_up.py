@@ -11,7 +11,7 @@ from regions.edge.machine import Phase
 from regions.edge.obeying import Obeying
 from regions.wire.ids import CALL, encode, uuid7
 from regions.wire.sids import read_call_sid
-from regions.wire.uplink import Command, Desired
+from regions.wire.uplink import AppendStatus, Command, Desired
 from tests.support.edges import until
 from tests.support.lone_edge import Backend, LoneEdge, lone_edge
 from voxplane import AsyncCaller
@@ -93,3 +93,16 @@ async def test_while_the_caller_is_on_its_way_to_another_edge_nobody_hangs_up(tm
         await caller.hear("go")
         hang_up(a, given(backend, 0))
         assert not ended(a)
+
+
+async def test_a_call_that_is_over_in_the_log_ends_as_any_other_for_both_sides(tmp_path: Path) -> None:
+    """As when it is erased, and the edge hears it first by what it writes: nobody is to look for another owner."""
+    async with in_call(tmp_path) as (edge, backend, caller):
+        [session] = edge.calls.sessions
+        session.settled(
+            AppendStatus(call=NAME, epoch=1, status="fenced", durable_n=0, seq=9, end_reason="erased")
+        )
+        await until(lambda: caller.over, "the caller's end")
+        assert caller.end_reason == "erased"
+        await until(lambda: backend.sockets[0].close_code, "the backend's end")
+        assert (backend.got[-1]["event"], backend.sockets[0].close_code) == ("stop", 1000)
