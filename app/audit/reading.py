@@ -92,6 +92,8 @@ class AuditLog:
             anchors=verifier.anchors,
             unanchored=verifier.unanchored,
             erased=verifier.erased,
+            dropped=verifier.dropped,
+            dropped_at=verifier.dropped_at,
             anchor="{}:{}".format(*verifier.newest_anchor) if verifier.newest_anchor else None,
             anchored_at=verifier.anchored_at,
             faults=[AuditFault(what=f.what, where=f.where, detail=f.detail, entry=f.entry) for f in verifier.faults],

@@ -55,14 +55,17 @@ class AuditKey(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     """`ok`: nothing is wrong. `unanchored`: so many of the newest entries no anchor binds yet: a minute's at most. `erased`:
-    entries whose address and summary were erased. `anchor`: the newest, by number and hash: whoever keeps it sees a log that is
-    set back later."""
+    entries whose address and summary were erased. `dropped`: entries that were dropped for their age, all in all, the last of them at
+    `dropped_at`; signed anchors say so, and nothing can be said of them but that. `anchor`: the newest, by number and hash: whoever
+    keeps it sees a log that is set back later."""
 
     ok: bool
     entries: int
     anchors: int
     unanchored: int
     erased: int
+    dropped: int
+    dropped_at: str | None
     anchor: str | None
     anchored_at: str | None
     faults: list[AuditFault]

@@ -55,11 +55,12 @@ class Verifier:
     faults: list[Fault] = field(default_factory=list)
     entries: int = 0
     anchors: int = 0
-    dropped: int = 0
     unanchored: int = 0
     erased: int = 0
     projects: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Of the platform's log: the newest anchor of each project that it binds."""
+    dropped_at: str | None = None
+    """When entries were last dropped for their age, as a signed anchor says."""
     newest_anchor: tuple[int, str] | None = None
     anchored_at: str | None = None
     _bound: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -115,14 +116,21 @@ class Verifier:
             if said["kind"] == DROPPED:
                 self._begun[writer] = (n, hash_)
         self.projects |= {p: (n, h) for p, (n, h) in said.get("projects", {}).items()}
-        if said["kind"] == DROPPED and said.get("before"):
-            self._gone = (said["before"][0], said["before"][1])
+        if said["kind"] == DROPPED:
+            self.dropped_at = said["at"]
+            if said.get("before"):
+                self._gone = (said["before"][0], said["before"][1])
 
     def _missing_anchors(self, until: int) -> None:
         self._fault(
             "missing", f"anchor {self._anchor_n + 1}", f"anchors {self._anchor_n + 1} to {until - 1} are gone"
         )
         self._anchor_hash = None
+
+    @property
+    def dropped(self) -> int:
+        """So many entries from before were dropped for their age, as signed anchors say: those of each chain up to a number."""
+        return sum(n for n, _ in self._begun.values())
 
     # ------------------------------------------------------------------------------------------------ entries
 

@@ -188,6 +188,8 @@ def _of_file(file: Path, trusted: frozenset[str]) -> dict[str, Any]:
         "anchors": found.anchors,
         "unanchored": found.unanchored,
         "erased": found.erased,
+        "dropped": found.dropped,
+        "dropped_at": found.dropped_at,
         "anchor": "{}:{}".format(*found.newest_anchor) if found.newest_anchor else None,
         "anchored_at": found.anchored_at,
         "faults": [
@@ -207,6 +209,12 @@ def _line(entry: dict[str, Any]) -> str:
 def _verdict(report: dict[str, Any]) -> list[str]:
     said = [f"{f['where']}: {f['what']}: {f['detail']}" for f in report["faults"]]
     counted = f"{report['entries']} entries, {report['anchors']} anchors, {report['unanchored']} entries not anchored yet"
+    if report["erased"]:
+        counted += f", {report['erased']} entries whose address and summary were erased"
     said.append(f"{'as it was written' if report['ok'] else 'NOT as it was written'}: {counted}")
+    if report["dropped"]:
+        said.append(
+            f"not here: {report['dropped']} entries dropped for their age, the last at {report['dropped_at']}, as is signed"
+        )
     said += [f"signed by {key['kid']} {key['public_key']}" for key in report["keys"]]
     return said

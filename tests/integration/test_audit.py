@@ -22,6 +22,7 @@ from sqlalchemy import text
 from app.audit import offline, service, store
 from app.audit.chain import PLATFORM, hash_of
 from app.audit.store import Chains
+from app.clock import rfc3339
 from app.main import create_app
 from regions.wire import ids
 from tests.conftest import OPERATOR_KEY
@@ -534,10 +535,21 @@ async def test_what_is_old_is_dropped_and_the_rest_still_verifies(
     assert not {e["id"] for e in newest} & {e["id"] for e in left}
     assert len(left) == 2
     report = await verified(project.client)
-    assert (report["ok"], report["entries"]) == (True, 2), report
-    # and what is taken away without being dropped still shows
-    await owner.execute("delete from vx.audit_entries where project_id = $1 and n = 9", uuid_of(project))
-    assert (await verified(project.client))["faults"][0]["where"].startswith("entry 9 of")
+    assert (report["ok"], report["entries"], report["dropped"]) == (True, 2, 8), report
+    assert report["dropped_at"] >= rfc3339(border)
+    exported = (await project.client.get("/v1/audit/export")).text.splitlines(keepends=True)
+    offline_found = offline.verify(exported)
+    assert (offline_found.faults, offline_found.dropped) == ([], 8)
+    await some_acts(project, 2)
+    border = api.control.clock.now() + timedelta(seconds=1)
+    assert await api.control.audit_log.anchoring.drop(uuid_of(project), border) == 1
+    later = await verified(project.client)
+    assert (later["ok"], later["entries"], later["dropped"]) == (True, 0, 13), later
+    await some_acts(project, 2)
+    assert (await verified(project.client))["ok"]
+    # and what is taken away without being dropped still shows (of another chain: nothing was left of the first)
+    await owner.execute("delete from vx.audit_entries where project_id = $1 and n = 1", uuid_of(project))
+    assert (await verified(project.client))["faults"][0]["where"].startswith("entry 1 of")
 
 
 @pytest.mark.parametrize("shape", ["jsonl", "csv"])
