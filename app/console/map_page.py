@@ -5,9 +5,10 @@ Decides what of it whom is shown: a project its own calls, operators the counts 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,7 @@ PAGES = [PAGE, WORLD]
 
 LOOK_EVERY_S = 0.3
 HAPPENED_MAX = 12
+RECALLED = timedelta(hours=1)
 WORDS = {"call.reconnecting": "failover", "call.moved": "move", "": "failover"}
 
 
@@ -68,11 +70,12 @@ class Happened:
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """What one page has open: whose calls, and what was there at the last look."""
+    """What one page has open: whose calls, since when, and what was there at the last look."""
 
     visit: Visit
     controls: list[Control]
     project_id: UUID | None
+    since: datetime | None = None
     before: dict[UUID, Seen] | None = None
     happened: list[Happened] | None = None
 
@@ -89,11 +92,26 @@ class World:
             return []
         how: dict[UUID, tuple[str, datetime]] = {}
         for control in self.controls:
-            mine = [
-                s for s in shifts if len(self.controls) == 1 or ids.cell_of(s.call) == control.cell.number
-            ]
+            mine = [s for s in shifts if self._is_of(control, s.call)]
             how |= await control.live_calls.how(self.project_id, mine)
         return gathered(shifts, how, self.visit.control.clock.now())
+
+    async def recalled(self, now: dict[UUID, Seen]) -> list[Happened]:
+        """What has moved between the page and this look: while its stream began, or began again at another instance."""
+        if self.since is None:
+            return []
+        shifts: list[Shift] = []
+        how: dict[UUID, tuple[str, datetime]] = {}
+        for control in self.controls:
+            mine = [c for c, seen in now.items() if seen.epoch > 1 and self._is_of(control, c)]
+            found, ways = await control.live_calls.recent(self.project_id, mine, self.since)
+            # one of after this look is a shift of the next
+            shifts += [s for s in found if s.epoch <= now[s.call].epoch]
+            how |= ways
+        return gathered(shifts, how, self.visit.control.clock.now())
+
+    def _is_of(self, control: Control, call: UUID) -> bool:
+        return len(self.controls) == 1 or ids.cell_of(call) == control.cell.number
 
     async def values(self, calls: dict[UUID, Seen]) -> dict[str, Any]:
         fleet = self.visit.control.fleet.now
@@ -139,9 +157,10 @@ class World:
     async def parts(self) -> list[live.Sent]:
         """What has become of the page since: its parts, and each change of owner as a fact for the drawing."""
         calls = await self.calls()
+        first = self.before is None
         moved = await self.moved(calls)
-        if moved:
-            self.happened = [*moved, *(self.happened or [])][:HAPPENED_MAX]
+        if told := await self.recalled(calls) if first else moved:
+            self.happened = [*told, *(self.happened or [])][:HAPPENED_MAX]
         values = await self.values(calls)
         names = ("_map_figures.html", "_map_drawing.html", "_map_happened.html")
         shown = [live.parts(text_of(name, **values)) for name in names]
@@ -193,12 +212,14 @@ def _of_project(visit: Visit) -> World:
     here = visit.project
     here.principal.require("calls:read")
     here.principal.require("regions:read")
-    return World(visit=visit, controls=[here.control], project_id=here.principal.project_id)
+    return World(
+        visit=visit, controls=[here.control], project_id=here.principal.project_id, since=_since(visit)
+    )
 
 
 def _of_platform(visit: Visit) -> World:
     visit.require_operator()
-    return World(visit=visit, controls=list(visit.control.cells), project_id=None)
+    return World(visit=visit, controls=list(visit.control.cells), project_id=None, since=_since(visit))
 
 
 def _looking(world: World) -> Callable[[], Awaitable[list[live.Sent]]]:
@@ -208,8 +229,17 @@ def _looking(world: World) -> Callable[[], Awaitable[list[live.Sent]]]:
 async def _page(world: World, page: Page) -> Html:
     values = await world.values(await world.calls())
     del values["visit"]
-    base = world.visit.request.url.path
-    return world.visit.page("map.html", page, drawing=drawing, stream=f"{base}/live", **values)
+    base, now_ms = world.visit.request.url.path, int(world.visit.control.clock.now().timestamp() * 1000)
+    return world.visit.page("map.html", page, drawing=drawing, stream=f"{base}/live?since={now_ms}", **values)
+
+
+def _since(visit: Visit) -> datetime | None:
+    """When the page was made whose stream this is, in Unix ms, as it says itself; at most `RECALLED` ago. None: it says nothing."""
+    given = visit.request.query_params.get("since", "")
+    if not re.fullmatch(r"[0-9]{1,13}", given):
+        return None
+    asked = datetime.fromtimestamp(int(given) / 1000, UTC)
+    return max(asked, visit.control.clock.now() - RECALLED)
 
 
 ROUTES: list[Any] = [show, follow, show_world, follow_world]

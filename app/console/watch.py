@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,13 @@ NEAR = """
 select id, (select c->>'region' from jsonb_array_elements(placement->'candidates') c
              order by (c->>'rtt_ms')::float8 limit 1) as near
   from vx.calls where id = any($1::uuid[])
+"""
+RECENT = """
+select distinct on (e.call_id) e.call_id, e.epoch, e.type, e.stored_at, c.region,
+       c.grant_edges[(e.data->>'from_epoch')::integer] as before
+  from vx.events e join vx.calls c on c.id = e.call_id
+ where e.call_id = any($1::uuid[]) and e.type in ('call.reconnecting', 'call.moved') and e.stored_at >= $2
+   and e.data->>'from_epoch' <> e.data->>'to_epoch' order by e.call_id, e.seq desc
 """
 HOW = """
 select distinct on (call_id) call_id, type, stored_at from vx.events
@@ -66,6 +74,22 @@ class CallWatch:
                 scope.read_s = self._clock.monotonic_s()
         return scope.calls
 
+    async def recent(
+        self, project_id: UUID | None, calls: list[UUID], since: datetime
+    ) -> tuple[list[Shift], dict[UUID, tuple[str, datetime]]]:
+        """Of these calls, those that have changed their owner since: from where to where the last time, and how, as of `how`."""
+        if not calls:
+            return [], {}
+        rows = await self._fetch(project_id, RECENT, calls, since)
+        regions = {e.id: e.region for e in self._fleet().edges}
+        shifts = [
+            Shift(
+                call=r["call_id"], epoch=r["epoch"], start=regions.get(r["before"], ""), end=r["region"] or ""
+            )
+            for r in rows
+        ]
+        return shifts, {r["call_id"]: (r["type"], r["stored_at"]) for r in rows}
+
     async def how(self, project_id: UUID | None, shifts: list[Shift]) -> dict[UUID, tuple[str, Any]]:
         """Of each call: its newest change of owner, ``call.reconnecting`` or ``call.moved``, and when it was stored."""
         if not shifts:
@@ -92,10 +116,10 @@ class CallWatch:
             for r in rows
         }
 
-    async def _fetch(self, project_id: UUID | None, statement: str, given: Any) -> list[Any]:
+    async def _fetch(self, project_id: UUID | None, statement: str, *given: Any) -> list[Any]:
         if project_id is None:
-            found: list[Any] = await self._db.pool("worker").fetch(statement, given)
+            found: list[Any] = await self._db.pool("worker").fetch(statement, *given)
             return found
         async with self._db.project_driver(project_id) as connection:
-            rows: list[Any] = await connection.fetch(statement, given)
+            rows: list[Any] = await connection.fetch(statement, *given)
         return rows

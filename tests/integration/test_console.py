@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from html.parser import HTMLParser
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -16,7 +15,6 @@ from app.console.pages import DONE, PAGES
 from app.main import create_app
 from regions.wire import ids
 from tests.support.api import Api, Project
-from tests.support.calls import create_call, event, owners_in
 from tests.support.fleet import add_region
 from tests.support.hooks import superuser
 from tests.support.people import Browser, account, signed_in
@@ -293,57 +291,6 @@ def test_every_word_of_done_that_is_used_has_its_sentence() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- what lives
-
-
-class Stream:
-    """Of server-sent events: (event, data)."""
-
-    def __init__(self, lines: Any) -> None:
-        self._lines = lines
-
-    async def next(self, kind: str) -> str:
-        async with asyncio.timeout(20):
-            event_, data = "", []
-            async for line in self._lines:
-                if line.startswith("event: "):
-                    event_ = line[7:]
-                elif line.startswith("data: "):
-                    data.append(line[6:])
-                elif not line:
-                    if event_ == kind:
-                        return "\n".join(data)
-                    event_, data = "", []
-        raise AssertionError(f"the stream ended without {kind}")
-
-
-async def test_the_map_shows_a_failover_as_it_happens(api: Api, project: Project) -> None:
-    owners = await owners_in(api, ("us-west", "eu-west"))
-    call = await create_call(project, owners)
-    came, _ = await signed_in(api, "map@c.example", {project.id: "viewer"})
-    shown = (await came.get(f"/console/p/{project.id}/map")).text
-    assert "Calls now, 1 not answered yet</dt><dd>1</dd>" in shown
-    await call.append(api, 1, event(1, "call.answered"))
-    foreign = await api.project()
-    elsewhere, _ = await signed_in(api, "foreign@c.example", {foreign.id: "viewer"})
-    operator, _ = await signed_in(api, "world@c.example", operator=True)
-    assert "<dd>0</dd>" in (await elsewhere.get(f"/console/p/{foreign.id}/map")).text
-    paths = {came: f"/console/p/{project.id}/map/live", operator: "/console/map/live"}
-    both = asyncio.Barrier(len(paths))
-    async with asyncio.TaskGroup() as group:
-        for who, path in paths.items():
-            group.create_task(_sees_a_failover(who, path, api, call, both))
-
-
-async def _sees_a_failover(who: Browser, path: str, api: Api, call: Any, both: asyncio.Barrier) -> None:
-    """A stream tells what has moved since its own first look: the call is to move when both have looked."""
-    async with who.client.stream("GET", path) as answer:
-        stream = Stream(answer.aiter_lines())
-        assert "map-figures" in await stream.next("html")
-        if await both.wait() == 0:
-            await call.append(api, 2, event(1, "call.reconnecting", reason="edge_lost"))
-        moved = await stream.next("moved")
-        assert '"kind":"failover"' in moved and '"calls":1' in moved
-        assert call.owners[0].region in moved and call.owners[1].region in moved
 
 
 async def test_a_stream_ends_with_its_session(api: Api, project: Project) -> None:
