@@ -90,8 +90,9 @@ def test_what_a_runbook_says_to_type_is_a_command() -> None:
             command, words = root, typed.split()
             while words and words[0] in getattr(command, "commands", ()):
                 command = command.commands[words.pop(0)]
-            assert command is not root, f"{page.name}: voxplane {typed}"
-            assert not (words and hasattr(command, "commands")), f"{page.name}: voxplane {typed}"
+            bare = [w for w in words if not w.startswith("-")]
+            assert words or command is not root, f"{page.name}: voxplane {typed}"
+            assert not (bare and hasattr(command, "commands")), f"{page.name}: voxplane {typed}"
             options = {o for p in command.params for o in p.opts}
             assert {w for w in words if w.startswith("-")} <= options, f"{page.name}: voxplane {typed}"
 
