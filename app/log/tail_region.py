@@ -121,7 +121,7 @@ def pack(
 
 @dataclass(slots=True)
 class _Waiting:
-    """`since_s`: since when the region has lacked an event of this call. `refused`: how often the region said no to it."""
+    """`since_s`: since when the region has lacked an event of this call. `refused`: how often the region said no to it alone."""
 
     packed: Packed
     since_s: float
@@ -209,7 +209,8 @@ class TailRegion:
         tail_oldest_waiting_seconds.labels(self.region).set(behind_s)
 
     async def _write_some(self) -> bool:
-        """One round trip's worth; False where the region is away."""
+        """One round trip's worth; False where the region is away: it does not answer, or takes nothing (its memory is full, its disk,
+        or it is somebody's replica). What it refuses then is no fault of the tail's, which waits."""
         batch = self._take()
         try:
             async with asyncio.timeout(LOOK_DEADLINE_S), self._client.pipeline(transaction=False) as pipe:
@@ -218,13 +219,13 @@ class TailRegion:
                 answers: list[Any] = await pipe.execute(raise_on_error=False)
         except AWAY as error:
             answers = [error] * len(batch)
-        else:
-            for (_, waiting), answer in zip(batch, answers, strict=True):
-                waiting.refused += isinstance(answer, Exception)
         failed = next((a for a in answers if isinstance(a, Exception)), None)
+        takes = STORED in answers
+        for (_, waiting), answer in zip(batch, answers, strict=True):
+            waiting.refused += takes and isinstance(answer, Exception)
         for (call, waiting), answer in zip(batch, answers, strict=True):
             self._settle(call, waiting, answer)
-        if not all(isinstance(a, Exception) for a in answers):
+        if takes or failed is None:
             if self.away:
                 log.info("tails.back", region=self.region, waiting=len(self._due))
                 self._on_loss()

@@ -14,11 +14,18 @@ import asyncpg
 import msgspec
 import pytest
 import pytest_asyncio
+import redis.asyncio as redis
+from structlog.testing import capture_logs
 
 from app.local.valkey import Valkey
-from app.log import tail_sweep
+from app.log import tail_region, tail_sweep
 from app.log.append import EdgeIdentity
-from app.telemetry import tail_lag_seconds, tail_steps_total
+from app.telemetry import (
+    tail_lag_seconds,
+    tail_oldest_waiting_seconds,
+    tail_steps_total,
+    tails_dropped_total,
+)
 from regions.edge.tails import TailReader
 from regions.edge.valkey import RegionValkey
 from regions.wire import ids
@@ -27,6 +34,7 @@ from regions.wire.keeping import opening
 from regions.wire.snapshot import Tail, tail_key
 from tests.support.api import Api, Project, serving
 from tests.support.calls import WITHIN_S, WrittenCall, create_call, event, owners_in, said, tail_at, tail_in
+from tests.support.edges import until
 from tests.support.engines import REGIONS
 
 
@@ -249,6 +257,58 @@ async def test_a_region_that_comes_back_empty_is_caught_up_from_the_log(
                 assert [t.text for t in tail.turns] == [call.id, "x" * 2_000]
             assert len((await tail_at(api, valkey.url, calls[0].id, status.seq)).turns) == 3
             assert two.control.supervisor.unhealthy == []
+
+
+FULL = ("config set maxmemory-policy noeviction", "config set maxmemory 1")
+ROOM = ("config set maxmemory 0",)
+REPLICA, OWN_AGAIN = ("replicaof 127.0.0.1 1",), ("replicaof no one",)
+WITHOUT_COPIES, ALONE = ("config set min-replicas-to-write 1",), ("config set min-replicas-to-write 0",)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends", "error"),
+    [
+        (FULL, ROOM, "OutOfMemoryError"),
+        (REPLICA, OWN_AGAIN, "ReadOnlyError"),
+        (WITHOUT_COPIES, ALONE, "ResponseError"),
+    ],
+)
+async def test_a_region_that_takes_no_writes_is_waited_for_and_told_of(
+    api: Api,
+    project: Project,
+    owners: list[EdgeIdentity],
+    monkeypatch: pytest.MonkeyPatch,
+    breaks: tuple[str, ...],
+    mends: tuple[str, ...],
+    error: str,
+) -> None:
+    """Else its alert, which asks for how long the oldest tail has waited, would never be raised."""
+    monkeypatch.setattr(tail_region, "RETRY_S", 0.01)
+    monkeypatch.setattr(tail_sweep, "EVERY_S", 600.0)
+    monkeypatch.setattr(tail_sweep, "AWAY_EVERY_S", 600.0)
+    call = await create_call(project, owners)
+    async with own_region() as (_, valkey), redis.from_url(valkey.url) as administrator:
+        urls = api.settings.redis_urls | {REGIONS[1]: valkey.url}
+        async with serving(dataclasses.replace(api.settings, port=0, redis_urls=urls)) as one:
+            await call.append(one, 1, said(1, "caller", "before"))
+            await tail_at(api, valkey.url, call.id, 2)
+            for command in breaks:
+                await administrator.execute_command(command)
+            dropped = tails_dropped_total.labels(REGIONS[1])._value
+            before = dropped.get()
+            with capture_logs() as lines:
+                status = await call.append(one, 1, said(2, "caller", "while it was full"))
+                assert status.status == "durable"
+                await until(
+                    lambda: tail_oldest_waiting_seconds.labels(REGIONS[1])._value.get() > 1,
+                    "that it has waited for longer than twenty tries take",
+                )
+            assert dropped.get() == before
+            assert [x["error"] for x in lines if x["event"] == "tails.away"] == [error]
+            for command in mends:
+                await administrator.execute_command(command)
+            assert len((await tail_at(api, valkey.url, call.id, status.seq)).turns) == 2
+            assert one.control.supervisor.unhealthy == []
 
 
 async def test_an_edge_reads_what_the_control_plane_wrote(api: Api, call: WrittenCall) -> None:
