@@ -26,7 +26,7 @@ from regions.edge.identity import Identity
 from regions.wire.ticket import b64
 from tests.conftest import OPERATOR_KEY
 from tests.integration.test_uplink import Edge, body, enrol, register
-from tests.support.api import Api, Project
+from tests.support.api import Api, Project, another
 from tests.support.fleet import add_region
 from tests.support.forging import STRANGER, forged, misused, parts, token
 from tests.support.walk import OWNED
@@ -237,7 +237,7 @@ async def test_no_forged_ticket_gets_another(
     cases |= {
         "another call's": other["ticket"],
         "another issuer": token(header, claims | {"iss": "somebody"}, key.sign),
-        "another project": token(header, claims | {"prj": project.id[:-1] + "0"}, key.sign),
+        "another project": token(header, claims | {"prj": another(project.id)}, key.sign),
         "an edge's": edge.identity.token(REGION),
         "an enrolment": await enrol(api),
         "a key": project.key,

@@ -132,6 +132,11 @@ async def _stop(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
     await task
 
 
+def another(id_: str) -> str:
+    """An id as that one is, and of nothing: its last letter is another."""
+    return id_[:-1] + ("1" if id_.endswith("0") else "0")
+
+
 def problem(response: httpx.Response) -> tuple[int, str]:
     """(status, code) of an answer that refuses, and says what to do instead."""
     body = response.json()
