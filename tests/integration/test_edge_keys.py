@@ -106,7 +106,7 @@ async def forward(edge: Edge, statement: str) -> None:
 
 
 OVER = "update vx.edge_keys set valid_until = clock_timestamp() - interval '1 second' where edge_id = $1"
-SOON = "update vx.edge_keys set valid_until = clock_timestamp() + interval '1.5 seconds' where edge_id = $1"
+SOON = "update vx.edge_keys set valid_until = clock_timestamp() + interval '{} seconds' where edge_id = $1"
 
 
 async def test_both_keys_are_good_and_the_uplink_and_its_calls_know_nothing_of_it(
@@ -199,10 +199,17 @@ async def test_an_uplink_ends_with_the_key_it_came_with(edge: Edge) -> None:
     first, second = edge.identity.key, edge.identity.begin_next()
     async with line(edge) as up:
         assert await up.change(second) == (True, "")
-    await forward(edge, SOON)
-    async with line(edge, first) as up:
-        assert await up.closes() == "unauthorized"
-    assert (await shown(edge))["key"]["misuses"] == 0
+    await forward(edge, SOON.format(1.5))
+    try:
+        async with line(edge, first) as up:
+            assert await up.closes() == "unauthorized"
+        misuses = 0
+    except InvalidStatus:  # on a machine that is held up for so long it is over, and a misuse: then once more
+        await forward(edge, SOON.format(10))
+        async with line(edge, first) as up:
+            assert await up.closes() == "unauthorized"
+        misuses = 1
+    assert (await shown(edge))["key"]["misuses"] == misuses
 
 
 async def test_who_has_the_key_before_does_not_choose_the_one_after(edge: Edge) -> None:
