@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.clock import SystemClock
+from app.release import release
 from regions.wire.lines import Lines
 
 _clock = SystemClock()
@@ -29,6 +30,10 @@ LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3_600, 21_600, 86_4
 
 registry = CollectorRegistry()
 ProcessCollector(registry=registry)
+build_info = Gauge(
+    "voxplane_build_info", "1; the label says which release runs.", ["version"], registry=registry
+)
+build_info.labels(release()).set(1)
 requests_total = Counter(
     "voxplane_http_requests", "Requests by operation and status.", ["operation", "status"], registry=registry
 )

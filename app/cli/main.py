@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -33,6 +32,7 @@ from app.cli.run import fail, run
 from app.cli.targets import targets_app
 from app.cli.usage import usage_app
 from app.cli.webhooks import listen, replay, trigger
+from app.release import release
 
 EXIT_CODES = """\b
 Exit codes:
@@ -86,10 +86,9 @@ app.command()(drill)
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    try:
-        typer.echo(f"voxplane {version('voxplane-server')}")
-    except PackageNotFoundError:
-        raise fail("these files were not installed, so no version is known: pip install .") from None
+    if not (known := release()):
+        raise fail("these files were not installed, so no version is known: pip install .")
+    typer.echo(f"voxplane {known}")
     raise typer.Exit
 
 

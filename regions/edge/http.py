@@ -12,6 +12,7 @@ from regions.edge.calls import Calls
 from regions.edge.clock import precise_ms
 from regions.edge.logs import LOST
 from regions.edge.probe_gate import WORDS
+from regions.edge.software import software
 from regions.edge.span_sender import exposition as spans
 from regions.edge.talk_page import TalkPage
 from regions.edge.uplink import Uplink
@@ -22,6 +23,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
+BUILD, RELEASE = "voxplane_edge_build_info", software()
 STARTED_S = round(time.time(), 3)
 CORS = [
     (b"access-control-allow-origin", b"*"),
@@ -103,6 +105,7 @@ def exposition(calls: Calls, uplink: Uplink) -> str:
         "voxplane_edge_start_time_seconds": STARTED_S,
     }
     lines = [f"{head(name)}{name} {value}\n" for name, value in plain.items()]
+    lines.append(f'{head(BUILD)}{BUILD}{{version="{RELEASE}"}} 1\n')
     parts = (context.counts, context.backends, context.answers, context.probing.gate)
     counted = "".join(part.exposition() for part in parts) + spans(context.spans)
     return "".join(lines) + late_turns(calls.late_turns) + counted

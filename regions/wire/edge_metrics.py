@@ -68,6 +68,7 @@ EDGE_METRICS: dict[str, Metric] = {
     "voxplane_edge_log_lines_lost_total": Metric(
         "counter", "Lines of the log that could not be written: its disk is full, or nobody reads it."
     ),
+    "voxplane_edge_build_info": Metric("gauge", "1; the label says which release runs.", ("version",)),
     "voxplane_edge_start_time_seconds": Metric("gauge", "When this life of the edge began, in Unix seconds."),
 }
 

@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from app.cli.main import app
+from app.telemetry import registry
 from regions.edge.software import software
 
 TOP = get_command(app)
@@ -32,3 +34,4 @@ def test_the_version_is_that_of_the_project() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.stdout) == (0, f"voxplane {said}\n")
     assert software() == said, "what an edge says of itself when it registers"
+    assert f'voxplane_build_info{{version="{said}"}} 1.0' in generate_latest(registry).decode()
