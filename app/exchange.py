@@ -16,8 +16,8 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.audit.asker import Asker, address_of, asking, check_noted
-from app.errors import BadRequest
-from app.problems import send_problem
+from app.errors import BadRequest, NotFound
+from app.problems import refuse_socket, send_problem
 from app.projects.auth import Principal
 from app.projects.request_log import RequestLog
 from app.protocols import abort
@@ -31,6 +31,7 @@ EXCHANGE = "voxplane.exchange"
 SLOW_MS = 1_000
 READ_WITHIN_S = 20.0
 """A reader of a stream that has taken nothing for so long is cut off."""
+NO_SOCKET = "The feed's WebSocket is /v1/events/ws; other routes are for HTTP, without an Upgrade header."
 
 
 class Exchange:
@@ -91,7 +92,9 @@ class Exchanges:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
+            await self._app(
+                scope, receive, _or_no_socket(send) if scope["type"] == ScopeType.WEBSOCKET else send
+            )
             return
         exchange = Exchange(scope)
         scope[EXCHANGE] = exchange  # type: ignore[literal-required]
@@ -117,6 +120,21 @@ class Exchanges:
         finally:
             request_id.reset(token)
             asking.reset(asked)
+
+
+def _or_no_socket(send: Send) -> Send:
+    """Those that serve one refuse it in words: what is closed without any has no route."""
+    begun = False
+
+    async def sending(message: Message) -> None:
+        nonlocal begun
+        unheard, begun = not begun and message["type"] == "websocket.close", True
+        if unheard:
+            await refuse_socket(NotFound("There is no WebSocket at this path.", fix=NO_SOCKET), send)
+        else:
+            await send(message)
+
+    return sending
 
 
 async def _within(message: Message, send: Send, scope: Scope) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import msgspec
@@ -207,12 +208,30 @@ def answer_to(request: Request[Any, Any, Any] | None, error: Exception) -> Any:
 
 async def send_error(error: Exception, send: Send) -> None:
     """The same for those who stand before the framework."""
+    status, headers, body = _answer(error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def refuse_socket(error: Exception, send: Callable[[Any], Awaitable[None]]) -> None:
+    """The same in answer to the handshake of a WebSocket, which must not have been accepted: a close before that is an empty 403,
+    whatever was wrong."""
+    token = request_id.set(uuid4().hex)
+    try:
+        status, headers, body = _answer(error)
+        headers.append((b"request-id", request_id.get().encode()))
+    finally:
+        request_id.reset(token)
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+
+def _answer(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     answer = answer_to(None, error)
     body = msgspec.json.encode(answer.content)
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(k.lower().encode(), v.encode()) for k, v in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    return answer.status_code, headers, body
 
 
 JSON = MediaType.JSON

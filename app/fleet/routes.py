@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
-import structlog
 from litestar import Request, Response, WebSocket, get, patch, post, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath, HeaderParameter, JSONBody
@@ -18,7 +17,6 @@ from sqlalchemy.exc import IntegrityError
 from app.audit.asker import Asker, address_of, asking
 from app.clock import rfc3339
 from app.conditions import any_version, version_named
-from app.connection import is_away
 from app.control import Control
 from app.dependencies import ControlIn, OperatorIn, PrincipalIn
 from app.errors import (
@@ -26,7 +24,6 @@ from app.errors import (
     NotFound,
     PreconditionFailed,
     Unauthenticated,
-    VoxplaneError,
 )
 from app.fleet import tokens
 from app.fleet.edge_keys import UplinkKey
@@ -47,13 +44,12 @@ from app.ids import parse
 from app.log.append import EdgeIdentity
 from app.placement.advice import first_probes
 from app.placement.sites import HEALTHY, open_regions
+from app.problems import refuse_socket
 from app.projects.credentials import authorization_of
 from app.tables import regions
 from regions.wire import ids
 from regions.wire.ticket import b64
 from regions.wire.uplink import UPLINK_PATH, RegisterRequest, RegisterResponse
-
-log = structlog.get_logger()
 
 TTL_S = 60
 PROBES_PER_REGION = 3
@@ -214,14 +210,8 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         if str(known.incarnation) != claims.inc:
             raise Unauthenticated("This incarnation is not the newest.", fix="Register again.")
         redis_url = await control.edge_access.url_for(known.region, known.id)
-    except VoxplaneError:
-        await socket.close(code=4401, reason="unauthorized")
-        return
-    except Exception as error:
-        if not is_away(error):
-            raise
-        log.info("uplink.put_off", error=type(error).__name__)
-        await _put_off(socket)
+    except Exception as error:  # noqa: BLE001  answered as over HTTP
+        await refuse_socket(error, socket.send)
         return
     await socket.accept()
     edge = EdgeIdentity(known.id, known.incarnation, known.region)
@@ -244,18 +234,6 @@ async def uplink(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
         redis_url=redis_url,
         stop=control.stopping,
     ).run()
-
-
-async def _put_off(socket: WebSocket[Any, Any, Any]) -> None:
-    """503 in answer to the handshake: the same again in a moment, here or at another instance."""
-    start: Any = {
-        "type": "websocket.http.response.start",
-        "status": 503,
-        "headers": [(b"retry-after", b"1"), (b"content-type", b"text/plain")],
-    }
-    await socket.send(start)
-    body: Any = {"type": "websocket.http.response.body", "body": b"The database is away.", "more_body": False}
-    await socket.send(body)
 
 
 class _LitestarSocket:

@@ -16,7 +16,7 @@ from litestar.response import Stream
 from app.audit.asker import Asker, address_of, asking
 from app.control import Control
 from app.dependencies import ControlIn, PrincipalIn
-from app.errors import BadRequest, VoxplaneError
+from app.errors import BadRequest
 from app.ids import parse
 from app.log import sse
 from app.log.asking import asked_filter, bounds_of, start_of
@@ -28,6 +28,7 @@ from app.log.positions import BEGINNING, Position, Scope, scope_of
 from app.log.rendering import Format, Rendering, block
 from app.log.socket import FeedSocket, LitestarSocket
 from app.log.withholding import shown
+from app.problems import refuse_socket
 from app.projects.auth import Principal
 from app.projects.credentials import authorization_of
 from app.projects.watching import Watch
@@ -222,12 +223,12 @@ def blocks(step: Step, scope: Scope, rendering: Rendering) -> list[str]:
 
 @websocket("/v1/events/ws")
 async def events_socket(socket: WebSocket[Any, Any, Any], control: ControlIn) -> None:
-    """See `app.log.socket`. Refused before it is accepted where the key does not hold."""
+    """See `app.log.socket`. Refused before it is accepted where the key does not hold, or nobody can say whether it does."""
     try:
         principal = await control.auth.project(authorization_of(socket), socket.scope)
         principal.require("events:read")
-    except VoxplaneError as error:
-        await socket.close(code=4401 if error.status == 401 else 4403, reason=error.stable_code)
+    except Exception as error:  # noqa: BLE001  answered as over HTTP
+        await refuse_socket(error, socket.send)
         return
     asking.set(Asker(address=address_of(socket.scope), request_id=uuid4().hex, actor=principal.actor))
     await socket.accept()

@@ -105,8 +105,9 @@ async def test_it_begins_by_time_and_goes_to_the_next_instance(api: Api, project
 async def test_what_is_of_no_use_is_not_tried_again(api: Api, project: Project) -> None:
     async with asyncio.timeout(WITHIN_S):
         other = project.key[:-1] + ("y" if project.key.endswith("x") else "x")
-        for key, cursor, status in ((project.key, "nonsense", 400), (other, None, 403)):
+        for key, cursor, status in ((project.key, "nonsense", 400), (other, None, 401)):
             async with AsyncClient(api.url, key) as client:
                 with pytest.raises(ApiError) as refused:
                     await anext(client.follow_events(cursor))
                 assert refused.value.status == status
+                assert refused.value.fix

@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from app import exchange, housekeeping
@@ -537,10 +538,31 @@ async def test_nonsense_after_the_subscription_ends_it_with_the_place_to_go_on(
 
 
 async def test_a_socket_needs_a_key_that_may_read(api: Api, project: Project) -> None:
-    for key in ("vx_test_nonsense", api.settings.operator_key):
-        with pytest.raises(InvalidStatus):
+    for key, status, code in (
+        ("vx_test_nonsense", 401, "unauthenticated"),
+        (api.settings.operator_key, 403, "forbidden"),
+    ):
+        with pytest.raises(InvalidStatus) as refused:
             async with feed_socket(api, key):
                 raise AssertionError
+        assert told(refused.value) == (status, code)
+
+
+async def test_a_socket_where_there_is_none(api: Api) -> None:
+    for path in ("/v1/nothing", "/v1/calls", "/v1/events/stream"):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(api.url.replace("http", "ws") + path, proxy=None):
+                raise AssertionError
+        assert told(refused.value) == (404, "not_found")
+
+
+def told(error: InvalidStatus) -> tuple[int, str]:
+    answer = error.response
+    problem = json.loads(answer.body)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (problem["status"], problem["request_id"]) == (answer.status_code, answer.headers["request-id"])
+    assert problem["fix"]
+    return answer.status_code, problem["code"]
 
 
 async def test_a_socket_that_does_not_acknowledge_is_cut_off_with_its_cursor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from regions.wire.uplink import UPLINK_PATH, EdgeListeners, RegisterRequest
 from tests.conftest import make_settings
 from tests.support.api import serving
 from tests.support.engines import Engines
+from tests.support.feeds import feed_socket
 from tests.support.fleet import add_region
 
 
@@ -202,4 +204,23 @@ async def test_with_the_database_away_an_uplink_is_put_off_and_not_refused(
             ):
                 pass
         assert put_off.value.response.status_code == 503
+        await door.open()
+
+
+async def test_with_the_database_away_a_reader_is_put_off_and_not_refused(
+    database_url: str, redis_urls: dict[str, str], tmp_path: Path
+) -> None:
+    """Nobody can say whether its key holds: told that it does not, it would never come back."""
+    async with (
+        doors(database_url, 1) as (url, [door]),
+        serving(make_settings(url, redis_urls, tmp_path)) as api,
+    ):
+        project = await api.project()
+        await door.shut()
+        with pytest.raises(InvalidStatus) as put_off:
+            async with feed_socket(api, project.key):
+                raise AssertionError
+        answer = put_off.value.response
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert json.loads(answer.body)["code"] == "unavailable"
         await door.open()

@@ -462,7 +462,10 @@ async def refused(edge: Edge, token: str) -> None:
     with pytest.raises(InvalidStatus) as error:
         async with edge.uplink(token):
             pass
-    assert error.value.response.status_code == 403
+    answer = error.value.response
+    assert answer.status_code == 401
+    problem = json.loads(answer.body)
+    assert problem["status"] == 401 and problem["code"] and problem["fix"], problem
 
 
 async def test_a_token_opens_one_uplink_once(edge: Edge) -> None:

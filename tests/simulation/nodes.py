@@ -181,7 +181,7 @@ class Api:
         except DATABASE_ERRORS:
             raise Refused(503) from None
         if known is None or str(known.incarnation) != incarnation:
-            raise Refused(403)
+            raise Refused(401)
         edge = EdgeIdentity(known.id, known.incarnation, known.region)
         socket = ServerSocket(end)
         uplink = Uplink(

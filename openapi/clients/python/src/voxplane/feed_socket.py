@@ -131,7 +131,7 @@ async def feed_socket(
         status = error.response.status_code
         if status in AGAIN:
             raise Ended from None
-        raise ApiError(status, {"detail": "The WebSocket was refused: check the key."}) from None
+        raise ApiError(status, _told(error.response.body)) from None
     except BROKEN:
         raise Ended from None
     async with socket:
@@ -147,6 +147,15 @@ async def feed_socket(
         if opened is not None:
             opened()
         yield FeedSocket(socket, place, first["window"])
+
+
+def _told(body: bytes | bytearray) -> Json:
+    """The problem in a refused handshake. Whoever stands before the service, or a release before this one, may have sent none."""
+    try:
+        found = json.loads(body or b"")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"detail": "The WebSocket was refused: check the key."}
 
 
 def refusal(problem: Json) -> Ended | ApiError:
