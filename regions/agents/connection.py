@@ -123,6 +123,7 @@ class AgentConnection:
         """Dials `url`, then `fallback_url`; sends the dialect's opening. Raises the `DialError` of the last one tried. `hurry`:
         somebody waits, and the second URL is not kept waiting for long."""
         urls = [agent.url, agent.fallback_url] if agent.fallback_url else [agent.url]
+        away = False
         for i, url in enumerate(urls):
             assert url is not None
             try:
@@ -134,6 +135,7 @@ class AgentConnection:
                 )
             except DialError as error:
                 self._listener = None
+                error.away = away = away or error.away
                 log.info("agent.unreachable", attempt=i + 1, code=error.code)
                 if i + 1 == len(urls):
                     raise

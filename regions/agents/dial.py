@@ -31,12 +31,14 @@ Connected = Callable[[str, float | None], None]
 
 class DialError(Exception):
     """The backend was not reached. `code`: ``address``, ``resolve``, ``connect``, ``unavailable``, ``handshake``,
-    ``timeout``, or ``lapsed`` where the call was gone by then."""
+    ``timeout``, or ``lapsed`` where the call was gone by then. `away`: at one of those tried nobody is there at the
+    moment."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.away = code in AWAY
 
 
 class Dial(Protocol):

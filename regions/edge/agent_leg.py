@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from regions.agents.connection import AgentConnection, AgentEvents, Ending
-from regions.agents.dial import AWAY, DialError
+from regions.agents.dial import DialError
 from regions.agents.dialect import Cut, Start
 from regions.agents.redial import FIRST_DIAL_MS, Redial
 from regions.agents.signing import upgrade_headers
@@ -103,6 +103,7 @@ class AgentLeg:
         self._up_ms = 0
         self._curt = 0
         self._opened = 0
+        self._away = False
         self._digits: deque[str] = deque(maxlen=DIGITS_MAX)
         self._presses = context.counts.presses("key", claims.call, epoch)
         self.stream_sid = sid("MZ", os.urandom(16))
@@ -175,7 +176,7 @@ class AgentLeg:
                 self._connected(Dialled(resumed=False, fallback=self._fallback))
                 return
             draw, code = random.random(), failed
-            if failed not in AWAY:
+            if not self._away:
                 break
         if self._events.owns():
             self._events.on_unreachable(Dialled(resumed=False, code=code))
@@ -233,6 +234,7 @@ class AgentLeg:
                 hurry=hurry,
             )
         except DialError as error:
+            self._away = error.away
             log.info("agent.unreachable", call=call, code=error.code, detail=error.detail)
             return error.code if self._events.owns() else None
         if not self._events.owns():

@@ -183,6 +183,25 @@ async def test_a_first_backend_that_is_just_being_started_is_waited_for(tmp_path
             assert (call.unreached, call.given_up) == (0, None)
 
 
+async def test_a_first_backend_is_waited_for_whatever_its_fallback_says(tmp_path: Path) -> None:
+    """The one behind the fallback is somebody who does not want the call: that says nothing of the first."""
+
+    def refuses(connection: ServerConnection, _: Request) -> Response:
+        return connection.respond(HTTPStatus.FORBIDDEN, "")
+
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        first = f"ws://127.0.0.1:{port.getsockname()[1]}/"
+        async with calling(tmp_path, first=first, answers=refuses) as call, asyncio.timeout(WITHIN_S):
+            tried = watch_dials(call, call.leg._sealed.agent.fallback_url or "")
+            await tried.wait()
+            async with serve(call.backend, sock=port):
+                while not (call.connected or call.ended.is_set()):
+                    await asyncio.sleep(0.001)
+            assert call.given_up is None
+            assert (call.connected[0].resumed, call.connected[0].fallback) == (False, False)
+
+
 def watch_dials(call: Call, url: str) -> asyncio.Event:
     """Set once `url` has been dialled in vain."""
     inner, tried = call.leg._context.dial, asyncio.Event()
