@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from app.cli.main import app
 from app.telemetry import registry
 from regions.edge.software import software
 
+ROOT = Path(__file__).parents[2]
 TOP = get_command(app)
 assert isinstance(TOP, TyperGroup)
 GROUPS = ["", *(name for name, command in TOP.commands.items() if isinstance(command, TyperGroup))]
@@ -30,8 +33,16 @@ def test_no_sentence_is_cut(group: str) -> None:
 
 
 def test_the_version_is_that_of_the_project() -> None:
-    said = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.stdout) == (0, f"voxplane {said}\n")
     assert software() == said, "what an edge says of itself when it registers"
     assert f'voxplane_build_info{{version="{said}"}} 1.0' in generate_latest(registry).decode()
+
+
+def test_an_interruption_while_modules_are_read_is_no_traceback(tmp_path: Path) -> None:
+    """`typer` stands for them: here it is interrupted in its first line."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from app.cli.entry import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
