@@ -108,7 +108,7 @@ async def _dial(
 
     ready = await _connect(found, lambda ms: connected(target.endpoint, ms))
     try:
-        transport, _ = await ws_connect(
+        transport, heard = await ws_connect(
             listener,
             url,
             ssl_context=tls if target.secure else None,
@@ -126,6 +126,10 @@ async def _dial(
     except BaseException:
         _hang_up(ready)
         raise
+    if (
+        heard is None
+    ):  # the library takes what ended before an answer for open, and says nothing of it afterwards
+        raise _closed()
     return transport
 
 
@@ -134,7 +138,14 @@ def _refusal(error: WSError | OSError) -> DialError:
         status = int(error.response.status)
         code = "unavailable" if status in NOBODY_BEHIND else "handshake"
         return DialError(code, f"the backend's host answered {status} instead of opening a WebSocket")
+    if isinstance(error, ConnectionError):
+        return _closed()
     return DialError("handshake", f"the backend refused the WebSocket ({type(error).__name__})")
+
+
+def _closed() -> DialError:
+    """As from a proxy that takes connections for a backend that is not there, or from one that falls over."""
+    return DialError("unavailable", "the backend's host closed the connection without an answer")
 
 
 async def _connect(found: list[Any], took: Callable[[float | None], None]) -> socket.socket:

@@ -318,6 +318,46 @@ async def closing_at_once(code: int | None) -> AsyncIterator[str]:
         over.set()
 
 
+@asynccontextmanager
+async def closing_unanswered(scheme: str, until: int = 1_000) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A proxy whose backend is away: it takes each connection up to that one, and closes it. And what it has read."""
+    read: list[bytes] = []
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        read.append(await reader.read(100))
+        if len(read) == until:
+            server.close()
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    async with server:
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/", read
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_connection_that_ends_without_an_answer_is_no_backend(scheme: str) -> None:
+    """What ends so was taken for open: the caller would have heard nothing, and nobody would have dialled again."""
+    async with closing_unanswered(scheme) as (url, read), asyncio.timeout(WITHIN_S):
+        with pytest.raises(DialError) as error:
+            await dial(
+                url,
+                WSListener,
+                local_targets=True,
+                deadline_s=WITHIN_S,
+                silent_s=20.0,
+                tls=ssl.create_default_context(),
+            )
+        assert (error.value.code, error.value.away, len(read)) == ("unavailable", True, 1)
+
+
+async def test_a_first_backend_behind_a_proxy_that_only_closes_is_waited_for(tmp_path: Path) -> None:
+    async with closing_unanswered("ws", until=3) as (url, read), asyncio.timeout(WITHIN_S):
+        async with calling(tmp_path, first=url, fallback=url) as call:
+            while len(read) < 3:
+                await asyncio.sleep(0.001)
+            assert (call.connected, call.unreached) == ([], 0)
+
+
 @pytest.mark.parametrize("code", [1000, 1011])
 async def test_a_backend_that_closes_with_the_handshake_was_not_reached(tmp_path: Path, code: int) -> None:
     """The fallback is dialled, and a leg without one says that nobody was there."""
