@@ -351,11 +351,14 @@ async def test_a_connection_that_ends_without_an_answer_is_no_backend(scheme: st
 
 
 async def test_a_first_backend_behind_a_proxy_that_only_closes_is_waited_for(tmp_path: Path) -> None:
-    async with closing_unanswered("ws", until=3) as (url, read), asyncio.timeout(WITHIN_S):
-        async with calling(tmp_path, first=url, fallback=url) as call:
-            while len(read) < 3:
-                await asyncio.sleep(0.001)
-            assert (call.connected, call.unreached) == ([], 0)
+    async with (
+        closing_unanswered("ws", until=3) as (url, read),
+        asyncio.timeout(WITHIN_S),
+        calling(tmp_path, first=url, fallback=url) as call,
+    ):
+        while len(read) < 3:
+            await asyncio.sleep(0.001)
+        assert (call.connected, call.unreached) == ([], 0)
 
 
 @pytest.mark.parametrize("code", [1000, 1011])
