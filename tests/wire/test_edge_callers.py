@@ -29,6 +29,7 @@ from regions.wire.ticket import Turns
 from tests.support.edges import until
 from tests.support.lone_edge import SNAPSHOT_KEY, Backend, lone_edge
 
+
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """These callers say nothing by themselves: on a busy machine a lease of three seconds is over in the midst of a test."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from regions.wire import media as wire
 from regions.wire.event_data import CallEnded
@@ -26,7 +27,12 @@ async def speak(caller: Caller, stamp: int, numbers: range, *, without: int = 0)
     return sent
 
 
-async def test_the_final_event_says_what_the_line_was_like_and_what_was_carried(tmp_path: Path) -> None:
+async def test_the_final_event_says_what_the_line_was_like_and_what_was_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "regions.edge.lease.LEASE_MS", 600_000
+    )  # the caller shows one stamp for as long as it speaks
     async with lone_edge(tmp_path) as edge, Backend().run() as made:
         async with edge.caller(edge.ticket(made.url), encoding="mulaw", sample_rate=8_000) as caller:
             stamp = (await caller.hear("attached"))["stamp"]
