@@ -210,3 +210,29 @@ async def test_removed_endpoints_go_once_nothing_names_them(api: Api, project: P
         )
         await database.execute(old, hooks[1])
         assert await kept() == {hooks[2]}
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Pacific/Kiritimati"])
+async def test_weeks_are_the_same_wherever_the_server_is(engines: Engines, zone: str) -> None:
+    """Also where its clocks are put forward or back in one of them: the first ones are made in the server's own zone."""
+
+    async def weeks(zone: str) -> list[tuple[str, str]]:
+        async with engines.database() as url:
+            database = await asyncpg.connect(url)
+            try:
+                await database.execute(f"set timezone to '{zone}'")
+                for first in (datetime(2029, 3, 1, tzinfo=UTC), datetime(2029, 10, 15, tzinfo=UTC)):
+                    for later in range(5):
+                        at = first + timedelta(weeks=later)
+                        await database.execute("select vx.ensure_partitions($1, 4)", at)
+                made = await database.fetch(
+                    "select relname, pg_get_expr(relpartbound, oid) as bound from pg_class"
+                    " where relname ~ '^events_2029w' and relkind = 'r' order by 1"
+                )
+            finally:
+                await database.close()
+        return [(r["relname"], r["bound"]) for r in made]
+
+    utc = await weeks("UTC")
+    assert len(utc) == 16
+    assert await weeks(zone) == utc

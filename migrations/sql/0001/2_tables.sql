@@ -531,7 +531,7 @@ create index on vx.replays (webhook_id, id);
 
 -- Weekly partitions ahead, and a default one that catches what a clock far off would write.
 create function vx.ensure_partitions(p_from timestamptz, p_weeks integer) returns integer
-language plpgsql security definer set search_path = vx, pg_temp as $$
+language plpgsql security definer set search_path = vx, pg_temp set timezone = 'UTC' as $$
 declare
   t text; week timestamptz; made integer := 0; part text;
 begin
