@@ -67,6 +67,24 @@ async def test_a_region_is_drained_call_by_call_with_its_progress(place: Place) 
     assert (await place.progress("regions/us-east"))["state"] == "canceled"
 
 
+async def test_a_call_that_ends_in_the_midst_of_a_look_is_counted_when_the_drain_is_done(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await place.call("us-east")
+    await place.command("regions/us-east", "drain", within_s=600)
+    await place.until(lambda: _all(place, [call]), "the call asked")
+    settle, ends = DrainStore.settle, [event(2, "call.ended", end_reason="caller_hung_up")]
+
+    async def settled_before_it_ends(store: DrainStore) -> None:
+        await settle(store)
+        while ends:
+            await call.append(place.api, 1, ends.pop())
+
+    monkeypatch.setattr(DrainStore, "settle", settled_before_it_ends)
+    done = await place.until(lambda: _is(place, "regions/us-east", state="drained"), "drained")
+    assert (done["moved"], done["ended"], done["failed"], done["left"]) == (0, 1, 0, 0)
+
+
 async def _all(place: Place, calls: list[WrittenCall]) -> dict[str, int] | None:
     asked = await place.asked("us-east")
     return asked if {c.id for c in calls} <= set(asked) else None
