@@ -434,7 +434,8 @@ async def test_volatile_events_reach_those_who_asked_on_any_instance_and_are_sto
             "type": "transcript.partial", "call_id": call.id, "epoch": 1, "region": "us-east",
             "timestamp": "2023-11-14T22:13:20.001Z", "data": {"role": "caller", "text": "word 1"},
         })  # fmt: skip
-        heard = await ws.hear()
+        while (heard := await ws.hear())["type"] == "ping":  # where the other instance took long to listen
+            pass
         assert (heard["type"], heard["event"]["data"]["text"], heard["dropped"]) == ("volatile", "word 1", 0)
         # an edge may not speak of a call that it was never granted, nor nonsense
         stranger = EdgeIdentity(uuid4(), uuid4(), "us-east")

@@ -341,7 +341,8 @@ async def test_a_stream_ends_when_its_key_is_narrowed_and_opens_again_as_far_as_
         async for line in lines:
             assert not line.startswith("data")
     async with asyncio.timeout(30), client.stream("GET", "/v1/events/stream") as response:
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept: what is collected closes its stream
+        await anext(lines)
         await api.control.auth.watching.look()
         assert response.status_code == 200 and len(api.control.auth.watching) == 1
 
