@@ -24,6 +24,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 BUILD, RELEASE = "voxplane_edge_build_info", software()
+NOT_HERE = b"this listener has /probe, /v1/webrtc, /healthz, /readyz and /metrics; the media listener has WebSockets\n"
 STARTED_S = round(time.time(), 3)
 CORS = [
     (b"access-control-allow-origin", b"*"),
@@ -77,7 +78,7 @@ def make_app(
                 return (200, b"text/plain", b"ready\n") if uplink.up else (503, b"text/plain", b"no uplink\n")
             case "/metrics":
                 return 200, b"text/plain; version=0.0.4", exposition(calls, uplink).encode()
-        return 404, b"text/plain", b"this listener has /probe, /v1/webrtc, /healthz, /readyz and /metrics\n"
+        return 404, b"text/plain", NOT_HERE
 
     def probed(scope: dict[str, Any]) -> str | None:
         probing = calls.context.probing

@@ -314,6 +314,7 @@ async def _serve_http(
         lifespan="off",
         access_log=False,
         proxy_headers=False,
+        ws="none",  # the wish for a WebSocket is not heard, and its request answered as any other
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     http = _HttpServer(config)

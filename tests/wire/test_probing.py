@@ -8,24 +8,27 @@ import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from app.fleet.frames import read_frame
 from app.local.wan import Link
 from regions.agents.dial import dial
 from regions.callers import probe as probe_module
+from regions.edge import main
 from regions.edge import measurer as module
 from regions.edge.http import make_app
 from regions.edge.measurer import Measurer
 from regions.edge.probe_gate import MESSAGES_PER_SOCKET_MAX, ProbeGate
 from regions.edge.probing import Probing
+from regions.edge.settings import EdgeSettings
+from regions.edge.uplink import Uplink
 from regions.edge.witnesses import Witnesses
 from regions.wire.measuring import BackendTarget, Measure, Measured, MeshTarget
 from regions.wire.media import PROBE_SUBPROTOCOL
@@ -236,6 +239,26 @@ async def test_a_flood_is_refused_and_the_call_goes_on(tmp_path: Path) -> None:
         await until(lambda: gate.sockets == 0, "the end of the sockets")
         assert edge.calls.context.probing.lingering <= 12
         assert edge.errors == []
+
+
+async def test_a_websocket_at_the_listener_for_http_is_told_what_is_there(tmp_path: Path) -> None:
+    """A caller may have taken one port of the edge's for the other."""
+    async with lone_edge(tmp_path) as edge:
+        settings = EdgeSettings(
+            region="lab", name="e", control_urls=("http://127.0.0.1",), data=tmp_path, http_port=0
+        )
+        server, task, port = await main._serve_http(settings, edge.calls, cast(Uplink, None), None, None)
+        try:
+            for path in ("/v1/media", "/probe"):
+                with pytest.raises(InvalidStatus) as refused:
+                    async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None):
+                        raise AssertionError
+                assert refused.value.response.status_code == (404 if path == "/v1/media" else 204)
+            async with httpx.AsyncClient() as client:
+                assert "the media listener" in (await client.get(f"http://127.0.0.1:{port}/v1/media")).text
+        finally:
+            server.should_exit = True
+            await task
 
 
 async def test_too_many_requests_over_http_are_refused_with_429(tmp_path: Path) -> None:
