@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,12 +50,6 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def at(edge: str, port: int) -> Neighbour:
     return Neighbour(edge=edge, http_url=f"http://127.0.0.1:{port}", media_url=f"ws://127.0.0.1:{port}")
 
@@ -78,7 +71,7 @@ def newest(said: list[Observed], kind: str = "http") -> dict[str, str]:
     return {p.edge: p.outcome for p in said[-1].probes if p.listener == kind} if said else {}
 
 
-async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     monkeypatch.setattr(module, "DEADLINE_S", 0.3)
     monkeypatch.setattr(module, "OVERRUN_MAX_S", 30.0)
     async with (
@@ -86,7 +79,7 @@ async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         listener(answering(b"HTTP/1.1 500 Broken\r\n\r\n")) as broken,
         listener(silent) as mute,
     ):
-        targets = [at(e, p) for e, p in zip(EDGES, (good, broken, mute, free_port()), strict=True)]
+        targets = [at(e, p) for e, p in zip(EDGES, (good, broken, mute, closed_port), strict=True)]
         expected = dict(zip(EDGES, ("ok", "error", "timeout", "refused"), strict=True))
         async with watching(*targets) as (_, said):
             await until(lambda: newest(said) == expected, "every outcome")
@@ -120,13 +113,13 @@ async def test_an_edge_that_is_probed_too_much_is_there(tmp_path: Path) -> None:
             assert all(p.outcome == "ok" for report in said for p in report.probes)
 
 
-async def test_a_process_that_dies_is_refused_and_was_reached() -> None:
+async def test_a_process_that_dies_is_refused_and_was_reached(closed_port: int) -> None:
     async with (
         listener(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as port,
         watching(at(EDGES[0], port)) as (watch, said),
     ):
         await until(lambda: newest(said) == {EDGES[0]: "ok"}, "reached")
-        watch.use(Neighbours(targets=[at(EDGES[0], free_port())], every_s=0.05))
+        watch.use(Neighbours(targets=[at(EDGES[0], closed_port)], every_s=0.05))
         await until(lambda: newest(said) == {EDGES[0]: "refused"}, "refused")
         assert all(p.reached for p in said[-1].probes)
         watch.use(Neighbours(targets=[], every_s=0.05))

@@ -313,11 +313,11 @@ async def measuring(measure: Measure | None, *, enough: Any, local: bool = True)
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_the_way_to_another_region_is_its_echo_alone(tmp_path: Path) -> None:
+async def test_the_way_to_another_region_is_its_echo_alone(tmp_path: Path, closed_port: int) -> None:
     async with lone_edge(tmp_path) as edge:
         port = int(edge.url.rsplit(":", 1)[1])
         async with Link("127.0.0.1", port, 10.0) as far:
-            nobody = f"ws://127.0.0.1:{free_port()}"
+            nobody = f"ws://127.0.0.1:{closed_port}"
             targets = [
                 MeshTarget(region="far", media_url=f"ws://127.0.0.1:{far.port}"),
                 MeshTarget(region="gone", media_url=nobody),
@@ -345,7 +345,7 @@ async def test_an_edge_that_has_had_enough_of_probes_is_not_lost(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_backend_is_connected_to_and_told_nothing_and_once() -> None:
+async def test_a_backend_is_connected_to_and_told_nothing_and_once(closed_port: int) -> None:
     heard: list[bytes] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -357,7 +357,7 @@ async def test_a_backend_is_connected_to_and_told_nothing_and_once() -> None:
     measure = Measure(
         backends=[
             BackendTarget(host=f"127.0.0.1:{port}", tls=False),
-            BackendTarget(host=f"127.0.0.1:{free_port()}"),
+            BackendTarget(host=f"127.0.0.1:{closed_port}"),
             BackendTarget(host="10.0.0.1:443"), BackendTarget(host="169.254.169.254:80", tls=False),
             BackendTarget(host="bot.example:22"), BackendTarget(host="127.0.0.1"), BackendTarget(host="user@127.0.0.1:1"),
             BackendTarget(host="127.0.0.1:1/x"),
@@ -387,11 +387,11 @@ async def test_a_backend_is_connected_to_and_told_nothing_and_once() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_loopback_is_measured_only_where_the_deployment_allows_it() -> None:
+async def test_loopback_is_measured_only_where_the_deployment_allows_it(closed_port: int) -> None:
     witnesses = Witnesses()
     measurer = Measurer(lambda _: None, witnesses, local_targets=False)
     for tls in (True, False):
-        await measurer.backend(BackendTarget(host=f"127.0.0.1:{free_port()}", tls=tls))
+        await measurer.backend(BackendTarget(host=f"127.0.0.1:{closed_port}", tls=tls))
     assert witnesses.flush() is None
 
 
@@ -452,9 +452,3 @@ async def test_a_real_dial_is_timed_as_well(tmp_path: Path) -> None:
         [leg] = measured.backends
         assert leg.host == backend.url.removeprefix("ws://").rstrip("/")
         assert leg.failures == 0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
