@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -30,6 +29,7 @@ from tests.support.api import Api, Project, serving
 from tests.support.edges import until
 from tests.support.engines import running_engines
 from tests.support.fleet import add_region
+from tests.support.hooks import patiently
 from tests.support.quorum import Quorum, quorum
 
 REGION = "us-east"
@@ -269,16 +269,6 @@ async def test_a_database_that_takes_no_writes_is_named_and_comes_back_by_itself
             await asyncio.sleep(0.02)
     assert [a.status for a in await api.control.appender.append(edge, run)] == ["durable"]
     assert (await create(project, "another")).status_code == 201
-
-
-async def patiently(connection: Any, statement: str) -> None:
-    """Again where it and a worker of the instance have each locked a partition that the other wants."""
-    while True:
-        try:
-            await connection.execute(statement)
-            return
-        except asyncpg.DeadlockDetectedError:
-            continue
 
 
 def ids_run(call: str, *events: Any) -> Any:

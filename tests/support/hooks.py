@@ -36,6 +36,16 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 15.0
             await asyncio.sleep(0.02)
 
 
+async def patiently(connection: asyncpg.Connection[Any], statement: str, *values: Any) -> None:
+    """Again where it and a worker of the instance have each locked a partition that the other wants."""
+    while True:
+        try:
+            await connection.execute(statement, *values)
+            return
+        except asyncpg.DeadlockDetectedError:
+            continue
+
+
 @asynccontextmanager
 async def superuser(api: Api) -> AsyncIterator[asyncpg.Connection[Any]]:
     connection = await asyncpg.connect(api.settings.database_url)
