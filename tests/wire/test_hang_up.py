@@ -104,5 +104,6 @@ async def test_a_call_that_is_over_in_the_log_ends_as_any_other_for_both_sides(t
         )
         await until(lambda: caller.over, "the caller's end")
         assert caller.end_reason == "erased"
+        await until(lambda: any(m["event"] == "stop" for m in backend.got), "the backend's last message")
         await until(lambda: backend.sockets[0].close_code, "the backend's end")
         assert (backend.got[-1]["event"], backend.sockets[0].close_code) == ("stop", 1000)
