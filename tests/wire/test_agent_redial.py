@@ -153,7 +153,8 @@ async def test_a_deadline_of_nothing_dials_no_lost_backend_again(tmp_path: Path)
 async def test_while_the_caller_is_on_its_way_to_another_edge_nothing_is_dialled_and_nothing_ends(
     tmp_path: Path,
 ) -> None:
-    async with calling(tmp_path, deadline_s=0.05) as call, asyncio.timeout(WITHIN_S):
+    # over while it is asked four times, a tenth of a second apart, and not before the first attempt
+    async with calling(tmp_path, deadline_s=0.3) as call, asyncio.timeout(WITHIN_S):
         call.gone = True
         while not call.connected or call.leg.connection is not None:
             await asyncio.sleep(0.001)
