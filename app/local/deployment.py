@@ -27,6 +27,7 @@ from app.local.certificates import Plain, local_tls
 from app.local.folder import kept_secret, make_folder, writable
 from app.local.ha import Cluster
 from app.local.mending import Part, engine_part, start_again
+from app.local.orphans import until_orphans_end
 from app.local.places import PLACES, Place
 from app.local.ports import Ports
 from app.local.postgres import Postgres
@@ -119,6 +120,7 @@ class Deployment:
             self.operator_key = "vx_op_" + kept_secret(self.folder / "operator.key", Account(demote=False))
         if self.tls:
             self.secured = local_tls(self.folder / "tls")
+        await until_orphans_end(self.folder)
         # told before anything is started
         ports = Ports(self.ports_from)
         self.api_ports = [ports.api(i) for i in range(self.instances)]
