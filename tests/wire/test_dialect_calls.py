@@ -139,6 +139,7 @@ async def test_a_native_backend_names_what_it_says_and_hangs_up_once_it_is_heard
         assert edge.log.of("playback.done") == [{"utterance": n, "length_ms": 100} for n in (1, 2)]
         await until(lambda: made.texts[-1] == {"type": "stop"}, "the goodbye")
         assert made.texts[-2] == {"type": "mark", "data": {"name": "said"}}
+        await until(lambda: caller.over, "the caller told")
         assert caller.end_reason == "resolved"
 
 
