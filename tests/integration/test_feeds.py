@@ -402,6 +402,14 @@ def partial(call: str, n: int, type_: str = "transcript.partial") -> Volatile:
     return Volatile(call=call, epoch=1, type=type_, at_ms=1_700_000_000_000 + n, data=data)
 
 
+async def seated(api: Api, project: Project, count: int) -> None:
+    """Until so many readers of the project are handed what is volatile: a moment after they were told that they have begun."""
+    project_id = ids.decode(ids.PROJECT, project.id)
+    async with asyncio.timeout(WITHIN_S):
+        while len(api.control.live._seats.get(project_id, ())) < count:
+            await asyncio.sleep(0.01)
+
+
 async def test_volatile_events_reach_those_who_asked_on_any_instance_and_are_stored_nowhere(
     api: Api, other: Api, project: Project, owners: list[EdgeIdentity]
 ) -> None:
@@ -416,6 +424,7 @@ async def test_volatile_events_reach_those_who_asked_on_any_instance_and_are_sto
         feed_socket(api, project.key) as ws,
     ):
         await ws.subscribe(volatile=True, call_id=call.id)
+        await seated(api, project, 2)
         told = asyncio.create_task(distant.block())
         said = 0
         async with asyncio.timeout(WITHIN_S):
@@ -460,6 +469,7 @@ async def test_a_volatile_event_goes_from_the_uplink_to_a_stream(
     await listed(project, 1)
     async with feed_socket(api, project.key) as ws:
         await ws.subscribe(volatile=True)
+        await seated(api, project, 1)
         for n in range(10):
             api.control.live.heard(owners[0], partial(call.id, n))
         heard = [await ws.hear() for _ in range(3)]
