@@ -7,6 +7,7 @@ machine answers. An answer that goes out in two writes costs two system calls, a
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 from uuid import uuid4
@@ -37,12 +38,20 @@ class Malformed(BadRequest):
     fix = "Send HTTP/1.1, with one Host header and no control characters in header lines."
 
 
-_REASONS = {400: b"Bad Request", 501: b"Not Implemented"}
+class TooSlow(VoxplaneError):
+    code, status, title = "request_timeout", 408, "The request did not come to its end"
+    fix = "Send the head of a request and its whole body within 30 s; nothing of it was done."
+
+
+READ_WITHIN_S = 30.0
+"""A request is read whole within so long, and half as much again at the most: who sends one byte a minute holds no connection."""
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 501: b"Not Implemented"}
 
 
 class Http(HttpToolsProtocol):
     """Requests that were read whole are answered, in their order, also where no more can come: their sender has closed its own
-    direction (`nc -N`, some clients of HTTP/1.0), or what it sent behind them cannot be read. The connection ends with that.
+    direction (`nc -N`, some clients of HTTP/1.0), or what it sent behind them cannot be read, or does not come to its end. The
+    connection ends with that.
 
     A stream that has begun ends with its reader's direction: who goes away is not told from who only reads on. With TLS nothing is
     answered after the sender's end, for the event loop closes such a connection itself."""
@@ -50,6 +59,26 @@ class Http(HttpToolsProtocol):
     _served: RequestResponseCycle | None = None
     _last: bytes | None = None
     """What is written behind the last answer; None while requests may come."""
+    _begun_s = 0.0
+    """Since when a request is awaited that has begun, or the first; 0 while none is."""
+    _silent = True
+    _watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._begun_s = self.loop.time()
+        self._watch = self.loop.call_later(READ_WITHIN_S / 2, self._look)
+
+    def _look(self) -> None:
+        """One timer for a connection, not for each request."""
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        late = self._begun_s and self.loop.time() - self._begun_s >= READ_WITHIN_S
+        if late and self._silent:
+            self.transport.close()
+        elif late and self._last is None and not self.flow.read_paused:
+            self._refuse(unread(TooSlow()))
+        self._watch = self.loop.call_later(READ_WITHIN_S / 2, self._look)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
@@ -59,6 +88,9 @@ class Http(HttpToolsProtocol):
         if self._last is not None:
             return
         self._unset_keepalive_if_required()
+        self._silent = False
+        if not self._begun_s:
+            self._begun_s = self.loop.time()
         left: bytes | None = data
         while left is not None:
             left = self._read(left)
@@ -135,7 +167,13 @@ class Http(HttpToolsProtocol):
         if served is not None and not served.response_complete:
             served.disconnected = True
             served.message_event.set()
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._begun_s = self.loop.time()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Raises where the request does not say once whom it is for (RFC 9112, 3.2); the parser hands that on as its own error."""
@@ -152,12 +190,16 @@ class Http(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self._wants_another_protocol():
+            self._begun_s = 0.0
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read reaches no application. Called where its error is at hand."""
         unknown = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
-        answer = unread(UnknownMethod() if unknown else Malformed())
+        self._refuse(unread(UnknownMethod() if unknown else Malformed()))
+
+    def _refuse(self, answer: bytes) -> None:
+        """Nothing more is read. Those that were read whole are answered first."""
         served = self._served
         if served is not None and not served.response_complete and not served.more_body:
             self._answer_and_end(answer)
