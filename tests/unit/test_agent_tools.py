@@ -13,6 +13,7 @@ from voxplane.agent import (
     Limits,
     Partial,
     Said,
+    Tool,
     ToolCall,
     ToolUse,
 )
@@ -21,8 +22,6 @@ from voxplane.agent.wires import Start
 
 
 def looks(**more: Any) -> tuple[list[dict[str, Any]], Any]:
-    from voxplane.agent import Tool
-
     ran: list[dict[str, Any]] = []
 
     async def run(arguments: dict[str, Any]) -> Any:

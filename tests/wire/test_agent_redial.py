@@ -204,6 +204,12 @@ async def test_a_first_backend_is_waited_for_whatever_its_fallback_says(tmp_path
             assert (call.connected[0].resumed, call.connected[0].fallback) == (False, False)
 
 
+async def dial_alone(url: str) -> WSTransport:
+    """Without a call around it."""
+    tls = ssl.create_default_context()
+    return await dial(url, WSListener, local_targets=True, deadline_s=WITHIN_S, silent_s=20.0, tls=tls)
+
+
 def watch_dials(call: Call, url: str) -> asyncio.Event:
     """Set once `url` has been dialled in vain."""
     inner, tried = call.leg._context.dial, asyncio.Event()
@@ -281,10 +287,7 @@ async def test_a_machine_that_is_gone_without_a_word_is_noticed_by_the_kernel() 
 
     async with serve(listens, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
-        tls = ssl.create_default_context()
-        transport = await dial(
-            url, WSListener, local_targets=True, deadline_s=WITHIN_S, silent_s=20.0, tls=tls
-        )
+        transport = await dial_alone(url)
         raw = transport.underlying_transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKED_MS_MAX
         transport.disconnect()
@@ -341,14 +344,7 @@ async def test_a_connection_that_ends_without_an_answer_is_no_backend(scheme: st
     """What ends so was taken for open: the caller would have heard nothing, and nobody would have dialled again."""
     async with closing_unanswered(scheme) as (url, read), asyncio.timeout(WITHIN_S):
         with pytest.raises(DialError) as error:
-            await dial(
-                url,
-                WSListener,
-                local_targets=True,
-                deadline_s=WITHIN_S,
-                silent_s=20.0,
-                tls=ssl.create_default_context(),
-            )
+            await dial_alone(url)
         assert (error.value.code, error.value.away, len(read)) == ("unavailable", True, 1)
 
 
@@ -412,16 +408,7 @@ async def test_a_dial_that_is_called_off_does_not_deafen_the_next_connection() -
         url = f"ws://127.0.0.1:{mute_server.sockets[0].getsockname()[1]}/"
         for _ in range(3):
             asked.clear()
-            dialling = asyncio.create_task(
-                dial(
-                    url,
-                    WSListener,
-                    local_targets=True,
-                    deadline_s=WITHIN_S,
-                    silent_s=20.0,
-                    tls=ssl.create_default_context(),
-                )
-            )
+            dialling = asyncio.create_task(dial_alone(url))
             await asked.wait()
             dialling.cancel()
             await asyncio.gather(dialling, return_exceptions=True)
