@@ -1,5 +1,8 @@
-"""How the server speaks HTTP and WebSocket, with two things more: who serves a request can drop its connection at once, and can
-give the whole of an answer in one write.
+"""How the server speaks HTTP and WebSocket: its library's protocols, and what these leave open.
+
+Decides how a connection ends that its other side does not end well: who has sent whole requests is answered, who sends no request, or
+none that comes to its end, is told so and cut off. Lets who serves a request drop its connection at once, and give the whole of
+an answer in one write. Leaves what is answered to the application.
 
 A reader that has stopped reading is not got rid of by closing: what is still to be sent would be kept for it, for as long as its
 machine answers. An answer that goes out in two writes costs two system calls, and wakes its reader twice.
@@ -28,6 +31,10 @@ WISH = (b"upgrade", b"http2-settings")
 """The headers of a wish for another protocol, which `connection` names too."""
 
 
+READ_WITHIN_S = 30.0
+"""A request is read whole within so long, and half as much again at the most: who sends one byte a minute holds no connection."""
+
+
 class UnknownMethod(VoxplaneError):
     code, status, title = "unknown_method", 501, "There is no such method"
     fix = "Use a method of HTTP, such as GET or POST; GET /openapi.json lists those of each route."
@@ -40,11 +47,9 @@ class Malformed(BadRequest):
 
 class TooSlow(VoxplaneError):
     code, status, title = "request_timeout", 408, "The request did not come to its end"
-    fix = "Send the head of a request and its whole body within 30 s; nothing of it was done."
+    fix = f"Send the head of a request and its whole body within {READ_WITHIN_S:g} s; nothing of it was done."
 
 
-READ_WITHIN_S = 30.0
-"""A request is read whole within so long, and half as much again at the most: who sends one byte a minute holds no connection."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 501: b"Not Implemented"}
 
 

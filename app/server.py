@@ -51,9 +51,8 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
         if self.started and not self.should_exit:
-            self.should_exit = (
-                True  # and no more: the server would die of the signal after having ended in order
-            )
+            # and no more: the server would die of the signal after having ended in order
+            self.should_exit = True
         else:
             super().handle_exit(sig, frame)
 

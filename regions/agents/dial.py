@@ -126,9 +126,8 @@ async def _dial(
     except BaseException:
         _hang_up(ready)
         raise
-    if (
-        heard is None
-    ):  # the library takes what ended before an answer for open, and says nothing of it afterwards
+    # the library takes what ended before an answer for open, and says nothing of it afterwards
+    if heard is None:
         raise _closed()
     return transport
 
