@@ -103,9 +103,8 @@ class DrainWorker:
         moved = await self._ask(drain, [*plan.ask, *plan.force], reserved)
         drained = live == 0
         if drained and drain.drained_at is None:
-            await (
-                self._store.settle()
-            )  # what has ended since the first: whoever sees that it is done sees what became of all
+            # what has ended since the first: whoever sees that it is done sees what became of all
+            await self._store.settle()
         pause_s = (DRAINED_S if drained else ROUND_S) * (0.75 + random.random() / 2)
         took_s = await self._store.release(drain.id, pause_s, plan.stuck, drained=drained)
         if moved or plan.stuck:
